@@ -1,0 +1,276 @@
+"""The command line: parse, call, print. Everything here is a few lines over public functions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+import typer
+
+from cryoquery.errors import CryoqueryError
+
+app = typer.Typer(
+    name="cryoquery",
+    help="Active learning for cryo-EM particle picking: which micrographs to label next, and how many.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted."""
+    try:
+        status = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        print("cryoquery: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (CryoqueryError, OSError) as error:
+        print(f"cryoquery: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cryoquery import __version__
+
+        typer.echo(f"cryoquery {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for the data and the results.")] = Path("demo"),
+) -> None:
+    """Simulate micrographs, run a small experiment, compare, write the report: minutes on two cores."""
+    from cryoquery.console import ExperimentProgress
+    from cryoquery.demo import finish_demo, prepare_demo
+    from cryoquery.plan import make_plan
+
+    console = _console()
+    config = prepare_demo(out)
+    with ExperimentProgress(make_plan(config), console).shown() as progress:
+        finish_demo(config, progress, console)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    config: Annotated[Path | None, typer.Option(help="TOML file with the keys of SimulationConfig.")] = None,
+    n_micrographs: Annotated[int | None, typer.Option("-n", "--micrographs", min=1)] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of a simulated micrograph in px (default 512).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the simulation and of the splits.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share of the micrographs for val.")] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share of the micrographs for test (default 0.25).")
+    ] = None,
+    field: Annotated[int | None, typer.Option(help="Cut fields of so many px instead.")] = None,
+    particle_px: Annotated[float, typer.Option(help="Particle diameter in a field, px.")] = 18,
+) -> None:
+    """A dataset of synthetic micrographs with known particles."""
+    from cryoquery.config import parse, read_toml
+    from cryoquery.data.build import BuildConfig
+    from cryoquery.data.dataset import check_new
+    from cryoquery.simulate import SimulationConfig, simulate_dataset
+
+    check_new(out)
+    values = read_toml(config) if config else {}
+    values |= _given(n_micrographs=n_micrographs, height_px=size, width_px=size, seed=seed)
+    simulation = parse(SimulationConfig, values, str(config or "simulate"))
+    build = BuildConfig(
+        size=simulation.image_size,
+        field=field,
+        particle_px=particle_px,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=simulation.seed,
+    )
+    with _counting("simulating") as progress:
+        dataset = simulate_dataset(out, simulation, build, progress)
+    _print_inspection(dataset)
+
+
+@app.command("import")
+def import_(
+    sources: Annotated[list[Path], typer.Argument(help="Folders with micrographs and their labels.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    size: Annotated[int, typer.Option(help="Side of the images; whole micrographs are scaled to fit.")] = 768,
+    field: Annotated[
+        int | None, typer.Option(help="Cut the micrographs into fields of so many px instead.")
+    ] = None,
+    particle_px: Annotated[
+        float, typer.Option(help="Particle diameter in a field, px; sets the scale.")
+    ] = 18,
+    disc_fraction: Annotated[
+        float, typer.Option(help="Diameter of the discs in the masks, in particle diameters.")
+    ] = 1.0,
+    val_fraction: Annotated[float | None, typer.Option(help="Share of the micrographs for val.")] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share for test (default 0.25 where the source has no splits).")
+    ] = None,
+    split_by: Annotated[
+        Literal["micrograph", "group"], typer.Option(help="What is kept together in one split.")
+    ] = "micrograph",
+    twins: Annotated[
+        str | None, typer.Option(help="Regular expression: names with the same match share a split.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    labels: Annotated[
+        Literal["auto", "coordinates", "masks"], typer.Option(help="What to take as the truth.")
+    ] = "auto",
+    pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
+    diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
+    diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
+    group_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression: its match in a name is the group.")
+    ] = None,
+    swap_xy: Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y of the labels.")] = False,
+    flip_y: Annotated[bool, typer.Option("--flip-y", help="Count label rows from the last.")] = False,
+    flip_x: Annotated[bool, typer.Option("--flip-x", help="Count label columns from the last.")] = False,
+    invert: Annotated[bool, typer.Option("--invert", help="Invert the contrast.")] = False,
+) -> None:
+    """Real micrographs and their labels become a dataset.
+
+    Reads folders as CryoPPP, CryoTransformer and CryoSegNet publish them, and plain ones:
+    micrographs/ with coordinates/STEM.csv or masks/STEM_mask.*. Several sources make one dataset.
+    """
+    from cryoquery.data.build import BuildConfig, build_dataset
+    from cryoquery.data.dataset import check_new
+    from cryoquery.data.layouts import SourceOptions, read_sources
+
+    check_new(out)
+    options = SourceOptions(
+        labels=labels,
+        pixel_size=pixel_size,
+        diameter_px=diameter_px,
+        diameter_angstrom=diameter_angstrom,
+        group_pattern=group_pattern,
+        swap_xy=swap_xy,
+        flip_y=flip_y,
+        flip_x=flip_x,
+        invert=invert,
+    )
+    config = BuildConfig(
+        size=size,
+        field=field,
+        particle_px=particle_px,
+        disc_fraction=disc_fraction,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_by=split_by,
+        twins=twins,
+        seed=seed,
+    )
+    source = read_sources(sources, options)
+    origin = {"sources": list(source.names), "options": options.model_dump(mode="json")}
+    with _counting("importing") as progress:
+        dataset = build_dataset(
+            source.micrographs, out, config, notes=source.notes, origin=origin, progress=progress
+        )
+    _print_inspection(dataset)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
+    sheet: Annotated[
+        Path | None, typer.Option(help="Where to write the contact sheet (default: in the dataset).")
+    ] = None,
+) -> None:
+    """Counts, splits, sizes, warnings; a contact sheet as PNG."""
+    from cryoquery.data.contact_sheet import contact_sheet
+    from cryoquery.data.dataset import open_dataset
+
+    opened = open_dataset(dataset)
+    _print_inspection(opened)
+    target = sheet or dataset / "contact_sheet.png"
+    contact_sheet(opened, target)
+    _console().print(f"contact sheet: {target}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def experiment(
+    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/protocol.toml.")],
+    dataset: Annotated[Path | None, typer.Option(help="Use this dataset instead of the config's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write there instead of where the config says.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost.")] = False,
+) -> None:
+    """Strategies × seeds and their baselines; run again to go on after an interruption."""
+    from cryoquery.console import ExperimentProgress, print_plan
+    from cryoquery.experiment import load_config, run_experiment
+    from cryoquery.plan import make_plan, measure_speed
+    from cryoquery.report import compare as write_comparison
+
+    settings = load_config(config, dataset=dataset, out=out)
+    plan = make_plan(settings)
+    console = _console()
+    if dry_run:
+        speed = measure_speed(settings, plan.image_shape) if plan.image_shape else None
+        print_plan(plan, speed, console)
+        return
+    with ExperimentProgress(plan, console).shown() as progress:
+        folder = run_experiment(settings, progress)
+    console.print(f"results: {write_comparison(folder)}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def compare(experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")]) -> None:
+    """(Re)write comparison_results/ from what has finished."""
+    from cryoquery.report import compare as write_comparison
+
+    folder = write_comparison(experiment)
+    typer.echo((folder / "results_table.md").read_text())
+    _console().print(f"results: {folder}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def strategies() -> None:
+    """What can be put in a config, one line each."""
+    from cryoquery.acquisition import STRATEGIES
+
+    width = max(map(len, STRATEGIES))
+    for name, strategy in STRATEGIES.items():
+        typer.echo(f"{name:{width}}  {strategy.summary}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _counting(what: str) -> Any:
+    from cryoquery.console import counting
+
+    return counting(what, _console())
+
+
+def _print_inspection(dataset: Any) -> None:
+    from cryoquery.console import print_inspection
+    from cryoquery.data.inspection import inspect_dataset
+
+    print_inspection(dataset, inspect_dataset(dataset), _console())

@@ -1,0 +1,79 @@
+"""Configurations: frozen, checked when made, with errors that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from typing_extensions import Self
+
+from cryoquery.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Config = TypeVar("Config", bound="CheckedModel")
+
+
+class CheckedModel(BaseModel):
+    """A frozen configuration without unknown keys.
+
+    Raises:
+        ConfigError: on making it, an unknown key or a value that cannot be used, in one line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_line(cls, values: Any, validate: Callable[[Any], Self]) -> Self:
+        try:
+            return validate(values)
+        except ValidationError as error:
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            raise ConfigError(_explain(cls, error.errors()[0]) + more) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The contents of a TOML file.
+
+    Raises:
+        ConfigError: the file is missing or not TOML.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
+    return values
+
+
+def parse(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:
+    """Check ``values`` and make a configuration of them. ``source`` names them in errors.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one) or a value that cannot be used.
+    """
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _explain(kind: type[BaseModel], error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, kind.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(kind.model_fields))}"
+        return f"{key}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"{key}: missing; it must be given"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{key}={error['input']!r}: {message}" if key else message

@@ -1,0 +1,195 @@
+"""How long work looks on a terminal, and in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from cryoquery.data.dataset import Dataset
+from cryoquery.data.inspection import Inspection
+from cryoquery.plan import TRAINING_WEIGHT, Plan, Speed
+
+
+class ExperimentProgress:
+    """Shows iteration, epoch, loss, F1 and time left: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._console = console
+        self._total = plan.cost.work
+        self._done_after: dict[tuple[str, int, int], int] = {}
+        done = 0
+        for planned in plan.runs:
+            for iteration, cost in enumerate(planned.iterations):
+                done += cost.work
+                self._done_after[(planned.run.name, planned.run.seed, iteration)] = done
+        self._now = ("", 0, 0)
+        self._done = self._worked = 0
+        self._started = time.perf_counter()
+        self._where = self._epoch = self._last_f1 = ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=self._total, left="")
+
+    @contextmanager
+    def shown(self) -> Iterator[ExperimentProgress]:
+        """Show the bar while the block runs."""
+        with self._bar:
+            yield self
+
+    def begin(self, run: str, seed: int, iteration: int, n_iterations: int, n_labeled: int) -> None:
+        """See `cryoquery.progress.Progress`."""
+        self._now = (run, seed, iteration)
+        self._where = f"{run} seed {seed} · iteration {iteration + 1}/{n_iterations} · {n_labeled} labelled"
+        self._epoch = ""
+        self._show()
+
+    def epoch(self, epoch: int, n_epochs: int, loss: float) -> None:
+        """See `cryoquery.progress.Progress`."""
+        self._epoch = f" · epoch {epoch}/{n_epochs} · loss {loss:.4f}"
+        self._show()
+
+    def trained(self, n_images: int) -> None:
+        """See `cryoquery.progress.Progress`."""
+        self._work(TRAINING_WEIGHT * n_images)
+
+    def predicted(self, n_images: int) -> None:
+        """See `cryoquery.progress.Progress`."""
+        self._work(n_images)
+
+    def end(self, f1: float, how: str) -> None:
+        """See `cryoquery.progress.Progress`."""
+        self._done = self._done_after.get(self._now, self._done)
+        self._last_f1 = f" · F1 {f1:.3f}"
+        if not self._console.is_terminal:
+            share = self._done / max(self._total, 1)
+            self._console.print(
+                f"{self._where} · F1 {f1:.3f} · {how} · {share:.0%} done{self._left()}", soft_wrap=True
+            )
+        self._show()
+
+    def _work(self, amount: int) -> None:
+        self._done += amount
+        self._worked += amount
+        self._show()
+
+    def _show(self) -> None:
+        if not self._bar.disable:
+            text = self._where + self._epoch + self._last_f1
+            self._bar.update(self._task, completed=self._done, description=text, left=self._left())
+
+    def _left(self) -> str:
+        if self._worked == 0 or self._done >= self._total:
+            return ""
+        rate = (time.perf_counter() - self._started) / self._worked
+        return f" · {duration((self._total - self._done) * rate)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: ``45 s``, ``12 min``, ``3 h 20 min``, ``12.1 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min"
+    return f"{seconds / 86400:.1f} days"
+
+
+def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
+    """Every run with its labelled counts and training passes, then what the whole will take."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("run")
+    table.add_column("seed", justify="right")
+    table.add_column("labelled images", overflow="fold")
+    table.add_column("training passes", justify="right")
+    table.add_column("reused", justify="right")
+    table.add_column("inference passes", justify="right")
+    for planned in plan.runs:
+        cost = planned.cost
+        counts = ", ".join(map(str, planned.run.counts))
+        numbers = (cost.n_training, cost.n_reused, cost.n_inference)
+        table.add_row(planned.run.name, str(planned.run.seed), counts, *(f"{number:,}" for number in numbers))
+    console.print(table)
+    total = plan.cost
+    everything = total.n_training + total.n_reused
+    n_trainings = sum(cost.n_training > 0 for planned in plan.runs for cost in planned.iterations)
+    console.print(
+        f"\n{len(plan.runs)} runs, {n_trainings} trainings, {total.n_training:,} training passes "
+        f"({total.n_reused:,} of {everything:,} saved, identical trainings are done once), "
+        f"{total.n_inference:,} inference passes"
+    )
+    if plan.note:
+        console.print(plan.note, soft_wrap=True)
+    if speed:
+        console.print(
+            f"about {duration(speed.estimate(plan))} on this machine "
+            f"({speed.training:.3g} s per training pass, {speed.inference:.3g} s per inference pass; "
+            f"timed on {speed.measured_on})",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def counting(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A callback for (done, total): a bar on a terminal, a line now and then elsewhere."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(what, total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if not console.is_terminal and (done == total or done % max(1, total // 10) == 0):
+            console.print(f"{what}: {done}/{total} micrographs")
+
+    with bar:
+        yield show
+
+
+def print_inspection(dataset: Dataset, inspection: Inspection, console: Console) -> None:
+    """Counts per group and split as a table, then notes and warnings."""
+    n, height, width = dataset.images.shape
+    console.print(
+        f"{dataset.path}: {n} images of {height}×{width} px, fingerprint {dataset.fingerprint[:12]}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("group")
+    table.add_column("split")
+    for name in ("micrographs", "images", "particles", "per image", "foreground", "diameter px", "scale"):
+        table.add_column(name, justify="right")
+    for counts in inspection.counts:
+        table.add_row(
+            counts.group,
+            counts.split,
+            str(counts.n_micrographs),
+            str(counts.n_images),
+            f"{counts.n_particles:,}",
+            f"{counts.particles_per_image:.1f}",
+            f"{counts.foreground:.1%}",
+            f"{counts.diameter_px:.0f} → {counts.scaled_diameter_px:.1f}",
+            f"{counts.scale:.4f}",
+        )
+    console.print(table)
+    for note in inspection.notes:
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    for warning in inspection.warnings:
+        console.print(f"WARNING: {warning}", style="bold red", soft_wrap=True, highlight=False, markup=False)

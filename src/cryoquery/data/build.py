@@ -1,0 +1,298 @@
+"""From micrographs with labels to a dataset on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from cryoquery import __version__
+from cryoquery.config import CheckedModel
+from cryoquery.data.dataset import (
+    SPLITS,
+    Dataset,
+    DatasetWriter,
+    ImageRecord,
+    check_new,
+    encode,
+    new_dataset,
+    open_dataset,
+)
+from cryoquery.data.layouts.options import check_pattern
+from cryoquery.data.source import SourceMicrograph
+from cryoquery.data.splits import SplitBy, assign_splits, tie_twins
+from cryoquery.errors import ConfigError, CryoqueryError, DataError
+from cryoquery.preprocess import (
+    NORMALIZATION,
+    draw_mask,
+    field_grid,
+    fit_scale,
+    normalize,
+    rescale_mask,
+    scaled_shape,
+    to_scaled,
+)
+from cryoquery.preprocess import Field as FieldOfImage
+
+SIZE_STEP = 16
+"""The network halves an image four times."""
+DEFAULT_TEST_FRACTION = 0.25
+
+Progress = Callable[[int, int], None]
+"""Called with (micrographs done, all of them)."""
+
+
+class BuildConfig(CheckedModel):
+    """How a dataset is made of micrographs."""
+
+    size: int = Field(default=768, gt=0)
+    """Side of the images in px: whole micrographs are scaled to fit and padded. Unused with ``field``."""
+    field: int | None = Field(default=None, gt=0)
+    """Side in px of the fields that micrographs are cut into; None: whole micrographs."""
+    particle_px: float = Field(default=18.0, gt=0)
+    """Particle diameter in px of a field; it sets the scale. Unused without ``field``."""
+    disc_fraction: float = Field(default=1.0, gt=0)
+    """Diameter of a particle's disc in the mask over the diameter of the particle."""
+    val_fraction: float | None = Field(default=None, ge=0, lt=1)
+    """Fraction of the micrographs drawn for validation; None: 0."""
+    test_fraction: float | None = Field(default=None, ge=0, lt=1)
+    """Fraction drawn for test; None: 0.25, or 0 where the source has splits."""
+    split_by: SplitBy = "micrograph"
+    twins: str | None = None
+    """Regular expression: names in which it finds the same text are of one place, see `tie_twins`."""
+    seed: int = Field(default=0, ge=0)
+    n_workers: int = Field(default=2, gt=0)
+    """Threads. Memory is needed for so many micrographs at a time; the result does not depend on it."""
+
+    @field_validator("size", "field")
+    @classmethod
+    def _divisible(cls, value: int | None, info: Any) -> int | None:
+        if value is not None and value > 0 and value % SIZE_STEP:
+            valid = -(-value // SIZE_STEP) * SIZE_STEP
+            raise ConfigError(f"{info.field_name}={value}: must be a multiple of {SIZE_STEP}; try {valid}")
+        return value
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        check_pattern("twins", self.twins)
+        if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
+            raise ConfigError(
+                f"val_fraction={self.val_fraction:g}, test_fraction={self.test_fraction:g}: "
+                "together below 1, or nothing is left for training"
+            )
+        return self
+
+    @property
+    def side(self) -> int:
+        """Height and width of an image in px."""
+        return self.field or self.size
+
+
+def build_dataset(
+    micrographs: Sequence[SourceMicrograph],
+    out: Path | str,
+    config: BuildConfig | None = None,
+    *,
+    notes: Sequence[str] = (),
+    origin: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Write ``micrographs`` as a dataset at ``out`` and open it; all of it or nothing.
+
+    Args:
+        micrographs: in any order; the rows are sorted by split, group, name and field.
+        out: a new folder.
+        config: sizes, splits and seed.
+        notes: what was noticed earlier, kept with the dataset.
+        origin: where the micrographs come from, kept in the recipe; JSON types only.
+        progress: called after each micrograph, from the calling thread.
+
+    Raises:
+        DataError: there is nothing to write, ``out`` exists, the disk is too full, a group has no
+            particle diameter, or a micrograph cannot be used; the message names it.
+    """
+    out, config = Path(out), config or BuildConfig()
+    check_new(out)
+    if not micrographs:
+        raise DataError(f"{out}: no micrographs to make a dataset of")
+    plans, twin_notes = _plan(micrographs, config)
+    records = [record for plan in plans for record in plan.records]
+    _check_space(out, len(records), config.side)
+    recipe = {
+        "origin": dict(origin or {}),
+        "config": config.model_dump(exclude={"n_workers"}),
+        "normalization": dict(NORMALIZATION),
+        "cryoquery": __version__,
+    }
+    with new_dataset(out, len(records), config.side, config.side) as writer:
+        contrasts = _process(plans, config, writer, progress)
+        finished = [
+            replace(record, center=center, spread=spread)
+            for plan, (center, spread) in zip(plans, contrasts, strict=True)
+            for record in plan.records
+        ]
+        particles = {plan.source.key: plan.source.particles for plan in plans if len(plan.source.particles)}
+        writer.finish(finished, particles, recipe, [*notes, *twin_notes])
+    return open_dataset(out)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What becomes of one micrograph: its fields, their records but for the contrast, and their rows."""
+
+    source: SourceMicrograph
+    scale: float
+    fields: tuple[FieldOfImage, ...]
+    records: tuple[ImageRecord, ...]
+    first_row: int
+
+
+def _plan(micrographs: Sequence[SourceMicrograph], config: BuildConfig) -> tuple[list[_Plan], list[str]]:
+    _refuse_equal_names(micrographs)
+    tied, notes = tie_twins(micrographs, config.twins)
+    has_splits = any(micrograph.split is not None for micrograph in tied)
+    test_fraction = config.test_fraction
+    if test_fraction is None:
+        test_fraction = 0.0 if has_splits else DEFAULT_TEST_FRACTION
+    splits = assign_splits(tied, config.val_fraction or 0.0, test_fraction, config.split_by, config.seed)
+    diameters = group_diameters(tied)
+    plans: list[_Plan] = []
+    row = 0
+    for split, source in sorted(
+        zip(splits, tied, strict=True), key=lambda pair: (SPLITS.index(pair[0]), pair[1].group, pair[1].name)
+    ):
+        plan = _plan_one(source, split, diameters[source.group], config, row)
+        plans.append(plan)
+        row += len(plan.records)
+    return plans, notes
+
+
+def _plan_one(source: SourceMicrograph, split: str, diameter: float, config: BuildConfig, row: int) -> _Plan:
+    scale = config.particle_px / diameter if config.field else fit_scale(source.shape, config.size)
+    height, width = scaled_shape(source.shape, scale)
+    if config.field:
+        fields = field_grid((height, width), config.field)
+    else:
+        fields = [FieldOfImage(0, 0, height, width)]
+    records = tuple(
+        ImageRecord(
+            id=f"{source.group}/{source.name}" + (f":{field.top}+{field.left}" if config.field else ""),
+            micrograph=source.name,
+            group=source.group,
+            split=split,
+            height_px=source.shape[0],
+            width_px=source.shape[1],
+            scale=scale,
+            top=field.top,
+            left=field.left,
+            content_height=field.height,
+            content_width=field.width,
+            pixel_size=source.pixel_size,
+            diameter_px=diameter,
+            field_of_view=source.field_of_view or f"{source.group}/{source.name}",
+            center=0.0,
+            spread=1.0,
+        )
+        for field in fields
+    )
+    return _Plan(source, scale, tuple(fields), records, row)
+
+
+def group_diameters(micrographs: Sequence[SourceMicrograph]) -> dict[str, float]:
+    """The particle diameter of each group in px: the median over its micrographs of their medians.
+
+    Raises:
+        DataError: a group has neither particles nor a stated diameter.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    stated: dict[str, list[float]] = defaultdict(list)
+    for micrograph in micrographs:
+        if len(micrograph.particles):
+            found[micrograph.group].append(float(np.median(micrograph.particles[:, 2])))
+        elif micrograph.diameter_px is not None:
+            stated[micrograph.group].append(micrograph.diameter_px)
+    diameters = {}
+    for group in {micrograph.group for micrograph in micrographs}:
+        known = found[group] or stated[group]
+        if not known:
+            raise DataError(f"group {group}: no particles, so no particle diameter; give --diameter-px")
+        diameters[group] = float(np.median(known))
+    return diameters
+
+
+def _refuse_equal_names(micrographs: Sequence[SourceMicrograph]) -> None:
+    seen = set()
+    for micrograph in micrographs:
+        if micrograph.key in seen:
+            raise DataError(
+                f"two micrographs named {micrograph.name} in group {micrograph.group}; rename one"
+            )
+        seen.add(micrograph.key)
+
+
+def _check_space(out: Path, n_images: int, side: int) -> None:
+    existing = next(folder for folder in out.resolve().parents if folder.is_dir())
+    needed, free = 2 * n_images * side**2, shutil.disk_usage(existing).free
+    if needed > free:
+        raise DataError(
+            f"{out}: {n_images} images of {side} px need {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free; free some, or choose another disk or a smaller size"
+        )
+
+
+def _process(
+    plans: Sequence[_Plan], config: BuildConfig, writer: DatasetWriter, progress: Progress | None
+) -> list[tuple[float, float]]:
+    """Normalize, cut and store all micrographs; (center, spread) of each. The first error ends it."""
+    contrasts = [(0.0, 1.0)] * len(plans)
+    with ThreadPoolExecutor(config.n_workers) as pool:
+        pending: dict[Future[tuple[float, float]], int] = {
+            pool.submit(_process_one, plan, config, writer): i for i, plan in enumerate(plans)
+        }
+        n_done = 0
+        try:
+            while pending:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    contrasts[pending.pop(future)] = future.result()
+                    n_done += 1
+                    if progress is not None:
+                        progress(n_done, len(plans))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return contrasts
+
+
+def _process_one(plan: _Plan, config: BuildConfig, writer: DatasetWriter) -> tuple[float, float]:
+    source = plan.source
+    pixels = source.read()
+    if pixels.shape != source.shape:
+        raise DataError(f"{source.group}/{source.name}: {pixels.shape} pixels, expected {source.shape}")
+    try:
+        normalized = normalize(pixels, plan.scale)
+    except CryoqueryError as error:
+        raise DataError(f"{source.group}/{source.name}: {error}") from None
+    image, mask = encode(normalized.image), draw_labels(source, plan.scale, config.disc_fraction)
+    for i, field in enumerate(plan.fields):
+        part = np.s_[field.top : field.top + field.height, field.left : field.left + field.width]
+        writer.put(plan.first_row + i, image[part], mask[part])
+    return normalized.center, normalized.spread
+
+
+def draw_labels(source: SourceMicrograph, scale: float, disc_fraction: float = 1.0) -> NDArray[np.uint8]:
+    """The mask (h, w) of 0 and 1 at a scale: the given one brought to it, or else discs."""
+    if source.read_mask is not None:
+        return rescale_mask(source.read_mask(), source.shape, scale)
+    centers = to_scaled(source.particles[:, :2], scale)
+    return draw_mask(
+        scaled_shape(source.shape, scale), centers, source.particles[:, 2] * scale * disc_fraction
+    )

@@ -1,0 +1,326 @@
+"""A dataset on disk: images and masks as memory maps, tables beside them, a recipe, a fingerprint.
+
+::
+
+    DATASET/
+      images.npy      (n, h, w) uint8   normalized images, see `decode`
+      masks.npy       (n, h, w) uint8   BACKGROUND, PARTICLE or IGNORE
+      images.csv      one row per image, in the order of the arrays; holds nothing that needs a label
+      particles.csv   every labelled particle centre, in pixels of its original micrograph
+      dataset.json    version, recipe, notes of the import, fingerprint
+
+Rows are sorted by split, training images first, so that the index of a training image is its row.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoquery.errors import DataError
+from cryoquery.records import read_json, staged_directory, write_json, write_text
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+
+PARTICLE_COLUMNS = ("group", "micrograph", "y", "x", "diameter_px")
+
+MicrographKey: TypeAlias = tuple[str, str]
+"""(group, name of the micrograph)"""
+
+BACKGROUND, PARTICLE, IGNORE = 0, 1, 255
+
+ZERO_LEVEL = 128
+LEVELS_PER_SIGMA = 32.0
+
+
+def encode(normalized: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Quantize a normalized image (any shape, in standard deviations) to 8 bits.
+
+    The range is −4 to 3.97 standard deviations in steps of 1/32; values beyond it are clipped.
+    """
+    levels = np.rint(normalized * LEVELS_PER_SIGMA + ZERO_LEVEL)
+    clipped: NDArray[np.uint8] = np.clip(levels, 0, 255).astype(np.uint8)
+    return clipped
+
+
+def decode(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Undo `encode`: 8-bit levels (any shape) to standard deviations. Padding is 0."""
+    return (levels.astype(np.float32) - ZERO_LEVEL) / LEVELS_PER_SIGMA
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a dataset: where it was cut, from what, and at which scale.
+
+    An image is the part of the scaled micrograph that starts at (``top``, ``left``). Its content
+    lies in the upper left; the rest is padding. An original point (y, x) lies at
+    ``(y + 0.5) * scale - 0.5 - top`` and ``(x + 0.5) * scale - 0.5 - left``.
+    """
+
+    id: str
+    micrograph: str
+    group: str
+    split: str
+    height_px: int
+    """Height of the original micrograph."""
+    width_px: int
+    scale: float
+    """Dataset pixels per original pixel."""
+    top: int
+    left: int
+    content_height: int
+    content_width: int
+    pixel_size: float | None
+    """Å per original pixel, where known."""
+    diameter_px: float
+    """Particle diameter in original pixels."""
+    field_of_view: str
+    """Equal for twins: micrographs that show the same place and must share a split."""
+    center: float
+    """Intensity of the micrograph that became 0."""
+    spread: float
+    """Intensity per standard deviation."""
+
+    @property
+    def key(self) -> MicrographKey:
+        """What identifies the micrograph within the dataset."""
+        return (self.group, self.micrograph)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened dataset. The arrays are read-only memory maps."""
+
+    path: Path
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    records: tuple[ImageRecord, ...]
+    particles: Mapping[MicrographKey, NDArray[np.float64]]
+    """For each micrograph that has any: (n, 3) rows (y, x, diameter) in original pixels."""
+    recipe: Mapping[str, Any]
+    notes: Sequence[str]
+    fingerprint: str
+
+    @property
+    def disc_fraction(self) -> float:
+        """Diameter of the discs in the masks over the diameter of the particles."""
+        return float(self.recipe["config"]["disc_fraction"])
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Row numbers of the images of one split; empty where the split does not exist."""
+        return np.array([i for i, r in enumerate(self.records) if r.split == split], dtype=np.int64)
+
+    def centers_in(self, row: int) -> NDArray[np.float64]:
+        """Centers (n, 2) as (y, x) inside image ``row``, in pixels of that image."""
+        record = self.records[row]
+        original = self.particles.get(record.key, np.empty((0, 3)))[:, :2]
+        points = (original + 0.5) * record.scale - 0.5 - np.array([record.top, record.left])
+        extent = np.array([record.content_height, record.content_width])
+        inside = ((points >= -0.5) & (points < extent - 0.5)).all(axis=1)
+        return np.asarray(points[inside])
+
+    def n_particles(self, rows: Sequence[int] | NDArray[np.int64]) -> int:
+        """How many labelled centers lie in the images ``rows``."""
+        return int(self._particles_per_image[np.asarray(rows, dtype=np.int64)].sum())
+
+    @cached_property
+    def _particles_per_image(self) -> NDArray[np.int64]:
+        return np.array([len(self.centers_in(row)) for row in range(len(self.records))], dtype=np.int64)
+
+    def check_unchanged(self) -> None:
+        """Recompute the fingerprint from the files.
+
+        Raises:
+            DataError: the files are no longer those that the fingerprint was made of.
+        """
+        found = _fingerprint(self.path)
+        if found != self.fingerprint:
+            raise DataError(
+                f"{self.path}: its files changed after it was written (fingerprint {found[:12]}, "
+                f"recorded {self.fingerprint[:12]}); import or simulate it again"
+            )
+
+
+def open_dataset(path: Path | str) -> Dataset:
+    """Open the dataset in folder ``path``.
+
+    Raises:
+        DataError: the folder is missing, not a dataset, or its parts do not fit together.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such dataset folder; make one with 'cryoquery import' or 'simulate'")
+    info_file = path / "dataset.json"
+    if not info_file.is_file():
+        raise DataError(f"{path}: not a dataset (no dataset.json); make one with 'cryoquery import'")
+    info = read_json(info_file)
+    if info.get("version") != FORMAT_VERSION:
+        raise DataError(f"{info_file}: version {info.get('version')!r}, this program reads {FORMAT_VERSION}")
+    records = _read_records(path / "images.csv")
+    dataset = Dataset(
+        path=path,
+        images=_open_array(path / "images.npy"),
+        masks=_open_array(path / "masks.npy"),
+        records=records,
+        particles=_read_particles(path / "particles.csv"),
+        recipe=info["recipe"],
+        notes=info["notes"],
+        fingerprint=info["fingerprint"],
+    )
+    if dataset.images.shape != dataset.masks.shape or len(dataset.images) != len(records):
+        raise DataError(
+            f"{path}: images {dataset.images.shape}, masks {dataset.masks.shape} and {len(records)} table "
+            "rows do not fit together; import it again"
+        )
+    return dataset
+
+
+class DatasetWriter:
+    """Fills a dataset image by image, in any order and from several threads."""
+
+    def __init__(self, folder: Path, n_images: int, height: int, width: int) -> None:
+        shape = (n_images, height, width)
+        self.folder = folder
+        self._images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+        self._masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, shape)
+
+    def put(self, row: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+        """Store image and mask (h, w); smaller ones are padded below and to the right."""
+        height, width = image.shape
+        self._images[row] = ZERO_LEVEL
+        self._masks[row] = IGNORE
+        self._images[row, :height, :width] = image
+        self._masks[row, :height, :width] = mask
+
+    def finish(
+        self,
+        records: Sequence[ImageRecord],
+        particles: Mapping[MicrographKey, NDArray[np.float64]],
+        recipe: Mapping[str, Any],
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Write the tables, the recipe and the fingerprint.
+
+        ``particles`` holds for each micrograph (n, 3) rows (y, x, diameter) in original pixels.
+        """
+        ranks = [SPLITS.index(record.split) for record in records]
+        assert len(records) == len(self._images), "one record per image"
+        assert ranks == sorted(ranks), "rows are sorted by split, training first"
+        self._images.flush()
+        self._masks.flush()
+        images = [["" if v is None else v for v in dataclasses.astuple(record)] for record in records]
+        centers = [[*key, *row] for key, rows in sorted(particles.items()) for row in rows.tolist()]
+        _write_table(self.folder / "images.csv", [field.name for field in fields(ImageRecord)], images)
+        _write_table(self.folder / "particles.csv", PARTICLE_COLUMNS, centers)
+        info = {
+            "version": FORMAT_VERSION,
+            "fingerprint": _fingerprint(self.folder),
+            "n_images": len(records),
+            "image_shape": list(self._images.shape[1:]),
+            "levels": {"zero": ZERO_LEVEL, "per_sigma": LEVELS_PER_SIGMA},
+            "recipe": dict(recipe),
+            "notes": list(notes),
+        }
+        write_json(self.folder / "dataset.json", info)
+
+
+@contextmanager
+def new_dataset(path: Path | str, n_images: int, height: int, width: int) -> Iterator[DatasetWriter]:
+    """A writer whose dataset appears at ``path`` when the block ends, and not at all after an error.
+
+    Raises:
+        DataError: ``path`` exists and is not an empty folder.
+    """
+    path = Path(path)
+    check_new(path)
+    with staged_directory(path) as staged:
+        yield DatasetWriter(staged, n_images, height, width)
+
+
+def check_new(path: Path) -> None:
+    """Refuse to write a dataset over something that exists.
+
+    Raises:
+        DataError: ``path`` exists and is not an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path}: exists already; remove it or choose another name")
+
+
+def _open_array(path: Path) -> NDArray[np.uint8]:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}: cannot be opened ({error}); import the dataset again") from None
+    if array.ndim != 3 or array.dtype != np.uint8:
+        raise DataError(f"{path}: expected (n, h, w) of 8 bits, found {array.shape} {array.dtype}")
+    return np.asarray(array) if array.size == 0 else array
+
+
+def _fingerprint(folder: Path) -> str:
+    """SHA-256 over arrays and tables."""
+    digest = hashlib.sha256()
+    for name in ("images.csv", "particles.csv", "images.npy", "masks.npy"):
+        with (folder / name).open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _read_records(path: Path) -> tuple[ImageRecord, ...]:
+    parsers: dict[str, Callable[[str], Any]] = {
+        "str": str,
+        "int": int,
+        "float": float,
+        "float | None": lambda value: float(value) if value else None,
+    }
+    columns = [(field.name, parsers[str(field.type)]) for field in fields(ImageRecord)]
+    with _table(path) as lines:
+        header = next(lines)
+        places = [(name, header.index(name), parse) for name, parse in columns]
+        return tuple(ImageRecord(**{name: parse(line[at]) for name, at, parse in places}) for line in lines)
+
+
+def _read_particles(path: Path) -> dict[MicrographKey, NDArray[np.float64]]:
+    rows: dict[MicrographKey, list[tuple[float, float, float]]] = {}
+    with _table(path) as lines:
+        if (header := next(lines)) != list(PARTICLE_COLUMNS):
+            raise ValueError(f"columns {header}, expected {list(PARTICLE_COLUMNS)}")
+        for group, micrograph, y, x, diameter in lines:
+            rows.setdefault((group, micrograph), []).append((float(y), float(x), float(diameter)))
+    return {key: np.array(values) for key, values in rows.items()}
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[Any]:
+    """The lines of a CSV file; what goes wrong in reading them is the dataset's fault."""
+    lines = None
+    try:
+        with path.open(newline="") as stream:
+            lines = csv.reader(stream)
+            yield lines
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; import the dataset again") from None
+    except (ValueError, IndexError, StopIteration) as error:
+        at = lines.line_num if lines else 0
+        raise DataError(f"{path}: line {at} cannot be read ({error}); import the dataset again") from None

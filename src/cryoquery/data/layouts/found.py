@@ -1,0 +1,129 @@
+"""What a layout finds in a folder, before any file is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cryoquery.data.layouts.options import Labels
+from cryoquery.errors import DataError
+from cryoquery.formats import COORDINATE_SUFFIXES, MICROGRAPH_SUFFIXES
+
+MASK_ENDING = "_mask"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A micrograph and the files that go with it."""
+
+    image: Path
+    group: str
+    coordinates: Path | None = None
+    mask: Path | None = None
+    split: str | None = None
+    pixel_size: float | None = None
+    """Å/px, where a manifest states it."""
+    diameter_px: float | None = None
+    """Particle diameter, where a manifest states it."""
+    dummy_boxes: bool = False
+    """Rows of zeros in the coordinates mean no particles."""
+    empty_without_labels: bool = False
+    """A missing file of labels means no particles, rather than no answer."""
+
+    @property
+    def name(self) -> str:
+        """The stem: everything before the last dot."""
+        return self.image.stem
+
+    def is_labeled(self, labels: Labels) -> bool:
+        """Whether the kind of labels that is asked for is there."""
+        if self.empty_without_labels:
+            return True
+        wanted = {
+            "coordinates": [self.coordinates],
+            "masks": [self.mask],
+            "auto": [self.coordinates, self.mask],
+        }
+        return any(path is not None for path in wanted[labels])
+
+
+@dataclass
+class Findings:
+    """All that a layout finds in one folder."""
+
+    micrographs: list[Found] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def group_name(folder: Path) -> str:
+    """The name of a folder without the archive's: ``EMPIAR-10017`` and ``empiar_10017`` are 10017."""
+    name = folder.resolve().name
+    match = re.fullmatch(r"empiar[-_ ]?(\d.*)", name, flags=re.IGNORECASE)
+    return match.group(1) if match else name
+
+
+def images_in(folder: Path, notes: list[str]) -> list[Path]:
+    """Micrographs of a folder, sorted; files of other kinds are noted, hidden ones ignored."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    images = [path for path in files if path.suffix.lower() in MICROGRAPH_SUFFIXES]
+    others = [path.name for path in files if path.suffix.lower() not in MICROGRAPH_SUFFIXES]
+    if others:
+        notes.append(f"{folder}: left out, not micrographs: {shorten(others)}")
+    return images
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder holds at least one micrograph."""
+    return folder.is_dir() and any(path.suffix.lower() in MICROGRAPH_SUFFIXES for path in folder.iterdir())
+
+
+def coordinates_in(folder: Path) -> dict[str, Path]:
+    """Coordinate files of a folder by stem; empty where there is no folder."""
+    return _by_stem(p for p in _files(folder) if p.suffix.lower() in COORDINATE_SUFFIXES)
+
+
+def masks_in(folder: Path) -> dict[str, Path]:
+    """Masks ``<stem>_mask.*`` of a folder by the stem of their micrograph; empty without the folder."""
+    masks = [p for p in _files(folder) if p.suffix.lower() in MICROGRAPH_SUFFIXES]
+    return _by_stem(masks, ending=MASK_ENDING)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def _by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        stem = path.stem.removesuffix(ending)
+        if stem in found:
+            raise DataError(f"{found[stem]} and {path}: two files of labels for one micrograph; remove one")
+        found[stem] = path
+    return found
+
+
+def pair(
+    images: Iterable[Path], group: str, coordinates: dict[str, Path], masks: dict[str, Path], notes: list[str]
+) -> Iterator[Found]:
+    """Micrographs with the labels of the same stem; labels that are left over are noted."""
+    stems = set()
+    for image in images:
+        stems.add(image.stem)
+        yield Found(image, group, coordinates.get(image.stem), masks.get(image.stem))
+    for kind, labels in (("coordinates", coordinates), ("masks", masks)):
+        alone = sorted(path.name for stem, path in labels.items() if stem not in stems)
+        if alone:
+            notes.append(f"group {group}: {kind} without a micrograph of that name: {shorten(alone)}")
+
+
+def with_split(found: Iterable[Found], split: str) -> Iterator[Found]:
+    """The same micrographs in a fixed split."""
+    return (replace(one, split=split) for one in found)
+
+
+def shorten(names: list[str], n_shown: int = 3) -> str:
+    """A list for one line: how many, and the first few."""
+    shown = ", ".join(names[:n_shown])
+    return f"{len(names)} ({shown}{', ...' if len(names) > n_shown else ''})"

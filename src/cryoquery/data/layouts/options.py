@@ -1,0 +1,72 @@
+"""What may be said about a source that its files do not say, checked when made."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
+
+from cryoquery.config import CheckedModel
+from cryoquery.errors import ConfigError
+
+Labels = Literal["auto", "coordinates", "masks"]
+
+
+class SourceOptions(CheckedModel):
+    """How to read a source."""
+
+    labels: Labels = "auto"
+    """coordinates: discs around the centers; masks: the masks as they are; auto: coordinates, and the
+    mask where a micrograph has none."""
+    pixel_size: float | None = Field(default=None, gt=0)
+    """Å/px of the micrographs as stored; overrides what files say."""
+    diameter_px: float | None = Field(default=None, gt=0)
+    """Particle diameter in px of the micrographs as stored; overrides what files say."""
+    diameter_angstrom: float | None = Field(default=None, gt=0)
+    """The same in Å; needs a pixel size."""
+    group_pattern: str | None = None
+    """Regular expression searched in the stem; its first bracket, or all that matches, is the group."""
+    swap_xy: bool = False
+    """Exchange x and y of the labels; done before the flips."""
+    flip_y: bool = False
+    """Count the rows of the labels from the last row of the micrograph."""
+    flip_x: bool = False
+    """Count the columns of the labels from the last column of the micrograph."""
+    invert: bool = False
+    """Invert the contrast of the micrographs."""
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        check_pattern("group_pattern", pattern)
+        return pattern
+
+    @model_validator(mode="after")
+    def _one_diameter(self) -> Self:
+        if self.diameter_px is not None and self.diameter_angstrom is not None:
+            raise ConfigError(
+                f"diameter_px={self.diameter_px:g} and diameter_angstrom={self.diameter_angstrom:g}: give one"
+            )
+        return self
+
+
+def check_pattern(key: str, pattern: str | None) -> None:
+    """Refuse what is not a regular expression.
+
+    Raises:
+        ConfigError: it does not compile.
+    """
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ConfigError(f"{key}={pattern!r}: not a regular expression ({error})") from None
+
+
+def matched_part(pattern: str, text: str) -> str | None:
+    """The first bracket of ``pattern`` found in ``text``, or all of the match; None without a match."""
+    match = re.search(pattern, text)
+    if match is None:
+        return None
+    return match.group(1) if match.re.groups and match.group(1) is not None else match.group(0)

@@ -1,0 +1,277 @@
+"""From a folder in one of the known layouts to micrographs with labels."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoquery.data.dataset import MicrographKey
+from cryoquery.data.layouts.discs import find_discs
+from cryoquery.data.layouts.found import Findings, Found, shorten
+from cryoquery.data.layouts.options import SourceOptions, matched_part
+from cryoquery.data.layouts.trees import LAYOUTS
+from cryoquery.data.source import SourceMicrograph
+from cryoquery.errors import DataError
+from cryoquery.formats import Header, read_coordinates, read_header, read_image, read_micrograph
+
+MAX_DEPTH = 2
+"""How many folders below the one that was given a layout may begin."""
+N_THREADS = 4
+N_COMPARED = 5
+"""Micrographs per group whose masks are held against their coordinates."""
+MAX_CENTERS_ON_BACKGROUND = 0.1
+MAX_DIAMETER_RATIO = 1.25
+"""Largest over smallest diameter of the micrographs of one group, above which it is noted."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Micrographs with labels, and what was noticed while they were read."""
+
+    micrographs: tuple[SourceMicrograph, ...]
+    notes: tuple[str, ...]
+    names: tuple[str, ...]
+    """The folders they came from, without the way there."""
+    options: SourceOptions
+    """How they were read."""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where the micrographs come from, for the recipe of a dataset."""
+        return {"kind": "import", "sources": list(self.names), "options": self.options.model_dump()}
+
+
+def read_sources(paths: Sequence[Path | str], options: SourceOptions | None = None) -> Source:
+    """Read several folders as one source; `read_source` says how.
+
+    Raises:
+        DataError: as `read_source`, or two folders hold a micrograph of the same group and name.
+    """
+    options = options or SourceOptions()
+    sources = [read_source(path, options) for path in paths]
+    origin: dict[MicrographKey, str] = {}
+    for path, source in zip(paths, sources, strict=True):
+        for micrograph in source.micrographs:
+            if (other := origin.setdefault(micrograph.key, str(path))) != str(path):
+                raise DataError(
+                    f"{other} and {path}: both have a micrograph {micrograph.name} in group "
+                    f"{micrograph.group}; rename one of the folders"
+                )
+    return Source(
+        tuple(micrograph for source in sources for micrograph in source.micrographs),
+        tuple(note for source in sources for note in source.notes),
+        tuple(name for source in sources for name in source.names),
+        options,
+    )
+
+
+def read_source(path: Path | str, options: SourceOptions | None = None) -> Source:
+    """Read the labels and the headers of the micrographs below ``path``; pixels are read later.
+
+    The layout is recognized, see `LAYOUTS`; the folder may be one data set or hold several.
+
+    Raises:
+        DataError: there is no such folder, no layout fits, no micrograph has labels, two files of
+            a group have one stem, or a file of labels or a header cannot be used.
+    """
+    path, options = Path(path), options or SourceOptions()
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: no such folder; give the folder that holds the micrographs and their labels"
+        )
+    try:
+        findings = _find(path)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
+        ) from None
+    everything = [_regroup(found, options) for found in findings.micrographs]
+    _refuse_equal_stems(everything)
+    labeled = [found for found in everything if found.is_labeled(options.labels)]
+    notes = list(findings.notes) + _unlabeled_notes(everything, options)
+    if not labeled:
+        raise DataError(
+            f"{path}: {len(everything)} micrographs, none with {_missing(options)}; {_example(everything)}"
+        )
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        micrographs = list(pool.map(partial(_load, options=options), labeled))
+    notes += _disagreement_notes(micrographs, labeled, options) + _diameter_notes(micrographs)
+    return Source(tuple(micrographs), tuple(notes), (path.resolve().name,), options)
+
+
+def _find(root: Path) -> Findings:
+    folders = [root]
+    for _ in range(MAX_DEPTH + 1):
+        recognized = {folder: _recognize(folder) for folder in folders}
+        found = {folder: findings for folder, findings in recognized.items() if findings is not None}
+        if found:
+            others = [folder.name for folder in folders if folder not in found]
+            notes = [f"{root}: folders left out, of no known layout: {shorten(others)}"] if others else []
+            together = Findings(notes=notes)
+            for findings in found.values():
+                together.micrographs += findings.micrographs
+                together.notes += findings.notes
+            return together
+        folders = sorted(child for folder in folders for child in folder.iterdir() if child.is_dir())
+    looked_for = "; ".join(f"{name}: {pattern}" for name, (_, pattern) in LAYOUTS.items())
+    raise DataError(f"{root}: no layout that is known. Looked for {looked_for}")
+
+
+def _recognize(folder: Path) -> Findings | None:
+    candidates = (find(folder) for find, _ in LAYOUTS.values())
+    return next((findings for findings in candidates if findings is not None), None)
+
+
+def _regroup(found: Found, options: SourceOptions) -> Found:
+    if options.group_pattern is None:
+        return found
+    return replace(found, group=matched_part(options.group_pattern, found.name) or found.group)
+
+
+def _refuse_equal_stems(everything: Iterable[Found]) -> None:
+    seen: dict[MicrographKey, Path] = {}
+    for found in everything:
+        other = seen.setdefault((found.group, found.name), found.image)
+        if other != found.image:
+            raise DataError(
+                f"{other} and {found.image}: two micrographs named {found.name} in group {found.group}; "
+                "remove or rename one"
+            )
+
+
+def _unlabeled_notes(everything: Sequence[Found], options: SourceOptions) -> list[str]:
+    left_out, empty = defaultdict(list), defaultdict(list)
+    for found in everything:
+        if not found.is_labeled(options.labels):
+            left_out[found.group].append(found.image.name)
+        elif found.coordinates is None and found.mask is None:
+            empty[found.group].append(found.image.name)
+    return [
+        f"group {group}: micrographs left out, without {_missing(options)}: {shorten(names)}"
+        for group, names in sorted(left_out.items())
+    ] + [
+        f"group {group}: micrographs without a file of labels, taken to hold no particles: {shorten(names)}"
+        for group, names in sorted(empty.items())
+    ]
+
+
+def _missing(options: SourceOptions) -> str:
+    return {"auto": "coordinates or a mask", "coordinates": "coordinates", "masks": "a mask"}[options.labels]
+
+
+def _example(everything: Sequence[Found]) -> str:
+    if not everything:
+        return "the folder for micrographs is empty"
+    stem = everything[0].name
+    return f"{everything[0].image.name} needs {stem}.csv or {stem}_mask.* in the folder of labels"
+
+
+def _load(found: Found, options: SourceOptions) -> SourceMicrograph:
+    header = read_header(found.image)
+    pixel_size = options.pixel_size or found.pixel_size or header.pixel_size
+    diameter = options.diameter_px
+    if options.diameter_angstrom is not None:
+        if pixel_size is None:
+            raise DataError(
+                f"{found.image}: no pixel size, so a diameter in Å says nothing; give --pixel-size (Å/px)"
+            )
+        diameter = options.diameter_angstrom / pixel_size
+    use_mask = found.mask is not None and (options.labels == "masks" or found.coordinates is None)
+    use_mask = use_mask and options.labels != "coordinates"
+    read_mask = partial(_read_mask, found.mask, options) if use_mask and found.mask is not None else None
+    if found.coordinates is not None:
+        particles = _read_particles(found, header, diameter, options)
+    else:
+        particles = find_discs(read_mask(), header.shape) if read_mask else np.empty((0, 3))
+        particles[:, 2] = diameter or particles[:, 2]
+    return SourceMicrograph(
+        name=found.name,
+        group=found.group,
+        shape=header.shape,
+        read=partial(_read_pixels, found.image, options.invert),
+        particles=particles,
+        pixel_size=pixel_size,
+        read_mask=read_mask,
+        split=found.split,
+        diameter_px=diameter or found.diameter_px,
+    )
+
+
+def _read_pixels(path: Path, invert: bool) -> NDArray[np.float32]:
+    pixels = read_micrograph(path).pixels
+    return -pixels if invert else pixels
+
+
+def _read_mask(path: Path, options: SourceOptions) -> NDArray[np.bool_]:
+    """A mask (h, w): what lies above half of its range, so that the noise of JPG does not count."""
+    levels = read_image(path)
+    if not np.isfinite(levels).all():
+        raise DataError(f"{path}: NaN or infinite pixels in a mask; make it again")
+    low, high = float(levels.min()), float(levels.max())
+    mask = levels > (low + high) / 2 if high > low else np.full(levels.shape, high > 0)
+    mask = mask.T if options.swap_xy else mask
+    mask = mask[::-1] if options.flip_y else mask
+    return np.ascontiguousarray(mask[:, ::-1] if options.flip_x else mask)
+
+
+def _read_particles(
+    found: Found, header: Header, diameter: float | None, options: SourceOptions
+) -> NDArray[np.float64]:
+    assert found.coordinates is not None, "only micrographs with coordinates come here"
+    particles = read_coordinates(found.coordinates, diameter_px=diameter or found.diameter_px)
+    if found.dummy_boxes:
+        particles = particles[particles.any(axis=1)]
+    particles[:, 2] = diameter or particles[:, 2]
+    if (particles[:, 2] <= 0).any():
+        bad = float(particles[particles[:, 2] <= 0][0, 2])
+        raise DataError(f"{found.coordinates}: a diameter of {bad:g} px; give --diameter-px")
+    if options.swap_xy:
+        particles = particles[:, [1, 0, 2]]
+    if options.flip_y:
+        particles[:, 0] = header.shape[0] - 1 - particles[:, 0]
+    if options.flip_x:
+        particles[:, 1] = header.shape[1] - 1 - particles[:, 1]
+    return particles
+
+
+def _disagreement_notes(
+    micrographs: Sequence[SourceMicrograph], found: Sequence[Found], options: SourceOptions
+) -> list[str]:
+    """Where both kinds of labels exist: do the centers lie in the masks? Tried on a few of each group."""
+    shares: dict[str, list[float]] = defaultdict(list)
+    for micrograph, files in zip(micrographs, found, strict=True):
+        both = files.mask is not None and files.coordinates is not None and len(micrograph.particles) > 0
+        if both and files.mask is not None and len(shares[micrograph.group]) < N_COMPARED:
+            mask = _read_mask(files.mask, SourceOptions() if options.labels != "masks" else options)
+            per_pixel = np.array(mask.shape) / np.array(micrograph.shape)
+            at = np.floor((micrograph.particles[:, :2] + 0.5) * per_pixel).astype(int)
+            at = at[((at >= 0) & (at < mask.shape)).all(axis=1)]
+            shares[micrograph.group].append(1 - float(mask[at[:, 0], at[:, 1]].mean()) if len(at) else 1.0)
+    return [
+        f"group {group}: masks and coordinates disagree: {np.mean(values):.0%} of the centers lie outside "
+        f"the masks ({len(values)} micrographs looked at)"
+        for group, values in sorted(shares.items())
+        if values and np.mean(values) > MAX_CENTERS_ON_BACKGROUND
+    ]
+
+
+def _diameter_notes(micrographs: Sequence[SourceMicrograph]) -> list[str]:
+    diameters = defaultdict(list)
+    for micrograph in micrographs:
+        if len(micrograph.particles):
+            diameters[micrograph.group].append(float(np.median(micrograph.particles[:, 2])))
+    sizes = Counter(micrograph.group for micrograph in micrographs)
+    return [
+        f"group {group}: particle diameters from {min(values):.0f} to {max(values):.0f} px among its "
+        f"{sizes[group]} micrographs, yet a group has one scale; --group-pattern tells particles apart"
+        for group, values in sorted(diameters.items())
+        if max(values) > MAX_DIAMETER_RATIO * min(values)
+    ]

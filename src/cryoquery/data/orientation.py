@@ -1,0 +1,159 @@
+"""Do the labels fit the image as it lies, or do they fit better flipped or transposed?
+
+Coordinates of other programs may count rows from below, columns from the right, or have x and y
+exchanged. Then the labels fall on particles by chance only. Particles differ in brightness from
+what surrounds them; so the contrast at the labels, under each of the eight orientations of the
+square, tells which one is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import fftconvolve
+
+ANNULUS = 1.5
+"""Outer radius of what surrounds a particle, in radii of the particle."""
+CLIP = 3.0
+"""Contrasts beyond so many robust standard deviations (ice, carbon edges) count as so many."""
+FITS = 4.0
+"""Contrast in standard errors from which on an orientation is taken to fit."""
+CLEARLY = 6.0
+"""What another orientation must reach to be called clearly better; wrong ones of real sets reach 3."""
+TIMES_BETTER = 2.0
+"""And so many times the contrast of the labels as they are."""
+AGREEMENT = 0.75
+"""And in so many of the micrographs, the contrast must be greater than that of the labels as they are."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """One of the eight orientations: first x and y are exchanged, then rows and columns flipped."""
+
+    swap_xy: bool
+    flip_y: bool
+    flip_x: bool
+
+    @property
+    def options(self) -> str:
+        """The options of the import that turn labels this way; empty for labels as they are."""
+        names = {"--swap-xy": self.swap_xy, "--flip-y": self.flip_y, "--flip-x": self.flip_x}
+        return " ".join(name for name, chosen in names.items() if chosen)
+
+    def after(self, first: Orientation) -> Orientation:
+        """The one orientation that does what ``first`` and then this one do."""
+        y, x = (first.flip_x, first.flip_y) if self.swap_xy else (first.flip_y, first.flip_x)
+        return Orientation(self.swap_xy != first.swap_xy, self.flip_y != y, self.flip_x != x)
+
+    def apply(self, points: NDArray[np.float64], extent: tuple[float, float]) -> NDArray[np.float64]:
+        """Turn points (n, 2) as (y, x) in pixels of an image of size ``extent`` (height, width)."""
+        y, x = (points[:, 1], points[:, 0]) if self.swap_xy else (points[:, 0], points[:, 1])
+        return np.column_stack(
+            [extent[0] - 1 - y if self.flip_y else y, extent[1] - 1 - x if self.flip_x else x]
+        )
+
+
+ORIENTATIONS = tuple(
+    Orientation(swap, y, x)
+    for swap in (False, True)
+    for y, x in ((False, False), (True, False), (False, True), (True, True))
+)
+"""All eight; the first leaves labels as they are."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the contrasts of a group say about the orientation of its labels."""
+
+    finding: Literal["fits", "turned", "undecided"]
+    """The labels fit as they are; another orientation fits clearly better; or neither can be said."""
+    best: Orientation
+    """The orientation of the greatest contrast."""
+    contrasts: NDArray[np.float64]
+    """(8,) of the group in standard errors, in the order of `ORIENTATIONS`; dark particles are negative."""
+
+
+def orientation_contrast(
+    image: NDArray[np.float32],
+    centers_yx: NDArray[np.float64],
+    diameter_px: float,
+    extent: tuple[float, float] | None = None,
+) -> NDArray[np.float64]:
+    """Contrast at the centers under each orientation, in standard errors.
+
+    Contrast is the mean within a particle's disc minus that of the surrounding annulus. Its
+    standard deviation is taken over the image, so labels at random score about ±1.
+
+    Args:
+        image: (h, w) in standard deviations.
+        centers_yx: (n, 2) in pixels of the image.
+        diameter_px: of a particle in pixels of the image.
+        extent: (height, width) about which to turn, where ``image`` is the upper left part of more.
+
+    Returns:
+        (8,) in the order of `ORIENTATIONS`. Centers turned out of the micrograph count as 0; those
+        in a part that is not there do not count.
+    """
+    height, width = extent or image.shape
+    contrast = _contrast_map(image, diameter_px / 2)
+    scores = np.zeros(len(ORIENTATIONS))
+    for i, orientation in enumerate(ORIENTATIONS):
+        points = orientation.apply(np.asarray(centers_yx, dtype=np.float64), (height, width))
+        outside = ((points < -0.5) | (points >= np.array([height, width]) - 0.5)).any(axis=1)
+        at = np.rint(points).astype(int)
+        there = ((at >= 0) & (at < image.shape)).all(axis=1) & ~outside
+        n = int(there.sum() + outside.sum())
+        if n:
+            scores[i] = contrast[at[there, 0], at[there, 1]].sum() / np.sqrt(n)
+    return scores
+
+
+def best_orientation(contrasts: Sequence[NDArray[np.float64]] | NDArray[np.float64]) -> Verdict:
+    """Judge the micrographs of a group together.
+
+    Args:
+        contrasts: (n, 8), `orientation_contrast` of each micrograph.
+    """
+    each = np.asarray(contrasts, dtype=np.float64).reshape(-1, len(ORIENTATIONS))
+    together = each.sum(axis=0) / np.sqrt(max(len(each), 1))
+    strength = np.abs(together)
+    best = int(np.argmax(strength))
+    same_way = each * np.sign(together)
+    agreement = float((same_way[:, best] > np.abs(each[:, 0])).mean()) if len(each) else 0.0
+    finding: Literal["fits", "turned", "undecided"] = "undecided"
+    if strength[best] >= max(CLEARLY, TIMES_BETTER * strength[0]) and agreement >= AGREEMENT:
+        finding = "turned"
+    elif strength[0] >= FITS and strength[0] * TIMES_BETTER > strength[best]:
+        finding = "fits"
+    return Verdict(finding, ORIENTATIONS[best], together)
+
+
+def _contrast_map(image: NDArray[np.float32], radius: float) -> NDArray[np.float64]:
+    """Disc minus annulus around every pixel (h, w), clipped, with mean 0 and standard deviation 1."""
+    limited: NDArray[np.float64] = np.clip(np.asarray(image, dtype=np.float64), -2 * CLIP, 2 * CLIP)
+    inner = _disc(radius, ANNULUS * radius)
+    annulus = _disc(ANNULUS * radius, ANNULUS * radius) - inner
+    difference = _local_mean(limited, inner) - _local_mean(limited, annulus)
+    difference -= np.median(difference)
+    sigma = 1.4826 * float(np.median(np.abs(difference)))
+    if sigma == 0:
+        return np.zeros_like(difference)
+    limited = np.clip(difference / sigma, -CLIP, CLIP)
+    return np.asarray((limited - limited.mean()) / limited.std())
+
+
+def _disc(radius: float, reach: float) -> NDArray[np.float64]:
+    n = max(1, int(np.ceil(reach)))
+    y, x = np.mgrid[-n : n + 1, -n : n + 1]
+    return np.asarray(y**2 + x**2 <= radius**2, dtype=np.float64)
+
+
+def _local_mean(image: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over a window around every pixel, of what lies inside the image."""
+    total = fftconvolve(image, window, mode="same")
+    count = fftconvolve(np.ones_like(image), window, mode="same")
+    return np.asarray(total / np.maximum(count, 1.0))

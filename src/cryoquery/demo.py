@@ -1,0 +1,88 @@
+"""A whole experiment in minutes on two cores, on micrographs made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cryoquery.config import parse
+from cryoquery.data.dataset import open_dataset
+from cryoquery.experiment import ExperimentConfig, run_experiment
+from cryoquery.progress import Progress
+from cryoquery.records import read_json
+from cryoquery.report import compare
+from cryoquery.report.runs import label
+from cryoquery.simulate import Junk, SimulationConfig, simulate_dataset
+
+SIMULATION = SimulationConfig(
+    n_micrographs=90,
+    height_px=128,
+    width_px=128,
+    pixel_size=7.0,
+    seed=1,
+    junk=Junk(crystals=0.15, aggregates=0.1, fragments=1.0, carbon=0.05, hot_pixels=0.5),
+)
+"""Six proteins, from easy to nearly hopeless, some of them rare."""
+
+
+def demo_config(out: Path) -> ExperimentConfig:
+    """The protocol in small: its strategies and baselines, fewer and smaller steps, one seed."""
+    values: dict[str, Any] = {
+        "dataset": out / "dataset",
+        "out": out / "experiment",
+        "seeds": [42],
+        "schedule": {"fractions": [0.1, 0.2, 0.3, 0.5, 0.75, 1.0]},
+        "model": {"base_channels": 8},
+    }
+    return parse(ExperimentConfig, values, "demo")
+
+
+def prepare_demo(out: Path) -> ExperimentConfig:
+    """Simulate the demo's micrographs, unless an earlier demo left them, and return its experiment."""
+    config = demo_config(out)
+    if not config.dataset.exists():
+        simulate_dataset(config.dataset, SIMULATION)
+    return config
+
+
+def finish_demo(config: ExperimentConfig, progress: Progress, console: Console) -> None:
+    """Run what is left of the experiment, compare, and say what came out."""
+    folder = compare(run_experiment(config, progress))
+    split = read_json(folder / "efficiency_analysis.json")["split"]
+    console.print(f"\nThe three numbers that matter (pixel F1 on the {split} micrographs):")
+    for line in three_numbers(read_json(folder / "efficiency_analysis.json"), config):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+    console.print("One seed and a small simulated pool: a tour of the tool, not a result.")
+    console.print(f"\nreport: {folder / 'results_table.md'}", soft_wrap=True, highlight=False)
+    console.print(f"curves: {folder / 'learning_curves.png'}", soft_wrap=True, highlight=False)
+
+
+def three_numbers(efficiency: dict[str, Any], config: ExperimentConfig) -> list[str]:
+    """Full supervision, half the labels, and how many labels are enough, each beside random."""
+    runs = efficiency["runs"]
+    n_train = len(open_dataset(config.dataset).rows("train"))
+    seed = str(config.seeds[0])
+    sampled = {name: run for name, run in runs.items() if name.endswith("_sampling")}
+    best = max(sampled, key=lambda name: sampled[name]["over_seeds"]["f1_at_50"]["mean"])
+
+    def at_half(name: str) -> str:
+        return f"{label(name)} {sampled[name]['over_seeds']['f1_at_50']['mean']:.3f}"
+
+    def enough(name: str) -> str:
+        reached = sampled[name]["by_seed"][seed]["to_reach_full_supervision"]
+        return f"{label(name)} {reached['n_labeled_images'] if reached else 'not reached'}"
+
+    soonest = min(
+        sampled,
+        key=lambda name: (
+            sampled[name]["by_seed"][seed]["to_reach_full_supervision"] or {"n_labeled_images": n_train + 1}
+        )["n_labeled_images"],
+    )
+    return [
+        f"1. full supervision, all {n_train} images labelled: {efficiency['full_supervision_f1'][seed]:.3f}",
+        f"2. at 50 % of the labels: {at_half(best)} (the best), {at_half('random_sampling')}",
+        f"3. images labelled to come within 0.01 of full supervision: {enough(soonest)} (the first), "
+        f"{enough('random_sampling')}",
+    ]

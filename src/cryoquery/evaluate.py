@@ -1,0 +1,115 @@
+"""A network on a split of a dataset: scores per pixel, per particle, per micrograph, per group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, MicrographKey
+from cryoquery.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
+from cryoquery.picking import find_particles
+from cryoquery.predict import Predictor
+
+
+@dataclass(frozen=True)
+class MicrographResult:
+    """How one micrograph was predicted. Counts, so that results of many can be added up."""
+
+    key: MicrographKey
+    pixels: PixelCounts
+    particles: ParticleMatches
+
+    def counts(self) -> dict[str, Any]:
+        """The counts as a record for `metrics.json`."""
+        tp, fp, fn, _ = self.pixels.confusion()
+        return {
+            "group": self.key[0],
+            "micrograph": self.key[1],
+            "pixel_tp": tp,
+            "pixel_fp": fp,
+            "pixel_fn": fn,
+            "n_picks": self.particles.n_picks,
+            "n_particles": self.particles.n_truth,
+            "n_matched": self.particles.n_matched,
+        }
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    split: str,
+    watch: Callable[[int], None] = lambda n_images: None,
+) -> dict[str, Any]:
+    """Scores of a network on the images of ``split``.
+
+    Pixel scores (`PixelCounts.scores`) are pooled over the split at threshold 0.5. Particle scores
+    (`mean_particle_scores`) compare picks with labelled centers at most half a particle diameter
+    away, over whole micrographs: fields are put together again before they are picked, so that a
+    particle on the border of two fields is one particle. Also ``per_group`` and ``per_micrograph``.
+    """
+    pooled = PixelCounts()
+    by_group: dict[str, tuple[PixelCounts, list[ParticleMatches]]] = {}
+    records = []
+    for result in _micrographs(predictor, dataset, dataset.rows(split), watch):
+        pooled += result.pixels
+        counts, matches = by_group.setdefault(result.key[0], (PixelCounts(), []))
+        counts += result.pixels
+        matches.append(result.particles)
+        records.append(result.counts())
+    everything = [match for _, matches in by_group.values() for match in matches]
+    return {
+        "split": split,
+        **pooled.scores(),
+        **mean_particle_scores(everything),
+        "per_group": {
+            group: {**counts.scores(), **mean_particle_scores(matches)}
+            for group, (counts, matches) in sorted(by_group.items())
+        },
+        "per_micrograph": records,
+    }
+
+
+def _micrographs(
+    predictor: Predictor, dataset: Dataset, rows: NDArray[np.int64], watch: Callable[[int], None]
+) -> Iterator[MicrographResult]:
+    """Predict image by image, and yield each micrograph when its last image is there."""
+    waiting: dict[int, NDArray[np.float32]] = {}
+    key: Mapping[int, MicrographKey] = {int(row): dataset.records[row].key for row in rows}
+    for batch in predictor.stream(dataset.images, rows):
+        watch(len(batch.positions))
+        for row, logits in zip(rows[batch.positions], batch.logits.cpu().numpy(), strict=True):
+            if waiting and key[next(iter(waiting))] != key[int(row)]:
+                yield _score(dataset, waiting)
+                waiting = {}
+            waiting[int(row)] = logits
+    if waiting:
+        yield _score(dataset, waiting)
+
+
+def _score(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -> MicrographResult:
+    """Score one micrograph from the logits of its images, by row."""
+    pixels = PixelCounts()
+    records = [dataset.records[row] for row in logits]
+    height = max(r.top + r.content_height for r in records)
+    width = max(r.left + r.content_width for r in records)
+    probability = np.zeros((height, width), dtype=np.float32)
+    truth = []
+    for (row, values), record in zip(logits.items(), records, strict=True):
+        mask = dataset.masks[row]
+        valid = mask != IGNORE
+        pixels.add(values[valid], mask[valid] == PARTICLE)
+        content = expit(values[: record.content_height, : record.content_width])
+        probability[
+            record.top : record.top + record.content_height,
+            record.left : record.left + record.content_width,
+        ] = content
+        truth.append(dataset.centers_in(row) + np.array([record.top, record.left]))
+    diameter_px = records[0].diameter_px * records[0].scale
+    picks = find_particles(probability, diameter_px * dataset.disc_fraction)
+    matches = match_particles(picks.centers_yx, np.concatenate(truth), diameter_px / 2)
+    return MicrographResult(records[0].key, pixels, matches)

@@ -1,0 +1,268 @@
+"""From a recorded micrograph to a normalized image, and the geometry of scaling, fields and discs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cryoquery.errors import DataError
+
+MAD_TO_SIGMA = 1.4826
+"""A normal distribution's standard deviation over its median absolute deviation."""
+HOT_LIMIT = 5.0
+"""A pixel further than this many standard deviations from its surroundings is a defect."""
+HOT_WINDOW = 5
+"""Side in px of the neighborhood whose median replaces a hot pixel."""
+SURFACE_BLOCKS = 24
+"""The background is fitted to the medians of at most so many blocks per side."""
+BISQUARE = 4.685
+"""Tukey's constant for 95 % efficiency."""
+MAX_SAMPLES = 1 << 20
+"""Pixels that statistics of a raw micrograph are estimated from."""
+
+NORMALIZATION: Mapping[str, Any] = {
+    "hot_pixels": {"limit_sigma": HOT_LIMIT, "replaced_by_median_of_px": HOT_WINDOW},
+    "rescaling": "bicubic, antialiased",
+    "background": {"surface": "quadratic", "blocks_per_side": SURFACE_BLOCKS, "bisquare": BISQUARE},
+    "center": "median",
+    "spread": f"{MAD_TO_SIGMA} * median absolute deviation",
+}
+"""What `normalize` does, in the order in which it is done; goes into the recipe of a dataset."""
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """A micrograph in standard deviations of its own contrast."""
+
+    image: NDArray[np.float32]
+    """(h, w), median 0, robust standard deviation 1."""
+    center: float
+    """Intensity that became 0 (in the middle of the background)."""
+    spread: float
+    """Intensity per standard deviation, at the scale of ``image``."""
+
+
+def normalize(pixels: NDArray[np.floating], scale: float = 1.0) -> Normalized:
+    """Remove hot pixels, rescale, subtract the background, and standardize robustly.
+
+    Hot pixels go first, because averaging would spread them; contrast is measured last, because
+    averaging lowers it. The result does not depend on the gain or the offset of the intensities.
+
+    Args:
+        pixels: (height, width) intensities as recorded, finite and not all equal.
+        scale: image pixels per recorded pixel.
+
+    Raises:
+        DataError: nothing is left to standardize: the image is constant.
+
+    """
+    pixels = np.asarray(pixels, dtype=np.float32)
+    offset = float(np.median(_sample(pixels)))
+    scaled = rescale(remove_hot_pixels(pixels - np.float32(offset)), scale)
+    surface = fit_background(scaled)
+    flat = scaled - surface
+    level = float(np.median(flat))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(flat - level)))
+    if spread == 0:
+        spread = float(flat.std())
+    if not spread > 0:
+        raise DataError("a constant image cannot be normalized")
+    center = offset + float(np.median(surface)) + level
+    return Normalized(((flat - level) / spread).astype(np.float32), center, spread)
+
+
+def remove_hot_pixels(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Replace pixels that stand out of their surroundings by the median of these.
+
+    Args:
+        pixels: (height, width).
+
+    Returns:
+        A copy, (height, width).
+
+    """
+    height, width = pixels.shape
+    deviation = np.abs(pixels - fit_background(pixels))
+    sigma = MAD_TO_SIGMA * float(np.median(_sample(deviation))) or float(_sample(deviation).std())
+    suspects = np.argwhere(deviation > HOT_LIMIT * sigma)
+    result = pixels.copy()
+    reach = HOT_WINDOW // 2
+    offsets = np.argwhere(np.ones((HOT_WINDOW, HOT_WINDOW))) - reach
+    for start in range(0, len(suspects), 1 << 16):
+        at = suspects[start : start + (1 << 16)]
+        y = np.clip(at[:, :1] + offsets[:, 0], 0, height - 1)
+        x = np.clip(at[:, 1:] + offsets[:, 1], 0, width - 1)
+        around = np.median(pixels[y, x], axis=1)
+        values = pixels[at[:, 0], at[:, 1]]
+        hot = np.abs(values - around) > HOT_LIMIT * sigma
+        result[at[hot, 0], at[hot, 1]] = around[hot]
+    return np.asarray(result)
+
+
+def fit_background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The quadratic surface (height, width) through the medians of blocks of ``pixels``.
+
+    Fitted by iteratively reweighted least squares with Tukey's bisquare, so that carbon, ice and
+    empty corners do not tilt it.
+    """
+    height, width = pixels.shape
+    stride = _stride(pixels)
+    sampled = pixels[::stride, ::stride]
+    rows = np.array_split(np.arange(sampled.shape[0]), min(SURFACE_BLOCKS, max(sampled.shape[0] // 8, 1)))
+    columns = np.array_split(np.arange(sampled.shape[1]), min(SURFACE_BLOCKS, max(sampled.shape[1] // 8, 1)))
+    points, medians = [], []
+    for row in rows:
+        for column in columns:
+            block = sampled[row[0] : row[-1] + 1, column[0] : column[-1] + 1]
+            points.append((row.mean() * stride / height * 2 - 1, column.mean() * stride / width * 2 - 1))
+            medians.append(np.median(block))
+    terms = _quadratic_terms(*np.array(points).T)
+    if len(medians) < 2 * terms.shape[1]:
+        return np.full_like(pixels, np.median(sampled))
+    coefficients = _fit_robustly(terms, np.array(medians, dtype=np.float64))
+    y = (np.arange(height) / height * 2 - 1)[:, None]
+    x = (np.arange(width) / width * 2 - 1)[None, :]
+    constant, by_y, by_x, by_yy, by_xy, by_xx = (np.float32(c) for c in coefficients)
+    along_y = (constant + by_y * y + by_yy * y**2).astype(np.float32)
+    along_x = (by_x * x + by_xx * x**2).astype(np.float32)
+    return np.asarray(along_y + along_x + (by_xy * y).astype(np.float32) * x.astype(np.float32))
+
+
+def _quadratic_terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([np.ones_like(y), y, x, y**2, x * y, x**2], axis=1)
+
+
+def _fit_robustly(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights = np.ones(len(values))
+    coefficients: NDArray[Any] = np.zeros(terms.shape[1])
+    for _ in range(10):
+        root = np.sqrt(weights)
+        coefficients = np.linalg.lstsq(terms * root[:, None], values * root, rcond=None)[0]
+        residuals = values - terms @ coefficients
+        sigma = MAD_TO_SIGMA * np.median(np.abs(residuals))
+        if sigma <= 1e-7 * np.abs(values).max():
+            break
+        weights = np.clip(1 - (residuals / (BISQUARE * sigma)) ** 2, 1e-6, None) ** 2
+    return np.asarray(coefficients)
+
+
+def _stride(pixels: NDArray[Any]) -> int:
+    return max(1, math.isqrt(pixels.size // MAX_SAMPLES))
+
+
+def _sample(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Every so many-th pixel; enough for a median, at a fraction of its time."""
+    stride = _stride(pixels)
+    return pixels[::stride, ::stride]
+
+
+def scaled_shape(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Size of an image of ``shape`` after `rescale`: whole pixels that fit, at least one."""
+    height, width = (max(1, math.floor(n * scale + 1e-6)) for n in shape)
+    return height, width
+
+
+def fit_scale(shape: tuple[int, int], size: int) -> float:
+    """The scale at which the longer side of ``shape`` is ``size`` px."""
+    return size / max(shape)
+
+
+def rescale(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Resample (h, w) to (floor(h * scale), floor(w * scale)), antialiased, at exactly this scale.
+
+    A point (y, x) of ``image`` comes to lie at (y + 0.5) * scale - 0.5, and x likewise; what does
+    not fill a whole pixel at the lower and the right edge is cut off.
+    """
+    if scale == 1:
+        return image
+    height, width = scaled_shape((image.shape[0], image.shape[1]), scale)
+    box = (0.0, 0.0, min(width / scale, image.shape[1]), min(height / scale, image.shape[0]))
+    source = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(source.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def rescale_mask(mask: NDArray[np.bool_], shape: tuple[int, int], scale: float) -> NDArray[np.uint8]:
+    """Bring a mask to the scale of `rescale`: 1 where at least half of a pixel is covered.
+
+    Args:
+        mask: (h, w) of the micrograph, or of a reduced version of it.
+        shape: (height, width) of the micrograph in recorded pixels.
+        scale: image pixels per recorded pixel.
+
+    """
+    height, width = scaled_shape(shape, scale)
+    per_pixel = (mask.shape[0] / shape[0], mask.shape[1] / shape[1])
+    right, lower = width / scale * per_pixel[1], height / scale * per_pixel[0]
+    box = (0.0, 0.0, min(right, mask.shape[1]), min(lower, mask.shape[0]))
+    shrinks = width < box[2]
+    source = Image.fromarray(mask.astype(np.float32))
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    return (np.asarray(source.resize((width, height), method, box=box)) >= 0.5).astype(np.uint8)
+
+
+def to_scaled(points: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Points (n, 2) of the recorded micrograph in pixels of the rescaled one."""
+    return (points + 0.5) * scale - 0.5
+
+
+@dataclass(frozen=True)
+class Field:
+    """A part of a scaled micrograph: upper left corner and size in px."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def field_grid(shape: tuple[int, int], field: int) -> list[Field]:
+    """Cut (h, w) into non-overlapping fields of ``field`` px, row by row from the upper left.
+
+    The last row and column may be smaller; a remainder narrower than a quarter of a field is left
+    out, unless there is nothing else.
+    """
+    tops, lefts = (_starts(n, field) for n in shape)
+    return [
+        Field(top, left, min(field, shape[0] - top), min(field, shape[1] - left))
+        for top in tops
+        for left in lefts
+    ]
+
+
+def _starts(length: int, field: int) -> list[int]:
+    starts = list(range(0, length, field))
+    if len(starts) > 1 and length - starts[-1] < field / 4:
+        starts.pop()
+    return starts
+
+
+def draw_mask(
+    shape: tuple[int, int], centers_yx: NDArray[np.float64], diameters: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Draw discs: 1 where a pixel's center is at most half a diameter from a particle's center.
+
+    Args:
+        shape: (h, w) of the mask.
+        centers_yx: (n, 2) in px; discs may stick out.
+        diameters: (n,) in px.
+
+    Returns:
+        (h, w) of 0 and 1.
+
+    """
+    mask = np.zeros(shape, dtype=np.uint8)
+    for (y, x), radius in zip(centers_yx.tolist(), (np.asarray(diameters) / 2).tolist(), strict=True):
+        top, bottom = max(0, math.ceil(y - radius)), min(shape[0] - 1, math.floor(y + radius))
+        left, right = max(0, math.ceil(x - radius)), min(shape[1] - 1, math.floor(x + radius))
+        if top > bottom or left > right:
+            continue
+        down = (np.arange(top, bottom + 1) - y) ** 2
+        across = (np.arange(left, right + 1) - x) ** 2
+        mask[top : bottom + 1, left : right + 1] |= down[:, None] + across[None, :] <= radius**2
+    return mask

@@ -1,0 +1,43 @@
+"""What long work tells whoever watches it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Watches an experiment. Work is counted in images passed through the network."""
+
+    def begin(self, run: str, seed: int, iteration: int, n_iterations: int, n_labeled: int) -> None:
+        """A run starts an iteration with so many labelled images."""
+
+    def epoch(self, epoch: int, n_epochs: int, loss: float) -> None:
+        """An epoch of the training ended."""
+
+    def trained(self, n_images: int) -> None:
+        """So many images passed the network forward and backward."""
+
+    def predicted(self, n_images: int) -> None:
+        """So many images passed the network forward."""
+
+    def end(self, f1: float, how: str) -> None:
+        """The iteration is on disk; ``how`` says whether it was trained, reused or already there."""
+
+
+class Silent:
+    """Watches and says nothing."""
+
+    def begin(self, run: str, seed: int, iteration: int, n_iterations: int, n_labeled: int) -> None:
+        """See `Progress`."""
+
+    def epoch(self, epoch: int, n_epochs: int, loss: float) -> None:
+        """See `Progress`."""
+
+    def trained(self, n_images: int) -> None:
+        """See `Progress`."""
+
+    def predicted(self, n_images: int) -> None:
+        """See `Progress`."""
+
+    def end(self, f1: float, how: str) -> None:
+        """See `Progress`."""

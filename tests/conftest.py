@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, encode, new_dataset, open_dataset
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not (REAL_DATA / "manifest.csv").is_file():
+        pytest.skip(f"no real micrographs: {REAL_DATA} is missing")
+    return REAL_DATA
+
+
+def disc_mask(shape: tuple[int, int], centers_yx: np.ndarray, diameter_px: float) -> np.ndarray:
+    """A mask (h, w) of discs, drawn the slow way."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    mask = np.zeros(shape, dtype=np.uint8)
+    for cy, cx in centers_yx:
+        mask[(y - cy) ** 2 + (x - cx) ** 2 <= (diameter_px / 2) ** 2] = 1
+    return mask
+
+
+def make_dataset(
+    path: Path,
+    n_images: dict[str, int] | None = None,
+    size: int = 32,
+    content: tuple[int, int] | None = None,
+    diameter_px: float = 8.0,
+    seed: int = 0,
+) -> Dataset:
+    """A dataset of dark discs on noise, a few per image, easy enough to learn in seconds."""
+    n_images = n_images or {"train": 20, "val": 6}
+    rng = np.random.default_rng(seed)
+    height, width = content or (size, size)
+    records, particles = [], {}
+    with new_dataset(path, sum(n_images.values()), size, size) as writer:
+        for split in SPLITS:
+            for i in range(n_images.get(split, 0)):
+                row, name = len(records), f"{split}_{i:03d}"
+                centers = rng.uniform(4, [height - 5, width - 5], (int(rng.integers(1, 4)), 2))
+                mask = disc_mask((height, width), centers, diameter_px)
+                noise = rng.normal(0, 0.5 + 0.5 * (i % 3), (height, width))
+                writer.put(row, encode(noise - 2.0 * mask), mask)
+                particles[("AB"[i % 2], name)] = np.column_stack(
+                    [centers, np.full(len(centers), diameter_px)]
+                )
+                records.append(
+                    ImageRecord(
+                        id=name,
+                        micrograph=name,
+                        group="AB"[i % 2],
+                        split=split,
+                        height_px=height,
+                        width_px=width,
+                        scale=1.0,
+                        top=0,
+                        left=0,
+                        content_height=height,
+                        content_width=width,
+                        pixel_size=None,
+                        diameter_px=diameter_px,
+                        field_of_view=name,
+                        center=0.0,
+                        spread=1.0,
+                    )
+                )
+        writer.finish(records, particles, {"config": {"disc_fraction": 1.0}})
+    return open_dataset(path)

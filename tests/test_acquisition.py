@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cryoquery.acquisition import STRATEGIES, entropy, k_center, k_means, least_confidence, margin, select
+from cryoquery.acquisition.candidates import Candidates
+from cryoquery.errors import ConfigError
+
+P = np.concatenate([np.linspace(0, 1, 1001), [1e-12, 1 - 1e-12]])
+
+
+def test_scores_against_the_protocol_in_float64() -> None:
+    positive, negative = P, 1 - P
+    assert least_confidence(P) == pytest.approx(1 - np.maximum(positive, negative), abs=1e-15)
+    assert margin(P) == pytest.approx(1 - np.abs(positive - negative), abs=1e-15)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        formula = -P * np.log(P) - (1 - P) * np.log(1 - P)
+    assert entropy(P) == pytest.approx(np.nan_to_num(formula), abs=1e-14)
+
+
+@pytest.mark.parametrize("score", [least_confidence, entropy, margin])
+def test_scores_are_symmetric_and_largest_at_one_half(score) -> None:
+    assert score(P) == pytest.approx(score(1 - P), abs=1e-12)
+    assert score(np.array([0.0, 1.0])) == pytest.approx(0, abs=1e-12)
+    assert np.argmax(score(np.linspace(0, 1, 101))) == 50
+    assert (np.diff(score(np.linspace(0, 0.5, 200))) > 0).all()
+
+
+@pytest.mark.parametrize("score", [least_confidence, entropy, margin])
+def test_scores_are_the_same_for_arrays_and_tensors(score) -> None:
+    tensor = score(torch.from_numpy(P))
+    assert isinstance(tensor, torch.Tensor)
+    assert tensor.numpy() == pytest.approx(score(P), abs=1e-14)
+
+
+def test_margin_is_twice_least_confidence_to_the_last_bit() -> None:
+    p = np.random.default_rng(0).random(100_000).astype(np.float32)
+    assert np.array_equal(margin(p), 2 * least_confidence(p))
+
+
+def greedy_reference(features: np.ndarray, labeled: np.ndarray, n: int) -> list[int]:
+    """Greedy k-center with every distance computed anew."""
+    chosen: list[int] = []
+    while len(chosen) < n:
+        centers = np.concatenate([labeled, features[chosen]])
+        to_nearest = [
+            -1.0 if i in chosen else min(((x - c) ** 2).sum() for c in centers)
+            for i, x in enumerate(features)
+        ]
+        chosen.append(int(np.argmax(to_nearest)))
+    return chosen
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 5), st.booleans())
+def test_k_center_against_brute_force(seed: int, n: int, n_labeled: int, on_a_grid: bool) -> None:
+    rng = np.random.default_rng(seed)
+    features, labeled = rng.normal(size=(12, 3)), rng.normal(size=(n_labeled, 3))
+    if on_a_grid:  # many ties
+        features, labeled = np.rint(features), np.rint(labeled)
+    assert k_center(features, labeled, n).tolist() == greedy_reference(features, labeled, n)
+
+
+def test_k_center_without_labels_starts_in_the_middle() -> None:
+    features = np.array([[0.0], [4.0], [5.0], [10.0]])
+    assert k_center(features, np.empty((0, 1)), 3).tolist() == [2, 0, 3]
+
+
+def test_k_means_finds_the_clusters() -> None:
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.array([[0, 0], [100, 0], [0, 100], [100, 100]]), 25, axis=0)
+    features = clusters + rng.normal(size=clusters.shape)
+    rows = k_means(features, 4, np.random.default_rng(1))
+    assert sorted(rows // 25) == [0, 1, 2, 3]
+    for row in rows:
+        center = features[row // 25 * 25 : row // 25 * 25 + 25].mean(axis=0)
+        nearest = np.argmin(np.linalg.norm(features - center, axis=1))
+        assert row == nearest
+
+
+@pytest.mark.parametrize("n", [1, 7, 20])
+def test_k_means_takes_no_row_twice_even_among_duplicates(n: int) -> None:
+    features = np.repeat(np.eye(3), [10, 7, 3], axis=0)
+    assert len(set(k_means(features, n, np.random.default_rng(0)))) == n
+
+
+@pytest.mark.parametrize("n", [0, 21])
+def test_impossible_numbers_are_refused(n: int) -> None:
+    with pytest.raises(ValueError, match="between 1 and the 20 rows"):
+        k_means(np.zeros((20, 2)), n, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="between 1 and the 20 rows"):
+        k_center(np.zeros((20, 2)), np.zeros((1, 2)), n)
+
+
+@dataclass
+class KnownSignals:
+    """Signals that were made up; counts how often it is asked."""
+
+    scores: np.ndarray
+    vectors: np.ndarray
+    n_asked: int = 0
+
+    def mean_score(self, name: str, indices: np.ndarray) -> np.ndarray:
+        self.n_asked += 1
+        return self.scores[indices] * (2 if name == "margin" else 1)
+
+    def features(self, indices: np.ndarray) -> np.ndarray:
+        self.n_asked += 1
+        return self.vectors[indices]
+
+
+def candidates(seed: int = 0, n: int = 40, ties: bool = False) -> Candidates:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, n) / 4 if ties else rng.random(n)
+    labeled = np.sort(rng.choice(n, 6, replace=False))
+    return Candidates(
+        indices=np.setdiff1d(np.arange(n), labeled),
+        labeled=labeled,
+        groups=["a"] * n,
+        signals=KnownSignals(scores, rng.normal(size=(n, 5))),
+        rng=np.random.default_rng(seed),
+    )
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("n", [0, 1, 10, 34])
+def test_every_strategy_keeps_its_contract(name: str, n: int) -> None:
+    choices = select(name, candidates(), n)
+    again = select(name, candidates(), n)
+    assert choices == again, "the same arguments give the same query"
+    indices = [choice.index for choice in choices]
+    assert len(set(indices)) == n
+    assert not set(indices) & set(candidates().labeled.tolist())
+    assert all(choice.reason and np.isfinite(choice.score) for choice in choices)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_uncertainty_and_margin_ask_for_the_same_images(ties: bool) -> None:
+    for seed in range(20):
+        some = candidates(seed, ties=ties)
+        first, second = (select(name, some, 10) for name in ("uncertainty", "margin"))
+        assert [c.index for c in first] == [c.index for c in second]
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    some = candidates(ties=True)
+    choices = select("uncertainty", some, 34)
+    assert choices == sorted(choices, key=lambda c: (-c.score, c.index))
+
+
+def test_random_looks_at_nothing_and_is_uniform() -> None:
+    some = candidates()
+    drawn = np.zeros(40)
+    for _ in range(2000):
+        for choice in select("random", some, 5):
+            drawn[choice.index] += 1
+    assert some.signals.n_asked == 0
+    expected = 2000 * 5 / 34
+    assert (np.abs(drawn[some.indices] - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_hybrid_is_70_to_30() -> None:
+    some = candidates()
+    hybrid = [c.index for c in select("hybrid", some, 10)]
+    assert hybrid[:7] == [c.index for c in select("uncertainty", some, 7)]
+    rest = some.without(np.array(hybrid[:7]))
+    assert hybrid[7:] == [c.index for c in select("diversity", candidates().without(np.array(hybrid[:7])), 3)]
+    assert set(hybrid[7:]) <= set(rest.indices.tolist())
+
+
+def test_core_set_depends_on_what_is_labelled() -> None:
+    some = candidates()
+    chosen = [c.index for c in select("core_set", some, 5)]
+    vectors = some.signals.vectors
+    rows = k_center(vectors[some.indices], vectors[some.labeled], 5)
+    assert chosen == some.indices[rows].tolist()
+
+
+def test_too_large_a_query_and_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="only 34 are unlabelled"):
+        select("entropy", candidates(), 35)
+    with pytest.raises(ConfigError, match="'entropie': unknown; choose from uncertainty"):
+        select("entropie", candidates(), 3)

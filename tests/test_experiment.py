@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from conftest import make_dataset
+
+from cryoquery import compare, load_config, run_experiment
+from cryoquery.data.dataset import Dataset
+from cryoquery.errors import ConfigError, CryoqueryError, DataError, ExperimentError
+from cryoquery.train import load_weights
+
+PROTOCOL = Path(__file__).parents[1] / "configs" / "protocol.toml"
+SAMPLING = ("uncertainty", "entropy", "margin", "diversity", "hybrid", "random")
+SEEDS = (42, 43, 44)
+
+SMALL_PROTOCOL = {
+    "strategies": list(SAMPLING),
+    "baselines": ["full_supervision", "progressive_supervised"],
+    "seeds": list(SEEDS),
+    "schedule": {"fractions": [i / 10 for i in range(1, 11)]},
+    "model": {"base_channels": 2},
+    "training": {"initial_epochs": 2, "epochs": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 20, "val": 4})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small protocol: 10 iterations, 6 strategies, 2 baselines, 3 seeds, a narrow model."""
+    return run_experiment(small(dataset, tmp_path_factory.mktemp("whole") / "experiment"))
+
+
+def small(data: Dataset, out: Path, **changes: object) -> dict:
+    return SMALL_PROTOCOL | {"dataset": str(data.path), "out": str(out)} | changes
+
+
+def iterations(experiment: Path) -> dict[str, Path]:
+    return {
+        str(path.parent.relative_to(experiment)): path.parent for path in experiment.rglob("metrics.json")
+    }
+
+
+def test_the_small_protocol_leaves_the_tree_of_the_design(undisturbed: Path) -> None:
+    expected = {"config.toml", "environment.json", "full_supervision", "progressive_supervised"}
+    assert {path.name for path in undisturbed.iterdir()} >= expected | {
+        f"{name}_sampling" for name in SAMPLING
+    }
+    found = iterations(undisturbed)
+    for seed in SEEDS:
+        for run in [f"{name}_sampling" for name in SAMPLING] + ["progressive_supervised"]:
+            counts = [
+                len(
+                    json.loads(
+                        (found[f"{run}/seed_{seed}/iteration_{i}"] / "labeled_indices.json").read_text()
+                    )
+                )
+                for i in range(10)
+            ]
+            assert counts == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+        full = json.loads(
+            (found[f"full_supervision/seed_{seed}/iteration_0"] / "labeled_indices.json").read_text()
+        )
+        assert full == list(range(20))
+    assert len(found) == 3 * (7 * 10 + 1)
+    environment = json.loads((undisturbed / "environment.json").read_text())
+    assert {"dataset_fingerprint", "device", "precision", "packages"} <= set(environment)
+
+
+def test_labels_never_leave_and_seeds_differ(undisturbed: Path) -> None:
+    found = iterations(undisturbed)
+    firsts = set()
+    for seed in SEEDS:
+        sets = {}
+        for name in (*SAMPLING, "progressive_supervised"):
+            run = name if name.startswith("prog") else f"{name}_sampling"
+            labeled = [
+                set(
+                    json.loads(
+                        (found[f"{run}/seed_{seed}/iteration_{i}"] / "labeled_indices.json").read_text()
+                    )
+                )
+                for i in range(10)
+            ]
+            assert all(before < after for before, after in zip(labeled, labeled[1:], strict=False))
+            sets[name] = labeled
+        assert len({tuple(sorted(labeled[0])) for labeled in sets.values()}) == 1
+        assert sets["uncertainty"] == sets["margin"]
+        assert sets["random"] != sets["progressive_supervised"]
+        firsts.add(tuple(sorted(sets["random"][0])))
+    assert len(firsts) == 3
+
+
+def test_progressive_ends_where_full_supervision_is(undisturbed: Path) -> None:
+    """Both train from scratch on everything: one training, done once."""
+    last = json.loads((undisturbed / "progressive_supervised/seed_42/iteration_9/metrics.json").read_text())
+    assert last["reused_from"] == "full_supervision/seed_42/iteration_0"
+
+
+def test_running_again_changes_nothing(undisturbed: Path, dataset: Dataset) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("iteration_*/*")}
+    run_experiment(small(dataset, undisturbed))
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("iteration_*/*")} == before
+
+
+def same_results(first: Path, second: Path) -> None:
+    """Labelled sets, queries and weights equal to the last bit, everywhere."""
+    a, b = iterations(first), iterations(second)
+    assert a.keys() == b.keys()
+    for name, folder in a.items():
+        for file in ("labeled_indices.json", "query.json"):
+            assert (folder / file).read_bytes() == (b[name] / file).read_bytes(), f"{name}/{file}"
+        weights, others = load_weights(folder / "model.pt")[0], load_weights(b[name] / "model.pt")[0]
+        assert all(torch.equal(weights[key], others[key]) for key in weights), name
+
+
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments_it_ends_the_same(
+    undisturbed: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "experiment"
+    config = tmp_path / "small.toml"
+    config.write_text(tomli_w.dumps(small(dataset, out)))
+    command = [sys.executable, "-c", f"import cryoquery; cryoquery.run_experiment({str(config)!r})"]
+    rng = np.random.default_rng(0)
+    n_killed = n_done = 0
+    while n_killed < 6:
+        with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
+            # The clock starts when there is something new to break, not while Python is loading.
+            while process.poll() is None and len(list(out.rglob("*"))) <= n_done:
+                time.sleep(0.02)
+            time.sleep(float(rng.uniform(0, 5)))
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGKILL)
+        n_killed += 1
+        n_done = len(list(out.rglob("*")))
+    assert n_killed >= 3, "the experiment was over before it could be disturbed"
+    subprocess.run(command, check=True)
+    same_results(undisturbed, out)
+    assert not list(out.rglob(".*.partial"))
+
+
+def test_one_seed_has_no_seed_folders(dataset: Dataset, tmp_path: Path) -> None:
+    out = run_experiment(
+        small(dataset, tmp_path / "e", seeds=[1], strategies=["random"], baselines=[], keep_models="last",
+              schedule={"counts": [2, 5, 9]})
+    )  # fmt: skip
+    assert sorted(path.name for path in (out / "random_sampling").iterdir()) == [
+        "iteration_0",
+        "iteration_1",
+        "iteration_2",
+    ]
+    assert [p.parent.name for p in out.rglob("model.pt")] == ["iteration_2"], "keep_models = 'last'"
+
+
+def test_strategies_and_seeds_can_be_added_later(dataset: Dataset, tmp_path: Path) -> None:
+    changes = {"schedule": {"counts": [2, 4]}, "baselines": []}
+    run_experiment(small(dataset, tmp_path / "e", strategies=["random"], seeds=[1, 2], **changes))
+    run_experiment(
+        small(dataset, tmp_path / "e", strategies=["random", "entropy"], seeds=[1, 2, 3], **changes)
+    )
+    assert len(iterations(tmp_path / "e")) == 2 * 2 * 3
+
+
+def test_another_experiment_in_the_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    changes = {"strategies": ["random"], "baselines": [], "schedule": {"counts": [2, 4]}}
+    run_experiment(small(dataset, tmp_path / "e", **changes))
+    with pytest.raises(ExperimentError, match="begun with another training"):
+        run_experiment(small(dataset, tmp_path / "e", training={"epochs": 3}, **changes))
+    with pytest.raises(ExperimentError, match="filed differently"):
+        run_experiment(small(dataset, tmp_path / "e", seeds=[42], **changes))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    with pytest.raises(ExperimentError, match="holds other files"):
+        run_experiment(small(dataset, tmp_path / "thesis", **changes))
+
+
+def test_a_dataset_that_changed_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset.path, copy)
+    changes = {
+        "strategies": ["random"],
+        "baselines": [],
+        "schedule": {"counts": [2, 4]},
+        "dataset": str(copy),
+    }
+    run_experiment(small(dataset, tmp_path / "e", **changes))
+    masks = np.load(copy / "masks.npy", mmap_mode="r+")
+    masks[0, 0, 0] ^= 1
+    masks.flush()
+    with pytest.raises(DataError, match="files changed after it was written"):
+        run_experiment(small(dataset, tmp_path / "e", **changes))
+    shutil.rmtree(copy)
+    make_dataset(copy, {"train": 20, "val": 4}, seed=9)
+    with pytest.raises(DataError, match="changed since the experiment in .* began"):
+        run_experiment(small(dataset, tmp_path / "e", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochz": 3}, "epochz: unknown key"),
+        ({"training": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"strategies": ["entropie"]}, "'entropie': unknown; choose from uncertainty, entropy"),
+        ({"strategies": ["entropy", "entropy"]}, "twice"),
+        ({"seeds": []}, "at least one seed"),
+        ({"schedule": {"counts": [5, 30]}}, "30 images are to be labelled, the pool has 20"),
+        ({"schedule": {"counts": [5, 5]}}, "must be positive and increase"),
+        ({"schedule": {"counts": [5], "fractions": [0.5]}}, "either counts or fractions"),
+        ({"schedule": {"fractions": [0.01, 0.02]}}, "use fewer or larger steps"),
+        ({"schedule": {"fractions": [0.5, 1.5]}}, "must not exceed 1"),
+        ({"report_split": "test"}, "has only val"),
+        ({"image_size": 64}, "image_size=64"),
+        ({"image_size": 750}, "image_size"),
+        ({"training": {"epochs": 0}}, "greater than or equal to 1"),
+        ({"dataset": "/nowhere/at/all"}, "no such dataset folder"),
+    ],
+)
+def test_bad_configs_give_one_line_and_leave_nothing(
+    dataset: Dataset, tmp_path: Path, changes: dict, message: str
+) -> None:
+    with pytest.raises(CryoqueryError) as caught:
+        run_experiment(small(dataset, tmp_path / "e", **changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "e").exists()
+
+
+def test_config_files_name_themselves_in_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml: no such config file"):
+        load_config(tmp_path / "missing.toml")
+    (tmp_path / "bad.toml").write_text("dataset = ")
+    with pytest.raises(ConfigError, match=r"bad\.toml: cannot be read as TOML"):
+        load_config(tmp_path / "bad.toml")
+    (tmp_path / "typo.toml").write_text("dataset = 'x'\nstrategie = ['random']")
+    with pytest.raises(ConfigError, match=r"typo\.toml: strategie: unknown key; did you mean 'strategies'"):
+        load_config(tmp_path / "typo.toml")
+
+
+def test_the_protocol_verbatim() -> None:
+    config = load_config(PROTOCOL)
+    assert config.schedule.counts == (517, 1034, 1551, 2069, 2586, 3103, 3620, 4137, 4655, 5172)
+    assert config.strategies == SAMPLING
+    assert config.baselines == ("full_supervision", "progressive_supervised")
+    assert config.seeds[0] == 42
+    assert len(config.seeds) == 3
+    assert (config.image_size, config.model.base_channels) == (768, 64)
+    training = config.training
+    assert (training.initial_epochs, training.epochs, training.batch_size) == (20, 10, 16)
+    assert (training.initial_learning_rate, training.learning_rate) == (1e-3, 5e-4)
+    assert training.betas == (0.9, 0.999)
+    assert (training.focal_weight, training.dice_weight) == (0.7, 0.3)
+
+
+def test_compare_tells_what_is_unfinished(undisturbed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(undisturbed, copy)
+    shutil.rmtree(copy / "entropy_sampling" / "seed_43" / "iteration_9")
+    compare(copy)
+    efficiency = json.loads((copy / "comparison_results" / "efficiency_analysis.json").read_text())
+    assert efficiency["unfinished"] == ["entropy_sampling, seed 43: 9 of 10 iterations"]
+    assert set(efficiency["runs"]["entropy_sampling"]["by_seed"]) == {"42", "44"}

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_dataset
+
+from cryoquery.data.dataset import Dataset
+from cryoquery.data.pool import LabeledImages, Pool, valid_pixels
+from cryoquery.device import DeviceConfig
+from cryoquery.errors import CryoqueryError
+from cryoquery.evaluate import evaluate
+from cryoquery.model import ModelConfig, initial_weights
+from cryoquery.predict import Predictor
+from cryoquery.train import Step, TrainingConfig, fit, turn
+
+MODEL = ModelConfig(base_channels=4)
+FABRIC = DeviceConfig(precision="32-true").fabric()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 17, "val": 6})
+
+
+def labeled(dataset: Dataset, n: int) -> LabeledImages:
+    return LabeledImages(Pool.of(dataset), np.arange(n), lambda indices: dataset.masks[indices])
+
+
+def train(
+    data: LabeledImages, seed: int = 0, from_scratch: bool = True, **changes: object
+) -> torch.nn.Module:
+    config = TrainingConfig(**{"initial_epochs": 2, "epochs": 1, "batch_size": 8} | changes)
+    start = initial_weights(MODEL, 0)
+    return fit(start, MODEL, data, config, from_scratch=from_scratch, seed=seed, fabric=FABRIC)
+
+
+def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_it_learns(dataset: Dataset) -> None:
+    network = train(labeled(dataset, 17), initial_epochs=40)
+    assert evaluate(Predictor(network, FABRIC), dataset, "val")["f1"] > 0.8
+
+
+def test_the_same_arguments_give_the_same_weights(dataset: Dataset) -> None:
+    data = labeled(dataset, 9)
+    torch.manual_seed(1)
+    first = train(data)
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002 (what is tested: the global generators have no say)
+    assert equal(first, train(data))
+    assert not equal(first, train(data, seed=1))
+
+
+def test_augmentation_and_learning_rate_matter(dataset: Dataset) -> None:
+    data = labeled(dataset, 9)
+    assert not equal(train(data), train(data, augment=False))
+    assert not equal(train(data, from_scratch=False, epochs=2), train(data))
+
+
+def test_no_image_is_dropped_and_batches_are_even(dataset: Dataset) -> None:
+    steps: list[Step] = []
+    config = TrainingConfig(initial_epochs=3, batch_size=16)
+    data = labeled(dataset, 17)
+    fit(
+        initial_weights(MODEL, 0), MODEL, data, config,
+        from_scratch=True, seed=0, fabric=FABRIC, watch=steps.append,
+    )  # fmt: skip
+    assert [step.n_images for step in steps] == [9, 8] * 3
+    assert [step.loss is not None for step in steps] == [False, True] * 3
+
+
+def test_few_images_get_more_epochs_where_asked() -> None:
+    config = TrainingConfig(initial_epochs=20, epochs=10, batch_size=16, min_steps=300)
+    assert config.n_epochs(16, from_scratch=True) == 300
+    assert config.n_epochs(160, from_scratch=True) == 30
+    assert config.n_epochs(5172, from_scratch=False) == 10
+
+
+def test_recalibration_touches_no_weight_but_helps_short_trainings(dataset: Dataset) -> None:
+    data = labeled(dataset, 17)
+    plain, calibrated = (train(data, initial_epochs=8, recalibrate=on) for on in (False, True))
+    for name, value in plain.named_parameters():
+        assert torch.equal(value, calibrated.get_parameter(name))
+    scores = [evaluate(Predictor(n, FABRIC), dataset, "val")["f1"] for n in (plain, calibrated)]
+    assert scores[1] > scores[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(dataset: Dataset) -> None:
+    start = initial_weights(MODEL, 0)
+    start["head.bias"] = torch.full_like(start["head.bias"], float("nan"))
+    with pytest.raises(CryoqueryError, match=r"loss became nan in epoch 1; lower the learning rate"):
+        fit(start, MODEL, labeled(dataset, 4), TrainingConfig(), from_scratch=True, seed=0, fabric=FABRIC)
+
+
+def test_the_eight_symmetries() -> None:
+    image = torch.arange(9.0).reshape(1, 1, 3, 3).repeat(8, 1, 1, 1)
+    turned = turn(image, np.arange(8))
+    assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
+    assert torch.equal(turned[0], image[0])
+    oblong = torch.arange(6.0).reshape(1, 1, 2, 3).repeat(8, 1, 1, 1)
+    assert len({tuple(t.flatten().tolist()) for t in turn(oblong, np.arange(8))}) == 4
+
+
+def test_images_and_masks_turn_together() -> None:
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.normal(size=(5, 1, 8, 8)))
+    turns = rng.integers(8, size=5)
+    assert torch.equal(turn((image > 0).to(torch.uint8), turns), (turn(image, turns) > 0).to(torch.uint8))
+
+
+def test_padding_does_not_reach_the_weights(tmp_path: Path) -> None:
+    """Two data sets that differ in their padding alone train to the same weights."""
+    padded = make_dataset(tmp_path / "a", {"train": 5, "val": 1}, size=32, content=(32, 24))
+    masks = np.asarray(padded.masks)
+    assert (masks[:, :, 24:] == 255).all()
+    garbage = masks.copy()
+
+    def spoiled(indices: np.ndarray) -> np.ndarray:
+        garbage[:, :, 24:] = 255
+        return garbage[indices]
+
+    pool = Pool.of(padded)
+    data = LabeledImages(pool, np.arange(5), spoiled)
+    assert equal(train(data), train(LabeledImages(pool, np.arange(5), lambda i: padded.masks[i])))
+
+
+def test_valid_pixels() -> None:
+    valid = valid_pixels(np.array([[2, 3], [4, 4]]), 4, 4)
+    assert valid.sum(axis=(1, 2)).tolist() == [6, 16]
+    assert valid[0, :2, :3].all()
