@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryoquery.data.build import BuildConfig, build_dataset, group_diameters
+from cryoquery.data.build import BuildConfig, build_dataset, micrograph_diameters
 from cryoquery.data.dataset import IGNORE, decode, open_dataset
 from cryoquery.data.source import SourceMicrograph
 from cryoquery.errors import ConfigError, DataError
@@ -187,8 +187,15 @@ def test_what_cannot_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_diameters() -> None:
     stated = source("x", "stated", n=0, diameter_px=33.0)
-    micrographs = [source("a", diameter=10), source("b", diameter=20), source("c", diameter=11), stated]
-    assert group_diameters(micrographs) == {"a": 11.0, "stated": 33.0}
+    alike = [source("a", diameter=10), source("b", diameter=12), source("c", diameter=11), stated]
+    assert micrograph_diameters(alike) == {
+        ("a", "a"): 11.0,
+        ("a", "b"): 11.0,
+        ("a", "c"): 11.0,
+        ("stated", "x"): 33.0,
+    }
+    mixed = [source("a", diameter=10), source("b", diameter=20), source("c", diameter=11), source("d", n=0)]
+    assert list(micrograph_diameters(mixed).values()) == [10.0, 20.0, 11.0, 11.0]
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,12 @@ def test_the_same_content_has_the_same_fingerprint(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_dataset(tmp_path / "d", 3, 32, 32) as writer:
-        writer.put(0, np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8))
-        raise RuntimeError
+    writing = new_dataset(tmp_path / "d", 3, 32, 32)
+    writer = writing.__enter__()
+    writer.put(0, np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8))
+    assert len(list(tmp_path.iterdir())) == 1
+    error = RuntimeError()
+    assert not writing.__exit__(RuntimeError, error, None), "the error is not swallowed"
     assert list(tmp_path.iterdir()) == []
 
 

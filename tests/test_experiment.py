@@ -207,7 +207,7 @@ def test_a_dataset_that_changed_is_refused(dataset: Dataset, tmp_path: Path) -> 
         run_experiment(small(dataset, tmp_path / "e", **changes))
     shutil.rmtree(copy)
     make_dataset(copy, {"train": 20, "val": 4}, seed=9)
-    with pytest.raises(DataError, match="changed since the experiment in .* began"):
+    with pytest.raises(DataError, match=r"changed since the experiment in .* began"):
         run_experiment(small(dataset, tmp_path / "e", **changes))
 
 

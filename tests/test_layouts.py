@@ -214,6 +214,10 @@ def test_groups_of_mixed_particles_are_noted(tmp_path: Path) -> None:
     add_micrograph(folder / "micrographs" / "b.png")
     add_coordinates(folder / "coordinates" / "b.csv", diameter=24.0)
     assert any("--group-pattern" in note for note in read_source(folder).notes)
+    source = read_source(folder, SourceOptions(group_by_diameter=True))
+    assert len({micrograph.group for micrograph in source.micrographs}) == 2
+    assert any(micrograph.group.endswith("_24px") for micrograph in source.micrographs)
+    assert not any("--group-pattern" in note for note in source.notes)
 
 
 def test_two_files_of_one_stem(tmp_path: Path) -> None:

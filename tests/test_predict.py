@@ -114,7 +114,7 @@ def fields_of_one_micrograph(path: Path) -> Dataset:
                     f"m_{split}",
                     0.0,
                     1.0,
-                )  # fmt: skip
+                )
             )
         original = (centers + 0.5) / 0.5 - 0.5
         particles = {("g", "m_val"): np.column_stack([original, np.full(5, 20.0)])}

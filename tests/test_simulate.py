@@ -421,8 +421,8 @@ def test_smooth_fields_have_unit_variance() -> None:
         ({"pixel_size": float("nan")}, "finite"),
         ({"pixel_size": 20.0, "proteins": (TINY,)}, "tiny would be 2 px"),
         ({"height_px": 64, "width_px": 64}, "ribosome would be"),
-        ({"sneed": 1}, "Extra inputs"),
-        ({"junk": {"crystal": 1}}, "Extra inputs"),
+        ({"sneed": 1}, "unknown key"),
+        ({"junk": {"crystal": 1}}, "unknown key"),
         ({"empty": 1.5}, "less than or equal to 1"),
     ],
 )  # fmt: skip

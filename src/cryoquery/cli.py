@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import click
 import typer
 
 from cryoquery.errors import CryoqueryError
@@ -21,21 +20,24 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's UsageError, which newer versions of Typer carry a copy of."""
 
 
 def main() -> None:
     """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted."""
     try:
         status = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        print("cryoquery: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except USAGE_ERROR as error:
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
     except (CryoqueryError, OSError) as error:
         print(f"cryoquery: {error}", file=sys.stderr)
         sys.exit(1)
+    if status == INTERRUPTED:
+        print("cryoquery: interrupted; the same command goes on where it stopped", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -144,6 +146,9 @@ def import_(
     group_pattern: Annotated[
         str | None, typer.Option(help="Regular expression: its match in a name is the group.")
     ] = None,
+    group_by_diameter: Annotated[
+        bool, typer.Option("--group-by-diameter", help="Tell mixed particles apart by their diameter.")
+    ] = False,
     swap_xy: Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y of the labels.")] = False,
     flip_y: Annotated[bool, typer.Option("--flip-y", help="Count label rows from the last.")] = False,
     flip_x: Annotated[bool, typer.Option("--flip-x", help="Count label columns from the last.")] = False,
@@ -165,6 +170,7 @@ def import_(
         diameter_px=diameter_px,
         diameter_angstrom=diameter_angstrom,
         group_pattern=group_pattern,
+        group_by_diameter=group_by_diameter,
         swap_xy=swap_xy,
         flip_y=flip_y,
         flip_x=flip_x,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from typing_extensions import Self
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryoquery.errors import ConfigError
 
@@ -30,14 +29,12 @@ class CheckedModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _one_line(cls, values: Any, validate: Callable[[Any], Self]) -> Self:
+    def __init__(self, **values: Any) -> None:
         try:
-            return validate(values)
+            super().__init__(**values)
         except ValidationError as error:
             more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            raise ConfigError(_explain(cls, error.errors()[0]) + more) from None
+            raise ConfigError(_explain(type(self), error.errors()[0]) + more) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
 
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.inspection import Inspection
@@ -109,35 +108,37 @@ def duration(seconds: float) -> str:
 
 def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
     """Every run with its labelled counts and training passes, then what the whole will take."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("run")
-    table.add_column("seed", justify="right")
-    table.add_column("labelled images", overflow="fold")
-    table.add_column("training passes", justify="right")
-    table.add_column("reused", justify="right")
-    table.add_column("inference passes", justify="right")
+
+    def say(line: str = "") -> None:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    width = max(len(planned.run.name) for planned in plan.runs)
+    counts: tuple[int, ...] = ()
     for planned in plan.runs:
-        cost = planned.cost
-        counts = ", ".join(map(str, planned.run.counts))
-        numbers = (cost.n_training, cost.n_reused, cost.n_inference)
-        table.add_row(planned.run.name, str(planned.run.seed), counts, *(f"{number:,}" for number in numbers))
-    console.print(table)
+        cost, run = planned.cost, planned.run
+        if run.counts != counts:
+            counts = run.counts
+            say(f"labelled images: {', '.join(map(str, counts))}")
+        reused = f", {cost.n_reused:,} saved" if cost.n_reused else ""
+        say(
+            f"  {run.name:{width}}  seed {run.seed}  {cost.n_training:9,} training passes"
+            f"  {cost.n_inference:9,} inference passes{reused}"
+        )
     total = plan.cost
     everything = total.n_training + total.n_reused
     n_trainings = sum(cost.n_training > 0 for planned in plan.runs for cost in planned.iterations)
-    console.print(
-        f"\n{len(plan.runs)} runs, {n_trainings} trainings, {total.n_training:,} training passes "
-        f"({total.n_reused:,} of {everything:,} saved, identical trainings are done once), "
-        f"{total.n_inference:,} inference passes"
+    say()
+    say(f"{len(plan.runs)} runs, {n_trainings} trainings; a pass is one image through the network")
+    say(
+        f"{total.n_training:,} training passes ({total.n_reused:,} of {everything:,} saved: identical "
+        f"trainings are done once), {total.n_inference:,} inference passes"
     )
     if plan.note:
-        console.print(plan.note, soft_wrap=True)
+        say(f"note: {plan.note}")
     if speed:
-        console.print(
-            f"about {duration(speed.estimate(plan))} on this machine "
-            f"({speed.training:.3g} s per training pass, {speed.inference:.3g} s per inference pass; "
-            f"timed on {speed.measured_on})",
-            soft_wrap=True,
+        say(
+            f"about {duration(speed.estimate(plan))} on this machine: {speed.training:.3g} s per training "
+            f"pass, {speed.inference:.3g} s per inference pass, timed on {speed.measured_on}"
         )
 
 
@@ -164,20 +165,25 @@ def counting(what: str, console: Console) -> Iterator[Callable[[int, int], None]
 
 
 def print_inspection(dataset: Dataset, inspection: Inspection, console: Console) -> None:
-    """Counts per group and split as a table, then notes and warnings."""
+    """Counts per group and split, then notes and warnings."""
     n, height, width = dataset.images.shape
     console.print(
         f"{dataset.path}: {n} images of {height}×{width} px, fingerprint {dataset.fingerprint[:12]}",
         soft_wrap=True,
         highlight=False,
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("group")
-    table.add_column("split")
-    for name in ("micrographs", "images", "particles", "per image", "foreground", "diameter px", "scale"):
-        table.add_column(name, justify="right")
-    for counts in inspection.counts:
-        table.add_row(
+    header = (
+        "group",
+        "split",
+        "micrographs",
+        "images",
+        "particles",
+        "per image",
+        "foreground",
+        "diameter px",
+    )
+    rows = [
+        (
             counts.group,
             counts.split,
             str(counts.n_micrographs),
@@ -186,9 +192,14 @@ def print_inspection(dataset: Dataset, inspection: Inspection, console: Console)
             f"{counts.particles_per_image:.1f}",
             f"{counts.foreground:.1%}",
             f"{counts.diameter_px:.0f} → {counts.scaled_diameter_px:.1f}",
-            f"{counts.scale:.4f}",
         )
-    console.print(table)
+        for counts in inspection.counts
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        console.print("  ".join(names + numbers), soft_wrap=True, highlight=False, markup=False)
     for note in inspection.notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
     for warning in inspection.warnings:

@@ -22,13 +22,14 @@ from cryoquery.data.dataset import (
     Dataset,
     DatasetWriter,
     ImageRecord,
+    MicrographKey,
     check_new,
     encode,
     new_dataset,
     open_dataset,
 )
 from cryoquery.data.layouts.options import check_pattern
-from cryoquery.data.source import SourceMicrograph
+from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.data.splits import SplitBy, assign_splits, tie_twins
 from cryoquery.errors import ConfigError, CryoqueryError, DataError
 from cryoquery.preprocess import (
@@ -164,13 +165,13 @@ def _plan(micrographs: Sequence[SourceMicrograph], config: BuildConfig) -> tuple
     if test_fraction is None:
         test_fraction = 0.0 if has_splits else DEFAULT_TEST_FRACTION
     splits = assign_splits(tied, config.val_fraction or 0.0, test_fraction, config.split_by, config.seed)
-    diameters = group_diameters(tied)
+    diameters = micrograph_diameters(tied)
     plans: list[_Plan] = []
     row = 0
     for split, source in sorted(
         zip(splits, tied, strict=True), key=lambda pair: (SPLITS.index(pair[0]), pair[1].group, pair[1].name)
     ):
-        plan = _plan_one(source, split, diameters[source.group], config, row)
+        plan = _plan_one(source, split, diameters[source.key], config, row)
         plans.append(plan)
         row += len(plan.records)
     return plans, notes
@@ -207,25 +208,29 @@ def _plan_one(source: SourceMicrograph, split: str, diameter: float, config: Bui
     return _Plan(source, scale, tuple(fields), records, row)
 
 
-def group_diameters(micrographs: Sequence[SourceMicrograph]) -> dict[str, float]:
-    """The particle diameter of each group in px: the median over its micrographs of their medians.
+def micrograph_diameters(micrographs: Sequence[SourceMicrograph]) -> dict[MicrographKey, float]:
+    """The particle diameter of each micrograph in px.
+
+    It is the median over its group, so that one group has one scale. Only where a group mixes
+    particles (diameters more than `MAX_DIAMETER_RATIO` apart) each micrograph has its own.
 
     Raises:
         DataError: a group has neither particles nor a stated diameter.
     """
-    found: dict[str, list[float]] = defaultdict(list)
-    stated: dict[str, list[float]] = defaultdict(list)
+    by_group: dict[str, list[SourceMicrograph]] = defaultdict(list)
     for micrograph in micrographs:
-        if len(micrograph.particles):
-            found[micrograph.group].append(float(np.median(micrograph.particles[:, 2])))
-        elif micrograph.diameter_px is not None:
-            stated[micrograph.group].append(micrograph.diameter_px)
-    diameters = {}
-    for group in {micrograph.group for micrograph in micrographs}:
-        known = found[group] or stated[group]
+        by_group[micrograph.group].append(micrograph)
+    diameters: dict[MicrographKey, float] = {}
+    for group, members in by_group.items():
+        own = {member.key: member.median_diameter() for member in members}
+        found = [own[m.key] for m in members if len(m.particles)] or list(own.values())
+        known = [diameter for diameter in found if diameter is not None]
         if not known:
             raise DataError(f"group {group}: no particles, so no particle diameter; give --diameter-px")
-        diameters[group] = float(np.median(known))
+        common = float(np.median(known))
+        mixed = max(known) > MAX_DIAMETER_RATIO * min(known)
+        for key, diameter in own.items():
+            diameters[key] = diameter if mixed and diameter is not None else common
     return diameters
 
 

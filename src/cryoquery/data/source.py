@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from cryoquery.data.dataset import MicrographKey
 
+MAX_DIAMETER_RATIO = 1.25
+"""Micrographs of one particle agree in its diameter: largest over smallest is at most this."""
+
 
 @dataclass(frozen=True)
 class SourceMicrograph:
@@ -35,6 +38,10 @@ class SourceMicrograph:
     """Equal for twins, which show the same place; None: only itself."""
     diameter_px: float | None = None
     """Particle diameter in pixels of this micrograph, where known otherwise than from ``particles``."""
+
+    def median_diameter(self) -> float | None:
+        """Diameter of its particles in px: their median, or what is known otherwise."""
+        return float(np.median(self.particles[:, 2])) if len(self.particles) else self.diameter_px
 
     @property
     def key(self) -> MicrographKey:

@@ -28,6 +28,8 @@ class SourceOptions(CheckedModel):
     """The same in Å; needs a pixel size."""
     group_pattern: str | None = None
     """Regular expression searched in the stem; its first bracket, or all that matches, is the group."""
+    group_by_diameter: bool = False
+    """Split a group that mixes particles by their diameter in px."""
     swap_xy: bool = False
     """Exchange x and y of the labels; done before the flips."""
     flip_y: bool = False

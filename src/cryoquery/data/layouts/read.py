@@ -18,7 +18,7 @@ from cryoquery.data.layouts.discs import find_discs
 from cryoquery.data.layouts.found import Findings, Found, shorten
 from cryoquery.data.layouts.options import SourceOptions, matched_part
 from cryoquery.data.layouts.trees import LAYOUTS
-from cryoquery.data.source import SourceMicrograph
+from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.errors import DataError
 from cryoquery.formats import Header, read_coordinates, read_header, read_image, read_micrograph
 
@@ -28,8 +28,6 @@ N_THREADS = 4
 N_COMPARED = 5
 """Micrographs per group whose masks are held against their coordinates."""
 MAX_CENTERS_ON_BACKGROUND = 0.1
-MAX_DIAMETER_RATIO = 1.25
-"""Largest over smallest diameter of the micrographs of one group, above which it is noted."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,8 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
         )
     with ThreadPoolExecutor(N_THREADS) as pool:
         micrographs = list(pool.map(partial(_load, options=options), labeled))
+    if options.group_by_diameter:
+        micrographs = _regroup_by_diameter(micrographs)
     notes += _disagreement_notes(micrographs, labeled, options) + _diameter_notes(micrographs)
     return Source(tuple(micrographs), tuple(notes), (path.resolve().name,), options)
 
@@ -134,6 +134,27 @@ def _regroup(found: Found, options: SourceOptions) -> Found:
     if options.group_pattern is None:
         return found
     return replace(found, group=matched_part(options.group_pattern, found.name) or found.group)
+
+
+def _regroup_by_diameter(micrographs: Sequence[SourceMicrograph]) -> list[SourceMicrograph]:
+    """Groups that mix particles, told apart by the diameter: ``train_val_test_data_84px``.
+
+    A micrograph without particles goes with the diameter that most of its group have.
+    """
+    diameters: dict[str, Counter[int]] = defaultdict(Counter)
+    for micrograph in micrographs:
+        if diameter := micrograph.median_diameter():
+            diameters[micrograph.group][round(diameter)] += 1
+    regrouped = []
+    for micrograph in micrographs:
+        known = diameters[micrograph.group]
+        if known and max(known) > MAX_DIAMETER_RATIO * min(known):
+            diameter = micrograph.median_diameter() or known.most_common(1)[0][0]
+            micrograph = replace(
+                micrograph, group=f"{micrograph.group}_{diameter:.0f}px", diameter_px=float(diameter)
+            )
+        regrouped.append(micrograph)
+    return regrouped
 
 
 def _refuse_equal_stems(everything: Iterable[Found]) -> None:
@@ -270,8 +291,8 @@ def _diameter_notes(micrographs: Sequence[SourceMicrograph]) -> list[str]:
             diameters[micrograph.group].append(float(np.median(micrograph.particles[:, 2])))
     sizes = Counter(micrograph.group for micrograph in micrographs)
     return [
-        f"group {group}: particle diameters from {min(values):.0f} to {max(values):.0f} px among its "
-        f"{sizes[group]} micrographs, yet a group has one scale; --group-pattern tells particles apart"
+        f"group {group}: its {sizes[group]} micrographs show particles of {min(values):.0f} to "
+        f"{max(values):.0f} px; --group-pattern or --group-by-diameter tells them apart"
         for group, values in sorted(diameters.items())
         if max(values) > MAX_DIAMETER_RATIO * min(values)
     ]
