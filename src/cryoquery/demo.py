@@ -14,7 +14,7 @@ from cryoquery.progress import Progress
 from cryoquery.records import read_json
 from cryoquery.report import compare
 from cryoquery.report.runs import label
-from cryoquery.simulate import Junk, SimulationConfig, simulate_dataset
+from cryoquery.simulate import PROTEINS, Junk, Protein, SimulationConfig, simulate_dataset
 
 SIMULATION = SimulationConfig(
     n_micrographs=90,
@@ -22,9 +22,10 @@ SIMULATION = SimulationConfig(
     width_px=128,
     pixel_size=7.0,
     seed=1,
+    proteins=tuple(Protein(**(p.model_dump() | {"dose": 2 * p.dose})) for p in PROTEINS.values()),
     junk=Junk(crystals=0.15, aggregates=0.1, fragments=1.0, carbon=0.05, hot_pixels=0.5),
 )
-"""Six proteins, from easy to nearly hopeless, some of them rare."""
+"""Six proteins, some easy, some noisy, some rare; small micrographs, so twice the usual dose."""
 
 
 def demo_config(out: Path) -> ExperimentConfig:
