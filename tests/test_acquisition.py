@@ -100,6 +100,12 @@ def test_impossible_numbers_are_refused(n: int) -> None:
         k_center(np.zeros((20, 2)), np.zeros((1, 2)), n)
 
 
+@pytest.mark.parametrize("labeled", [np.zeros((4, 3)), np.full((4, 2), np.nan)])
+def test_labelled_features_that_do_not_fit_are_refused(labeled: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="labeled_features"):
+        k_center(np.zeros((6, 2)), labeled, 2)
+
+
 @dataclass
 class KnownSignals:
     """Signals that were made up; counts how often it is asked."""

@@ -18,6 +18,7 @@ from conftest import make_dataset
 from cryoquery import compare, load_config, run_experiment
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ConfigError, CryoqueryError, DataError, ExperimentError
+from cryoquery.records import alone
 from cryoquery.train import load_weights
 
 PROTOCOL = Path(__file__).parents[1] / "configs" / "protocol.toml"
@@ -177,6 +178,58 @@ def test_strategies_and_seeds_can_be_added_later(dataset: Dataset, tmp_path: Pat
     assert len(iterations(tmp_path / "e")) == 2 * 2 * 3
 
 
+def test_what_was_finished_stays_in_the_report(dataset: Dataset, tmp_path: Path) -> None:
+    changes = {"schedule": {"counts": [2, 4]}, "baselines": [], "seeds": [1, 2]}
+    run_experiment(small(dataset, tmp_path / "e", strategies=["random", "entropy"], **changes))
+    run_experiment(small(dataset, tmp_path / "e", strategies=["random"], **changes))
+    assert load_config(tmp_path / "e" / "config.toml").strategies == ("random", "entropy")
+
+
+def test_models_that_were_not_kept_are_made_again(dataset: Dataset, tmp_path: Path) -> None:
+    """Losing the end of a pruned run costs time, not bits."""
+    changes = {"strategies": ["entropy"], "baselines": [], "seeds": [1], "schedule": {"counts": [2, 4, 6, 8]}}
+    run_experiment(small(dataset, tmp_path / "whole", **changes))
+    run_experiment(small(dataset, tmp_path / "pruned", keep_models="last", **changes))
+    last = "entropy_sampling/iteration_3"
+    shutil.rmtree(tmp_path / "pruned" / last)
+    run_experiment(small(dataset, tmp_path / "pruned", keep_models="last", **changes))
+    first, second = (load_weights(tmp_path / name / last / "model.pt")[0] for name in ("whole", "pruned"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_start_that_failed_leaves_the_folder_usable(dataset: Dataset, tmp_path: Path) -> None:
+    changes = {"strategies": ["random"], "baselines": [], "schedule": {"counts": [2, 4]}, "seeds": [1]}
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "environment.json").write_text("{}")
+    run_experiment(small(dataset, tmp_path / "e", **changes))
+    with pytest.raises(CryoqueryError, match="lower the learning rate"):
+        wild = {"initial_learning_rate": 1e30}
+        run_experiment(small(dataset, tmp_path / "f", training=wild, **changes))
+    run_experiment(small(dataset, tmp_path / "f", **changes))
+
+
+def test_an_iteration_that_lost_its_metrics_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    changes = {"strategies": ["random"], "baselines": [], "schedule": {"counts": [2, 4]}, "seeds": [1]}
+    run_experiment(small(dataset, tmp_path / "e", **changes))
+    (tmp_path / "e" / "random_sampling" / "iteration_1" / "metrics.json").unlink()
+    with pytest.raises(ExperimentError, match=r"iteration_1: has no metrics\.json; remove this folder"):
+        run_experiment(small(dataset, tmp_path / "e", **changes))
+
+
+def test_two_at_once_are_told_apart(dataset: Dataset, tmp_path: Path) -> None:
+    with alone(tmp_path / "e"), pytest.raises(ExperimentError, match="another process is running"):
+        run_experiment(small(dataset, tmp_path / "e"))
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ExperimentError, match="is a file"):
+        run_experiment(small(dataset, tmp_path / "file"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no GPU that torch can use"):
+        run_experiment(small(dataset, tmp_path / "e", device={"accelerator": "cuda"}))
+
+
 def test_another_experiment_in_the_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     changes = {"strategies": ["random"], "baselines": [], "schedule": {"counts": [2, 4]}}
     run_experiment(small(dataset, tmp_path / "e", **changes))
@@ -215,7 +268,12 @@ def test_a_dataset_that_changed_is_refused(dataset: Dataset, tmp_path: Path) -> 
     ("changes", "message"),
     [
         ({"epochz": 3}, "epochz: unknown key"),
-        ({"training": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"training": {"epoch": 3}}, "training.epoch: unknown key; did you mean 'epochs'"),
+        ({"training": {"betas": [1.0, 0.999]}}, "training.betas.0=1.0"),
+        ({"training": {"focal_weight": 0, "dice_weight": 0}}, "nothing would be learned"),
+        ({"training": {"focal_gamma": 0.5}}, "must be 0 or at least 1"),
+        ({"strategies": [], "baselines": []}, "name at least one"),
+        ({"seeds": [2**64]}, "at least one seed"),
         ({"strategies": ["entropie"]}, "'entropie': unknown; choose from uncertainty, entropy"),
         ({"strategies": ["entropy", "entropy"]}, "twice"),
         ({"seeds": []}, "at least one seed"),

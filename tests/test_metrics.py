@@ -96,6 +96,17 @@ def test_macro_counts_a_micrograph_without_picks_as_missed() -> None:
     assert scores["particle_f1_micro"] == pytest.approx(2 / 5)
 
 
+def test_false_picks_on_an_empty_micrograph_cost_precision_not_recall() -> None:
+    perfect, false = match_particles([[1, 1]], [[1, 1]], 2), match_particles([[5, 5]], [], 2)
+    scores = mean_particle_scores([perfect, false])
+    assert (scores["particle_precision"], scores["particle_recall"]) == (0.5, 1.0)
+
+
+def test_a_broken_network_is_not_scored() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        PixelCounts().add(np.array([1.0, np.nan]), np.array([True, False]))
+
+
 @pytest.mark.parametrize("wrong", [[[1, 2, 3]], [[np.nan, 1]], [1, 2]])
 def test_wrong_points_are_refused(wrong: list) -> None:
     with pytest.raises(ValueError, match="picks_yx"):

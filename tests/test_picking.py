@@ -35,6 +35,7 @@ def test_specks_are_no_particles_and_nothing_gives_nothing() -> None:
     speck = disc_mask((64, 64), np.array([[30, 30]]), 5).astype(float)
     assert len(find_particles(speck, 18).scores) == 0
     assert len(find_particles(np.zeros((64, 64)), 18).scores) == 0
+    assert len(find_particles(np.ones((64, 64)), 18).scores) == 0
 
 
 def test_scores_follow_the_probability() -> None:

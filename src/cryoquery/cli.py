@@ -211,7 +211,7 @@ def inspect(
     _print_inspection(opened)
     target = sheet or dataset / "contact_sheet.png"
     contact_sheet(opened, target)
-    _console().print(f"contact sheet: {target}", soft_wrap=True, highlight=False)
+    _console().print(f"contact sheet: {target}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -236,7 +236,7 @@ def experiment(
         return
     with ExperimentProgress(plan, console).shown() as progress:
         folder = run_experiment(settings, progress)
-    console.print(f"results: {write_comparison(folder)}", soft_wrap=True, highlight=False)
+    console.print(f"results: {write_comparison(folder)}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -246,7 +246,7 @@ def compare(experiment: Annotated[Path, typer.Argument(help="Folder of an experi
 
     folder = write_comparison(experiment)
     typer.echo((folder / "results_table.md").read_text())
-    _console().print(f"results: {folder}", soft_wrap=True, highlight=False)
+    _console().print(f"results: {folder}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

@@ -30,6 +30,13 @@ class CheckedModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
+        for name, field in type(self).model_fields.items():
+            kind, value = field.annotation, values.get(name)
+            if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, CheckedModel):
+                try:
+                    values[name] = kind(**value)
+                except ConfigError as error:
+                    raise ConfigError(f"{name}.{error}") from None
         try:
             super().__init__(**values)
         except ValidationError as error:

@@ -73,7 +73,10 @@ class ExperimentProgress:
         if not self._console.is_terminal:
             share = self._done / max(self._total, 1)
             self._console.print(
-                f"{self._where} · F1 {f1:.3f} · {how} · {share:.0%} done{self._left()}", soft_wrap=True
+                f"{self._where} · F1 {f1:.3f} · {how} · {share:.0%} done{self._left()}",
+                soft_wrap=True,
+                markup=False,
+                highlight=False,
             )
         self._show()
 
@@ -171,6 +174,7 @@ def print_inspection(dataset: Dataset, inspection: Inspection, console: Console)
         f"{dataset.path}: {n} images of {height}×{width} px, fingerprint {dataset.fingerprint[:12]}",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
     header = (
         "group",
@@ -201,6 +205,6 @@ def print_inspection(dataset: Dataset, inspection: Inspection, console: Console)
         numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         console.print("  ".join(names + numbers), soft_wrap=True, highlight=False, markup=False)
     for note in inspection.notes:
-        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"WARNING: {note}", style="bold", soft_wrap=True, highlight=False, markup=False)
     for warning in inspection.warnings:
         console.print(f"WARNING: {warning}", style="bold red", soft_wrap=True, highlight=False, markup=False)

@@ -54,10 +54,10 @@ def finish_demo(config: ExperimentConfig, progress: Progress, console: Console) 
     split = read_json(folder / "efficiency_analysis.json")["split"]
     console.print(f"\nThe three numbers that matter (pixel F1 on the {split} micrographs):")
     for line in three_numbers(read_json(folder / "efficiency_analysis.json"), config):
-        console.print(f"  {line}", soft_wrap=True, highlight=False)
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     console.print("One seed and a small simulated pool: a tour of the tool, not a result.")
-    console.print(f"\nreport: {folder / 'results_table.md'}", soft_wrap=True, highlight=False)
-    console.print(f"curves: {folder / 'learning_curves.png'}", soft_wrap=True, highlight=False)
+    console.print(f"\nreport: {folder / 'results_table.md'}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"curves: {folder / 'learning_curves.png'}", soft_wrap=True, highlight=False, markup=False)
 
 
 def three_numbers(efficiency: dict[str, Any], config: ExperimentConfig) -> list[str]:

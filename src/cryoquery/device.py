@@ -7,8 +7,10 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from cryoquery.config import CheckedModel
+from cryoquery.errors import ConfigError
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
@@ -16,20 +18,31 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 class DeviceConfig(CheckedModel):
     """Device and precision; ``auto`` takes a GPU where there is one, and bfloat16 where it is fast."""
 
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
 
     def fabric(self) -> Fabric:
-        """The Lightning Fabric that places networks and data on one device."""
+        """The Lightning Fabric that places networks and data on one device.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
         accelerator = self.accelerator
         if accelerator == "auto":
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if accelerator == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device.accelerator='cuda': no GPU that torch can use; take 'cpu' or 'auto'")
+        # A rerun is to give the same bits, on a GPU as far as cuDNN can.
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
         precision = self.precision
         if precision == "auto":
             precision = "bf16-mixed" if _has_fast_bfloat16(accelerator) else "32-true"
         # Fabric announces its precision on every start; `environment.json` says it once.
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+        # One process, also inside a Slurm job or under somebody's LT_ variables.
+        environment = LightningEnvironment()
+        return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[environment])
 
 
 def _has_fast_bfloat16(accelerator: str) -> bool:

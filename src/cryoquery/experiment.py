@@ -22,7 +22,7 @@ from cryoquery.loop import Iteration, Laboratory, Run, active_learning
 from cryoquery.model import ModelConfig
 from cryoquery.oracles import SimulatedOracle
 from cryoquery.progress import Progress, Silent
-from cryoquery.records import read_json, write_json, write_text
+from cryoquery.records import alone, read_json, write_json, write_text
 from cryoquery.train import TrainingConfig
 
 FULL_SUPERVISION = "full_supervision"
@@ -104,9 +104,15 @@ class ExperimentConfig(CheckedModel):
     @field_validator("seeds")
     @classmethod
     def _some_and_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            raise ValueError("give at least one seed, none below 0, none twice")
+        if not seeds or min(seeds) < 0 or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
+            raise ValueError("give at least one seed, none below 0 or above 2⁶³ − 1, none twice")
         return seeds
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> ExperimentConfig:
+        if not self.strategies and not self.baselines:
+            raise ValueError("strategies and baselines are both empty; name at least one")
+        return self
 
 
 def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:
@@ -174,11 +180,14 @@ def run_experiment(
     )
     check_image_size(config, dataset)
     runs = plan_runs(config, len(lab.pool))
-    _open_folder(config, lab)
-    for seed in config.seeds:
-        finished = [active_learning(run, lab, SimulatedOracle(dataset)) for run in runs if run.seed == seed]
-        for iterations in finished:
-            _drop_models(iterations, config.keep_models)
+    with alone(config.out):
+        _open_folder(config, lab)
+        for seed in config.seeds:
+            finished = [
+                active_learning(run, lab, SimulatedOracle(dataset)) for run in runs if run.seed == seed
+            ]
+            for iterations in finished:
+                _drop_models(iterations, config.keep_models)
     return config.out
 
 
@@ -214,26 +223,45 @@ def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:
 def _open_folder(config: ExperimentConfig, lab: Laboratory) -> None:
     """Begin the experiment's folder, or check that it holds this experiment."""
     out = config.out
-    if out.exists() and not out.is_dir():
-        raise ExperimentError(f"{out}: is a file; choose another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
     config_file, environment_file = out / "config.toml", out / "environment.json"
-    if config_file.is_file():
-        _check_same(parse(ExperimentConfig, read_toml(config_file), str(config_file)), config)
-    elif any(path for path in out.iterdir() if not path.name.startswith(".")):
+    foreign = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if foreign - {"config.toml", "environment.json"} and not config_file.is_file():
         raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
-    if environment_file.is_file():
-        begun_with = read_json(environment_file).get("dataset_fingerprint")
-        if begun_with != lab.dataset.fingerprint:
-            raise DataError(
-                f"{lab.dataset.path}: changed since the experiment in {out} began (fingerprint "
-                f"{lab.dataset.fingerprint[:12]}, was {str(begun_with)[:12]}); bring the old dataset back "
+    if next(out.rglob("metrics.json"), None) is None:  # nothing is finished: anything may still change
+        write_json(environment_file, _environment(lab))
+    else:
+        before = parse(ExperimentConfig, read_toml(config_file), str(config_file))
+        _check_same(before, config)
+        _check_same_ground(read_json(environment_file), lab, out)
+        config = _united(before, config)
+    write_text(config_file, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+
+
+def _check_same_ground(begun: Mapping[str, Any], lab: Laboratory, out: Path) -> None:
+    """Refuse to go on with other data, or on a device whose numbers differ."""
+    fingerprint = begun.get("dataset_fingerprint")
+    if fingerprint != lab.dataset.fingerprint:
+        raise DataError(
+            f"{lab.dataset.path}: changed since the experiment in {out} began (fingerprint "
+            f"{lab.dataset.fingerprint[:12]}, was {str(fingerprint)[:12]}); bring the old dataset back "
+            "or choose another folder with --out"
+        )
+    now = _environment(lab)
+    for what in ("device_type", "precision"):
+        if begun.get(what) != now[what]:
+            raise ExperimentError(
+                f"{out}: was begun with {what} {begun.get(what)}, here it is {now[what]}; go on there, "
                 "or choose another folder with --out"
             )
-    else:
-        write_json(environment_file, _environment(lab))
-    values = config.model_dump(mode="json", exclude_none=True)
-    write_text(config_file, tomli_w.dumps(values))
+
+
+def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig:
+    """``now`` with what an earlier call had and this one has not: finished runs stay in the report."""
+    both = {
+        key: tuple(dict.fromkeys((*getattr(before, key), *getattr(now, key))))
+        for key in ("strategies", "baselines", "seeds")
+    }
+    return now.model_copy(update=both)
 
 
 FREE_TO_CHANGE = {"dataset", "out", "strategies", "baselines", "seeds", "keep_models"}
@@ -261,6 +289,7 @@ def _environment(lab: Laboratory) -> dict[str, Any]:
         "n_train_images": len(lab.pool),
         "splits": list(lab.splits),
         "device": describe(lab.fabric),
+        "device_type": lab.fabric.device.type,
         "precision": str(lab.fabric.strategy.precision.precision),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

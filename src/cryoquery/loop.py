@@ -78,6 +78,12 @@ class Laboratory:
         """The training images without their labels."""
         return Pool.of(self.dataset)
 
+    def remember(self, iteration: Iteration) -> None:
+        """Let later runs find a training; one whose model was kept is worth more."""
+        key = iteration.metrics["training_key"]
+        if key not in self.finished or not (self.finished[key] / "model.pt").is_file():
+            self.finished[key] = iteration.folder
+
 
 @dataclass(frozen=True)
 class Iteration:
@@ -101,15 +107,16 @@ def active_learning(run: Run, lab: Laboratory, oracle: Oracle) -> list[Iteration
             labeled = as_indices(np.concatenate([labeled, done[-1].query]))
         oracle.ask(labeled)
         if not is_finished(folder):
+            started = time.perf_counter()
             with staged_directory(folder) as staged:
                 network, metrics, how = train_and_evaluate(run, lab, oracle, labeled, done, staged)
                 n_wanted = run.counts[number + 1] - count if number + 1 < len(run.counts) else 0
                 query = choose(run, lab, network, labeled, n_wanted, number)
                 write_json(staged / "labeled_indices.json", labeled.tolist())
                 write_json(staged / "query.json", query)
-                write_json(staged / "metrics.json", metrics)
+                write_json(staged / "metrics.json", metrics | {"seconds": time.perf_counter() - started})
         done.append(read_iteration(folder, expected=labeled))
-        lab.finished.setdefault(done[-1].metrics["training_key"], folder)
+        lab.remember(done[-1])
         lab.progress.end(done[-1].metrics["f1"], how)
     return done
 
@@ -147,9 +154,8 @@ def train_and_evaluate(
     staged: Path,
 ) -> tuple[AttentionUNet, dict[str, Any], str]:
     """Leave `model.pt` in ``staged``; return the network, what it scores, and how it was had."""
-    parent = done[-1] if done and not run.from_scratch and lab.training.fine_tune else None
+    parent = _parent(run, lab, done)
     key = training_key(run, lab, labeled, parent)
-    started = time.perf_counter()
     twin = lab.finished.get(key)
     if twin is not None and (twin / "model.pt").is_file():
         _link(twin / "model.pt", staged / "model.pt")
@@ -159,9 +165,9 @@ def train_and_evaluate(
         }
         how = f"same training as {_short(twin)}"
     else:
-        network = _train(run, lab, oracle, labeled, parent)
-        made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
-        train.save_model(staged / "model.pt", network, lab.model, made_by)
+        start = _weights(run, lab, oracle, done) if parent else None
+        network = _train(run, lab, oracle, labeled, start)
+        _save(network, run, lab, key, staged)
         scores = _measure(network, lab)
         how = "trained"
     metrics = {
@@ -174,7 +180,6 @@ def train_and_evaluate(
         "labeled_fraction": len(labeled) / len(lab.pool),
         "training_key": key,
         "reused_from": None if how == "trained" else _short(twin),
-        "seconds": time.perf_counter() - started,
         **scores,
     }
     return network, metrics, how
@@ -194,24 +199,49 @@ _OWN_METRICS = {
 }
 
 
+def _weights(run: Run, lab: Laboratory, oracle: Oracle, done: list[Iteration]) -> train.Weights:
+    """The weights of the last finished iteration; trained again where its model was not kept."""
+    last = done[-1]
+    twin = lab.finished.get(last.metrics["training_key"], last.folder)
+    for folder in (last.folder, twin):
+        if (folder / "model.pt").is_file():
+            return train.load_weights(folder / "model.pt")[0]
+    start = _weights(run, lab, oracle, done[:-1]) if _parent(run, lab, done[:-1]) else None
+    network = _train(run, lab, oracle, last.labeled, start)
+    _save(network, run, lab, last.metrics["training_key"], last.folder)
+    return network.state_dict()
+
+
+def _parent(run: Run, lab: Laboratory, done: list[Iteration]) -> Iteration | None:
+    """The iteration whose weights the next training goes on from; None: it starts from scratch."""
+    return done[-1] if done and not run.from_scratch and lab.training.fine_tune else None
+
+
+def _save(network: AttentionUNet, run: Run, lab: Laboratory, key: str, folder: Path) -> None:
+    made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
+    train.save_model(folder / "model.pt", network, lab.model, made_by)
+
+
 def _train(
-    run: Run, lab: Laboratory, oracle: Oracle, labeled: NDArray[np.int64], parent: Iteration | None
+    run: Run,
+    lab: Laboratory,
+    oracle: Oracle,
+    labeled: NDArray[np.int64],
+    start: train.Weights | None,
 ) -> AttentionUNet:
+    """A network fitted to ``labeled``, going on from ``start``, or from scratch where that is None."""
+
     def watch(step: train.Step) -> None:
         lab.progress.trained(step.n_images)
         if step.loss is not None:
             lab.progress.epoch(step.epoch + 1, step.n_epochs, step.loss)
 
-    if parent is None:
-        start: train.Weights = initial_weights(lab.model, run.seed)
-    else:
-        start, _, _ = train.load_weights(parent.folder / "model.pt")
     return train.fit(
-        start,
+        initial_weights(lab.model, run.seed) if start is None else start,
         lab.model,
         LabeledImages(lab.pool, labeled, oracle.masks),
         lab.training,
-        from_scratch=parent is None,
+        from_scratch=start is None,
         seed=run.seed,
         fabric=lab.fabric,
         watch=watch,
@@ -236,6 +266,7 @@ def training_key(run: Run, lab: Laboratory, labeled: NDArray[np.int64], parent: 
         "training": lab.training.model_dump(mode="json"),
         "model": lab.model.model_dump(mode="json"),
         "precision": str(lab.fabric.strategy.precision.precision),
+        "device": lab.fabric.device.type,
         "splits": lab.splits,
         "seed": run.seed,
     }
@@ -243,8 +274,16 @@ def training_key(run: Run, lab: Laboratory, labeled: NDArray[np.int64], parent: 
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether an iteration is there. It appears whole, so its folder is enough."""
-    return (folder / "metrics.json").is_file()
+    """Whether an iteration is there.
+
+    Raises:
+        ExperimentError: it appeared whole, but somebody took files out of it.
+    """
+    if (folder / "metrics.json").is_file():
+        return True
+    if folder.exists() and any(folder.iterdir()):
+        raise ExperimentError(f"{folder}: has no metrics.json; remove this folder and run again")
+    return False
 
 
 def read_iteration(folder: Path, expected: NDArray[np.int64] | None = None) -> Iteration:

@@ -27,7 +27,13 @@ class PixelCounts:
         self.negatives = np.zeros(N_BINS, dtype=np.int64)
 
     def add(self, logits: NDArray[np.floating], truth: NDArray[np.bool_]) -> None:
-        """Count pixels: ``logits`` of any shape, ``truth`` of the same, ignored pixels left out."""
+        """Count pixels: ``logits`` of any shape, ``truth`` of the same, ignored pixels left out.
+
+        Raises:
+            ValueError: a logit is not a number.
+        """
+        if np.isnan(logits).any():
+            raise ValueError("logits: NaN; the network is broken")
         bins = _ordered_bins(logits)
         self.positives += np.bincount(bins[truth], minlength=N_BINS)
         self.negatives += np.bincount(bins[~truth], minlength=N_BINS)
@@ -196,10 +202,11 @@ def mean_particle_scores(matches: list[ParticleMatches]) -> dict[str, float]:
     """Particle scores over micrographs, in [0, 1].
 
     ``particle_f1``, ``particle_precision`` and ``particle_recall`` are macro: the mean of each
-    micrograph's own score. A micrograph without picks counts with 0, and one with neither particles
-    nor picks has nothing to score and is left out. ``…_micro`` pools the counts of all micrographs.
+    micrograph's own score, over micrographs with particles or picks (recall: with particles). A
+    micrograph without picks counts its particles as missed. ``…_micro`` pools the counts of all.
     """
     scored = [m for m in matches if m.n_picks or m.n_truth]
+    with_truth = [m for m in scored if m.n_truth]
     n_matched = sum(m.n_matched for m in matches)
     n_picks = sum(m.n_picks for m in matches)
     n_truth = sum(m.n_truth for m in matches)
@@ -207,7 +214,7 @@ def mean_particle_scores(matches: list[ParticleMatches]) -> dict[str, float]:
     return {
         "particle_f1": _ratio(sum(m.f1 for m in scored), n),
         "particle_precision": _ratio(sum(m.precision for m in scored), n),
-        "particle_recall": _ratio(sum(m.recall for m in scored), n),
+        "particle_recall": _ratio(sum(m.recall for m in with_truth), len(with_truth)),
         "particle_f1_micro": _ratio(2 * n_matched, n_picks + n_truth),
         "particle_precision_micro": _ratio(n_matched, n_picks),
         "particle_recall_micro": _ratio(n_matched, n_truth),

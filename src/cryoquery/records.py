@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cryoquery.errors import DataError
+from cryoquery.errors import DataError, ExperimentError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -49,12 +50,35 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make ``folder`` and keep other processes on this machine out of it while the block runs.
+
+    The operating system takes the lock back when the process ends, however it ends.
+
+    Raises:
+        ExperimentError: another process is at work in it, or ``folder`` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ExperimentError(f"{folder}: is a file; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ExperimentError(
+                f"{folder}: another process is running this experiment; wait for it, or stop it first"
+            ) from None
+        yield
+
+
+@contextmanager
 def staged_directory(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``path`` when the block ends without an error.
 
     Whatever an interrupted earlier attempt left is removed first; after an error nothing stays.
-    ``path`` must not exist yet, or be an empty folder.
+    ``path`` must not exist yet, or be an empty folder; a symbolic link is followed.
     """
+    path = path.resolve()
     staged = path.with_name(f".{path.name}.partial")
     staged.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(staged, ignore_errors=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from cryoquery.config import CheckedModel
 from cryoquery.data.dataset import IGNORE, PARTICLE
@@ -22,8 +24,10 @@ from cryoquery.errors import CryoqueryError, DataError
 from cryoquery.losses import CombinedLoss
 from cryoquery.model import AttentionUNet, ModelConfig
 from cryoquery.predict import network_input
+from cryoquery.records import write_bytes
 
 Weights = Mapping[str, Tensor]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingConfig(CheckedModel):
@@ -38,17 +42,26 @@ class TrainingConfig(CheckedModel):
     batch_size: int = Field(default=16, ge=1)
     initial_learning_rate: float = Field(default=1e-3, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     focal_weight: float = Field(default=0.7, ge=0)
     dice_weight: float = Field(default=0.3, ge=0)
     focal_alpha: float = Field(default=0.25, ge=0, le=1)
     focal_gamma: float = Field(default=2.0, ge=0)
+    """0 or at least 1: in between the gradient is infinite where the network is certain and right."""
     augment: bool = True
     """Turn and mirror every image at random (the 8 symmetries of the square)."""
     recalibrate: bool = True
     """Average the statistics of batch normalization once more over the labelled images at the end."""
     fine_tune: bool = True
     """Go on from the weights of the iteration before; false: always from scratch."""
+
+    @model_validator(mode="after")
+    def _usable_loss(self) -> Self:
+        if 0 < self.focal_gamma < 1:
+            raise ValueError(f"focal_gamma={self.focal_gamma:g}: must be 0 or at least 1")
+        if self.focal_weight + self.dice_weight == 0:
+            raise ValueError("focal_weight=0 and dice_weight=0: nothing would be learned; give one a weight")
+        return self
 
     def n_epochs(self, n_images: int, from_scratch: bool) -> int:
         """Epochs of one training on ``n_images``."""
@@ -125,6 +138,10 @@ def fit(
             watch(Step(epoch, n_epochs, len(positions), mean))
     if config.recalibrate:
         _recalibrate(network, labeled, config.batch_size, fabric)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        raise CryoqueryError(
+            f"training: the last step broke the weights; lower the learning rate (now {rate})"
+        )
     return network
 
 
@@ -190,7 +207,9 @@ def _finite_mean(losses: list[Tensor], epoch: int, rate: float) -> float:
 def save_model(path: Path, network: AttentionUNet, model: ModelConfig, made_by: Mapping[str, Any]) -> None:
     """Write the weights with the configuration of the network and a record of how it was made."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    torch.save({"model": model.model_dump(), "made_by": dict(made_by), "weights": weights}, path)
+    content = io.BytesIO()
+    torch.save({"model": model.model_dump(), "made_by": dict(made_by), "weights": weights}, content)
+    write_bytes(path, content.getvalue())
 
 
 def load_model(path: Path | str) -> AttentionUNet:

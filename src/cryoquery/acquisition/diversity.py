@@ -48,9 +48,13 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
         ValueError: features that are not (m, c) or not finite, another c, or ``n`` outside 1 … m.
     """
     points = _checked(features, n)
-    labeled = np.asarray(labeled_features, dtype=np.float64).reshape(-1, points.shape[1])
+    labeled = np.asarray(labeled_features, dtype=np.float64)
+    if labeled.size and (labeled.shape[1:] != points.shape[1:] or not np.isfinite(labeled).all()):
+        raise ValueError(
+            f"labeled_features: shape {labeled.shape}: expected (k, {points.shape[1]}) finite values"
+        )
     chosen = np.empty(n, dtype=np.int64)
-    if len(labeled):
+    if labeled.size:
         nearest = np.full(len(points), np.inf)
         for start in range(0, len(labeled), 512):
             nearest = np.minimum(

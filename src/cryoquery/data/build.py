@@ -66,7 +66,7 @@ class BuildConfig(CheckedModel):
     val_fraction: float | None = Field(default=None, ge=0, lt=1)
     """Fraction of the micrographs drawn for validation; None: 0."""
     test_fraction: float | None = Field(default=None, ge=0, lt=1)
-    """Fraction drawn for test; None: 0.25, or 0 where the source has splits."""
+    """Fraction of those without a split that is drawn for test; None: 0.25."""
     split_by: SplitBy = "micrograph"
     twins: str | None = None
     """Regular expression: names in which it finds the same text are of one place, see `tie_twins`."""
@@ -125,6 +125,10 @@ def build_dataset(
     check_new(out)
     if not micrographs:
         raise DataError(f"{out}: no micrographs to make a dataset of")
+    if config.disc_fraction != 1 and any(m.read_mask for m in micrographs):
+        raise ConfigError(
+            f"disc_fraction={config.disc_fraction:g}: masks are given; use --labels coordinates"
+        )
     plans, twin_notes = _plan(micrographs, config)
     records = [record for plan in plans for record in plan.records]
     _check_space(out, len(records), config.side)
@@ -160,10 +164,7 @@ class _Plan:
 def _plan(micrographs: Sequence[SourceMicrograph], config: BuildConfig) -> tuple[list[_Plan], list[str]]:
     _refuse_equal_names(micrographs)
     tied, notes = tie_twins(micrographs, config.twins)
-    has_splits = any(micrograph.split is not None for micrograph in tied)
-    test_fraction = config.test_fraction
-    if test_fraction is None:
-        test_fraction = 0.0 if has_splits else DEFAULT_TEST_FRACTION
+    test_fraction = DEFAULT_TEST_FRACTION if config.test_fraction is None else config.test_fraction
     splits = assign_splits(tied, config.val_fraction or 0.0, test_fraction, config.split_by, config.seed)
     diameters = micrograph_diameters(tied)
     plans: list[_Plan] = []

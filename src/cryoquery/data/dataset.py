@@ -5,7 +5,7 @@
     DATASET/
       images.npy      (n, h, w) uint8   normalized images, see `decode`
       masks.npy       (n, h, w) uint8   BACKGROUND, PARTICLE or IGNORE
-      images.csv      one row per image, in the order of the arrays; holds nothing that needs a label
+      images.csv      one row per image, in the order of the arrays; no labels but the particle diameter
       particles.csv   every labelled particle centre, in pixels of its original micrograph
       dataset.json    version, recipe, notes of the import, fingerprint
 
@@ -166,8 +166,11 @@ def open_dataset(path: Path | str) -> Dataset:
     if not info_file.is_file():
         raise DataError(f"{path}: not a dataset (no dataset.json); make one with 'cryoquery import'")
     info = read_json(info_file)
-    if info.get("version") != FORMAT_VERSION:
-        raise DataError(f"{info_file}: version {info.get('version')!r}, this program reads {FORMAT_VERSION}")
+    version = info.get("version") if isinstance(info, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{info_file}: version {version!r}, this program reads {FORMAT_VERSION}")
+    if missing := {"recipe", "notes", "fingerprint"} - set(info):
+        raise DataError(f"{info_file}: has no {', '.join(sorted(missing))}; import the dataset again")
     records = _read_records(path / "images.csv")
     dataset = Dataset(
         path=path,

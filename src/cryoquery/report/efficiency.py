@@ -11,6 +11,7 @@ from scipy.integrate import trapezoid
 from cryoquery.report.runs import LearningCurve, Results, mean_and_std
 
 HALF = 0.5
+ROUNDING = 0.01
 TOLERATED_LOSS = 0.01
 """A strategy has reached full supervision when its F1 is at most this much below."""
 
@@ -32,9 +33,12 @@ def aulc(fractions: ArrayLike, scores: ArrayLike, up_to: float = 1.0) -> float |
 
 
 def score_at(fractions: ArrayLike, scores: ArrayLike, at: float) -> float | None:
-    """The score at a labelled fraction, interpolated between iterations; None outside of them."""
+    """The score at a labelled fraction, interpolated between iterations.
+
+    None where the iterations end more than `ROUNDING` away from it: counts are whole images.
+    """
     x = np.asarray(fractions, dtype=np.float64)
-    if not x[0] <= at <= x[-1]:
+    if not x[0] - ROUNDING <= at <= x[-1] + ROUNDING:
         return None
     return float(np.interp(at, x, np.asarray(scores, dtype=np.float64)))
 

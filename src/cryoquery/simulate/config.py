@@ -135,8 +135,8 @@ class SimulationConfig(CheckedModel):
     """
 
     n_micrographs: int = Field(default=100, ge=1, le=1_000_000)
-    height_px: int = Field(default=512, ge=64, le=8192)
-    width_px: int = Field(default=512, ge=64, le=8192)
+    height_px: int = Field(default=512, ge=64, le=8192, multiple_of=16)
+    width_px: int = Field(default=512, ge=64, le=8192, multiple_of=16)
     pixel_size: float = Field(default=6.0, ge=0.5, le=20)
     """Å per pixel of the simulated micrograph."""
     seed: int = Field(default=0, ge=0)
@@ -168,8 +168,8 @@ class SimulationConfig(CheckedModel):
 
     @property
     def image_size(self) -> int:
-        """Side in px of the smallest square that holds a micrograph and that the network takes."""
-        return -(-max(self.height_px, self.width_px) // 16) * 16
+        """Side in px of the smallest square that holds a micrograph."""
+        return max(self.height_px, self.width_px)
 
     @field_validator("defocus_um")
     @classmethod

@@ -13,7 +13,7 @@ from cryoquery.data.source import SourceMicrograph
 from cryoquery.simulate.config import SimulationConfig
 from cryoquery.simulate.densities import bead_envelope, bead_model
 from cryoquery.simulate.optics import contrast_transfer, frequency_grid
-from cryoquery.simulate.scene import Scene, assign_proteins, draw_scene, margin_px
+from cryoquery.simulate.scene import Scene, assign_proteins, diameter_px, draw_scene, margin_px
 from cryoquery.simulate.specimen import (
     CARBON,
     ICE,
@@ -44,6 +44,7 @@ def simulate_micrographs(config: SimulationConfig) -> list[SourceMicrograph]:
                 read=partial(render, config, scene),
                 particles=scene.labels(config),
                 pixel_size=config.pixel_size,
+                diameter_px=diameter_px(protein, config),
             )
         )
     return sources

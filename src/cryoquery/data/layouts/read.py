@@ -249,7 +249,7 @@ def _read_particles(
     assert found.coordinates is not None, "only micrographs with coordinates come here"
     particles = read_coordinates(found.coordinates, diameter_px=diameter or found.diameter_px)
     if found.dummy_boxes:
-        particles = particles[particles.any(axis=1)]
+        particles = particles[particles[:, :2].any(axis=1)]
     particles[:, 2] = diameter or particles[:, 2]
     if (particles[:, 2] <= 0).any():
         bad = float(particles[particles[:, 2] <= 0][0, 2])
