@@ -202,9 +202,9 @@ def test_a_start_that_failed_leaves_the_folder_usable(dataset: Dataset, tmp_path
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "environment.json").write_text("{}")
     run_experiment(small(dataset, tmp_path / "e", **changes))
-    with pytest.raises(CryoqueryError, match="lower the learning rate"):
-        wild = {"initial_learning_rate": 1e30}
-        run_experiment(small(dataset, tmp_path / "f", training=wild, **changes))
+    wild = small(dataset, tmp_path / "f", training={"initial_learning_rate": 1e30}, **changes)
+    with pytest.raises(CryoqueryError, match="lower the"):
+        run_experiment(wild)
     run_experiment(small(dataset, tmp_path / "f", **changes))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import BaseModel
 
 from cryoquery.errors import CryoqueryError
 
@@ -73,23 +74,27 @@ def demo(
         finish_demo(config, progress, console)
 
 
+NewDataset = Annotated[Path, typer.Argument(help="Folder of the new dataset.")]
+FieldSide = Annotated[int | None, typer.Option(help="Cut fields of so many px instead.")]
+ParticleSide = Annotated[float, typer.Option(help="Particle diameter in a field, px; sets the scale.")]
+ValShare = Annotated[float | None, typer.Option(help="Share of the micrographs for val (default 0).")]
+TestShare = Annotated[float | None, typer.Option(help="Share of the micrographs for test (default 0.25).")]
+
+
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    out: NewDataset,
     config: Annotated[Path | None, typer.Option(help="TOML file with the keys of SimulationConfig.")] = None,
     n_micrographs: Annotated[int | None, typer.Option("-n", "--micrographs", min=1)] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Side of a simulated micrograph in px (default 512).")
-    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of a micrograph in px (default 512).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the simulation and of the splits.")] = None,
-    val_fraction: Annotated[float | None, typer.Option(help="Share of the micrographs for val.")] = None,
-    test_fraction: Annotated[
-        float | None, typer.Option(help="Share of the micrographs for test (default 0.25).")
-    ] = None,
-    field: Annotated[int | None, typer.Option(help="Cut fields of so many px instead.")] = None,
-    particle_px: Annotated[float, typer.Option(help="Particle diameter in a field, px.")] = 18,
+    val_fraction: ValShare = None,
+    test_fraction: TestShare = None,
+    field: FieldSide = None,
+    particle_px: ParticleSide = 18,
 ) -> None:
     """A dataset of synthetic micrographs with known particles."""
+    given = dict(locals())
     from cryoquery.config import parse, read_toml
     from cryoquery.data.build import BuildConfig
     from cryoquery.data.dataset import check_new
@@ -97,45 +102,29 @@ def simulate(
 
     check_new(out)
     values = read_toml(config) if config else {}
-    values |= _given(n_micrographs=n_micrographs, height_px=size, width_px=size, seed=seed)
+    changes = {"n_micrographs": n_micrographs, "height_px": size, "width_px": size, "seed": seed}
+    values |= {key: value for key, value in changes.items() if value is not None}
     simulation = parse(SimulationConfig, values, str(config or "simulate"))
-    build = BuildConfig(
-        size=simulation.image_size,
-        field=field,
-        particle_px=particle_px,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        seed=simulation.seed,
-    )
+    given |= {"size": simulation.image_size, "seed": simulation.seed}
     with _counting("simulating") as progress:
-        dataset = simulate_dataset(out, simulation, build, progress)
+        dataset = simulate_dataset(out, simulation, BuildConfig(**_keys(BuildConfig, given)), progress)
     _print_inspection(dataset)
 
 
 @app.command("import")
 def import_(
     sources: Annotated[list[Path], typer.Argument(help="Folders with micrographs and their labels.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the new dataset.")],
+    out: NewDataset,
     size: Annotated[int, typer.Option(help="Side of the images; whole micrographs are scaled to fit.")] = 768,
-    field: Annotated[
-        int | None, typer.Option(help="Cut the micrographs into fields of so many px instead.")
-    ] = None,
-    particle_px: Annotated[
-        float, typer.Option(help="Particle diameter in a field, px; sets the scale.")
-    ] = 18,
-    disc_fraction: Annotated[
-        float, typer.Option(help="Diameter of the discs in the masks, in particle diameters.")
-    ] = 1.0,
-    val_fraction: Annotated[float | None, typer.Option(help="Share of the micrographs for val.")] = None,
-    test_fraction: Annotated[
-        float | None, typer.Option(help="Share for test (default 0.25 where the source has no splits).")
-    ] = None,
+    field: FieldSide = None,
+    particle_px: ParticleSide = 18,
+    disc_fraction: Annotated[float, typer.Option(help="Disc diameter in particle diameters.")] = 1.0,
+    val_fraction: ValShare = None,
+    test_fraction: TestShare = None,
     split_by: Annotated[
-        Literal["micrograph", "group"], typer.Option(help="What is kept together in one split.")
+        Literal["micrograph", "group"], typer.Option(help="What stays together.")
     ] = "micrograph",
-    twins: Annotated[
-        str | None, typer.Option(help="Regular expression: names with the same match share a split.")
-    ] = None,
+    twins: Annotated[str | None, typer.Option(help="Regex: names with the same match share a split.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     labels: Annotated[
         Literal["auto", "coordinates", "masks"], typer.Option(help="What to take as the truth.")
@@ -143,9 +132,7 @@ def import_(
     pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
-    group_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression: its match in a name is the group.")
-    ] = None,
+    group_pattern: Annotated[str | None, typer.Option(help="Regex: what matches is the group.")] = None,
     group_by_diameter: Annotated[
         bool, typer.Option("--group-by-diameter", help="Tell mixed particles apart by their diameter.")
     ] = False,
@@ -159,39 +146,17 @@ def import_(
     Reads folders as CryoPPP, CryoTransformer and CryoSegNet publish them, and plain ones:
     micrographs/ with coordinates/STEM.csv or masks/STEM_mask.*. Several sources make one dataset.
     """
+    given = dict(locals())
     from cryoquery.data.build import BuildConfig, build_dataset
     from cryoquery.data.dataset import check_new
     from cryoquery.data.layouts import SourceOptions, read_sources
 
     check_new(out)
-    options = SourceOptions(
-        labels=labels,
-        pixel_size=pixel_size,
-        diameter_px=diameter_px,
-        diameter_angstrom=diameter_angstrom,
-        group_pattern=group_pattern,
-        group_by_diameter=group_by_diameter,
-        swap_xy=swap_xy,
-        flip_y=flip_y,
-        flip_x=flip_x,
-        invert=invert,
-    )
-    config = BuildConfig(
-        size=size,
-        field=field,
-        particle_px=particle_px,
-        disc_fraction=disc_fraction,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        split_by=split_by,
-        twins=twins,
-        seed=seed,
-    )
-    source = read_sources(sources, options)
-    origin = {"sources": list(source.names), "options": options.model_dump(mode="json")}
+    config = BuildConfig(**_keys(BuildConfig, given))
+    source = read_sources(sources, SourceOptions(**_keys(SourceOptions, given)))
     with _counting("importing") as progress:
         dataset = build_dataset(
-            source.micrographs, out, config, notes=source.notes, origin=origin, progress=progress
+            source.micrographs, out, config, notes=source.notes, origin=source.origin, progress=progress
         )
     _print_inspection(dataset)
 
@@ -259,8 +224,9 @@ def strategies() -> None:
         typer.echo(f"{name:{width}}  {strategy.summary}")
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _keys(kind: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that a configuration has keys for."""
+    return {name: value for name, value in given.items() if name in kind.model_fields}
 
 
 def _console() -> Any:
