@@ -64,6 +64,15 @@ def test_augmentation_and_learning_rate_matter(dataset: Dataset) -> None:
     assert not equal(train(data, from_scratch=False, epochs=2), train(data))
 
 
+def test_the_learning_rate_falls_along_a_cosine_where_asked(dataset: Dataset) -> None:
+    constant, cosine = TrainingConfig(), TrainingConfig(decay="cosine")
+    assert [constant.rate(True, p) for p in (0, 0.5, 0.99)] == [1e-3] * 3
+    assert cosine.rate(False, 0) == 5e-4
+    assert cosine.rate(True, 0.5) == pytest.approx(5e-4)
+    assert cosine.rate(True, 0.999) < 1e-8
+    assert not equal(train(labeled(dataset, 5), decay="cosine"), train(labeled(dataset, 5)))
+
+
 def test_no_image_is_dropped_and_batches_are_even(dataset: Dataset) -> None:
     steps: list[Step] = []
     config = TrainingConfig(initial_epochs=3, batch_size=16)

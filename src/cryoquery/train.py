@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ class TrainingConfig(CheckedModel):
     batch_size: int = Field(default=16, ge=1)
     initial_learning_rate: float = Field(default=1e-3, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
+    decay: Literal["none", "cosine"] = "none"
+    """Learning rate within a training: constant, or falling to 0 along a cosine (Loshchilov & Hutter
+    2017, arXiv:1608.03983). At a constant rate the last step decides much of the result."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     focal_weight: float = Field(default=0.7, ge=0)
     dice_weight: float = Field(default=0.3, ge=0)
@@ -71,6 +74,11 @@ class TrainingConfig(CheckedModel):
     def n_steps(self, n_images: int) -> int:
         """Optimizer steps per epoch."""
         return math.ceil(n_images / self.batch_size)
+
+    def rate(self, from_scratch: bool, progress: float) -> float:
+        """Learning rate at ``progress``, the part of the training that is done, in [0, 1)."""
+        rate = self.initial_learning_rate if from_scratch else self.learning_rate
+        return rate * (1 + math.cos(math.pi * progress)) / 2 if self.decay == "cosine" else rate
 
     def loss(self) -> CombinedLoss:
         """The loss that training minimizes."""
@@ -112,7 +120,7 @@ def fit(
     network = model.build()
     network.load_state_dict(start)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = config.initial_learning_rate if from_scratch else config.learning_rate
+    rate = config.rate(from_scratch, 0)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=config.betas, fused=True)
     wrapped, optimizer = fabric.setup(network, optimizer)
     loss_function = config.loss()
@@ -123,6 +131,8 @@ def fit(
         losses = []
         batches = list(_batches(len(labeled), config.batch_size, rng))
         for at, positions in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(from_scratch, (epoch + at / len(batches)) / n_epochs)
             images, masks = _to_device(*labeled.batch(positions), fabric)
             if config.augment:
                 turns = rng.integers(8, size=len(positions))
