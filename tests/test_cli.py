@@ -119,7 +119,7 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr("cryoquery.data.dataset.open_dataset", interrupt)
     assert run(monkeypatch, "inspect", tmp_path) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
+    assert "run the same command again to go on" in capsys.readouterr().err
 
 
 def test_help_is_quick_because_torch_is_not_loaded() -> None:

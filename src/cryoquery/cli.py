@@ -38,7 +38,7 @@ def main() -> None:
         print(f"cryoquery: {error}", file=sys.stderr)
         sys.exit(1)
     if status == INTERRUPTED:
-        print("cryoquery: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("cryoquery: interrupted; run the same command again to go on", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -43,7 +43,8 @@ def learning_curves(results: Results, path: Path) -> None:
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     n_seeds = max(len(results.of(name)) for name in results.runs())
-    figure.suptitle(f"Learning curves, mean ± standard deviation over {n_seeds} seed(s)", fontsize=12)
+    seeds = "seed" if n_seeds == 1 else "seeds"
+    figure.suptitle(f"Learning curves, mean ± standard deviation over {n_seeds} {seeds}", fontsize=12)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=130)
     write_bytes(path, picture.getvalue())
