@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,15 +65,6 @@ def test_augmentation_and_learning_rate_matter(dataset: Dataset) -> None:
     assert not equal(train(data, from_scratch=False, epochs=2), train(data))
 
 
-def test_the_learning_rate_falls_along_a_cosine_where_asked(dataset: Dataset) -> None:
-    constant, cosine = TrainingConfig(), TrainingConfig(decay="cosine")
-    assert [constant.rate(True, p) for p in (0, 0.5, 0.99)] == [1e-3] * 3
-    assert cosine.rate(False, 0) == 5e-4
-    assert cosine.rate(True, 0.5) == pytest.approx(5e-4)
-    assert cosine.rate(True, 0.999) < 1e-8
-    assert not equal(train(labeled(dataset, 5), decay="cosine"), train(labeled(dataset, 5)))
-
-
 def test_no_image_is_dropped_and_batches_are_even(dataset: Dataset) -> None:
     steps: list[Step] = []
     config = TrainingConfig(initial_epochs=3, batch_size=16)
@@ -99,6 +91,19 @@ def test_recalibration_touches_no_weight_but_helps_short_trainings(dataset: Data
         assert torch.equal(value, calibrated.get_parameter(name))
     scores = [evaluate(Predictor(n, FABRIC), dataset, "val")["f1"] for n in (plain, calibrated)]
     assert scores[1] > scores[0]
+
+
+def test_recalibration_mixes_what_lies_apart(tmp_path: Path) -> None:
+    """Images sorted by brightness: statistics of sorted batches would miss the variance between them."""
+    dataset = make_dataset(tmp_path / "d", {"train": 16, "val": 1})
+    levels = np.where(np.arange(16)[:, None, None] < 8, 60, 200).astype(np.uint8).repeat(32, 1).repeat(32, 2)
+    pool = replace(Pool.of(dataset), levels=levels)
+    network = train(LabeledImages(pool, np.arange(16), lambda i: dataset.masks[i]), batch_size=8)
+    first = network.down[0][0]
+    with torch.no_grad():
+        images = (torch.from_numpy(levels)[:, None].float() - 128) / 32
+        expected = first(images).var(dim=(0, 2, 3), unbiased=True)
+    assert torch.allclose(network.down[0][1].running_var, expected, rtol=0.3)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(dataset: Dataset) -> None:

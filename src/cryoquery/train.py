@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -42,9 +42,6 @@ class TrainingConfig(CheckedModel):
     batch_size: int = Field(default=16, ge=1)
     initial_learning_rate: float = Field(default=1e-3, gt=0)
     learning_rate: float = Field(default=5e-4, gt=0)
-    decay: Literal["none", "cosine"] = "none"
-    """Learning rate within a training: constant, or falling to 0 along a cosine (Loshchilov & Hutter
-    2017, arXiv:1608.03983). At a constant rate the last step decides much of the result."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     focal_weight: float = Field(default=0.7, ge=0)
     dice_weight: float = Field(default=0.3, ge=0)
@@ -74,11 +71,6 @@ class TrainingConfig(CheckedModel):
     def n_steps(self, n_images: int) -> int:
         """Optimizer steps per epoch."""
         return math.ceil(n_images / self.batch_size)
-
-    def rate(self, from_scratch: bool, progress: float) -> float:
-        """Learning rate at ``progress``, the part of the training that is done, in [0, 1)."""
-        rate = self.initial_learning_rate if from_scratch else self.learning_rate
-        return rate * (1 + math.cos(math.pi * progress)) / 2 if self.decay == "cosine" else rate
 
     def loss(self) -> CombinedLoss:
         """The loss that training minimizes."""
@@ -120,7 +112,7 @@ def fit(
     network = model.build()
     network.load_state_dict(start)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = config.rate(from_scratch, 0)
+    rate = config.initial_learning_rate if from_scratch else config.learning_rate
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=config.betas, fused=True)
     wrapped, optimizer = fabric.setup(network, optimizer)
     loss_function = config.loss()
@@ -131,8 +123,6 @@ def fit(
         losses = []
         batches = list(_batches(len(labeled), config.batch_size, rng))
         for at, positions in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate(from_scratch, (epoch + at / len(batches)) / n_epochs)
             images, masks = _to_device(*labeled.batch(positions), fabric)
             if config.augment:
                 turns = rng.integers(8, size=len(positions))
@@ -147,7 +137,7 @@ def fit(
             mean = _finite_mean(losses, epoch, rate) if last else None
             watch(Step(epoch, n_epochs, len(positions), mean))
     if config.recalibrate:
-        _recalibrate(network, labeled, config.batch_size, fabric)
+        _recalibrate(network, labeled, _batches(len(labeled), config.batch_size, rng), fabric)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
         raise CryoqueryError(
             f"training: the last step broke the weights; lower the learning rate (now {rate})"
@@ -156,12 +146,15 @@ def fit(
 
 
 @torch.no_grad()
-def _recalibrate(network: AttentionUNet, labeled: LabeledImages, batch_size: int, fabric: Fabric) -> None:
+def _recalibrate(
+    network: AttentionUNet, labeled: LabeledImages, batches: Iterable[NDArray[np.int64]], fabric: Fabric
+) -> None:
     """Replace the running statistics of batch normalization by those of the final weights.
 
     Running statistics trail the weights by some tens of steps, and a training on few images has no
     more than that: what the network learned is then hidden by statistics of what it was before
-    (Wu & Johnson 2021, arXiv:2105.07576, section 3). The weights are not touched.
+    (Wu & Johnson 2021, arXiv:2105.07576, section 3). The weights are not touched. The batches must
+    be mixed as in training: the variance within a batch of one protein misses that between proteins.
     """
     layers = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momentum = [layer.momentum for layer in layers]
@@ -169,7 +162,7 @@ def _recalibrate(network: AttentionUNet, labeled: LabeledImages, batch_size: int
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over batches
     network.train()
-    for positions in np.array_split(np.arange(len(labeled)), math.ceil(len(labeled) / batch_size)):
+    for positions in batches:
         images, _ = _to_device(*labeled.batch(positions), fabric)
         with fabric.autocast():
             network(network_input(images))
