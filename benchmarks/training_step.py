@@ -69,7 +69,8 @@ def main(base_channels: int = 16, size: int = 128, batch: int = 16) -> None:
                 torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - started)
     ratios = sorted(a / b for a, b in zip(seconds["plain"][2:], seconds["ours"][2:], strict=True))
-    print(f"{base_channels} channels, {batch} × {size}² on {describe(fabric)}, {fabric.strategy.precision}")
+    precision = fabric.strategy.precision.precision
+    print(f"{base_channels} channels, {batch} × {size}² on {describe(fabric)}, {precision}")
     for name, values in seconds.items():
         print(f"{name:5}  {min(values[2:]):.3f} s per step")
     print(f"ratio  {ratios[len(ratios) // 2]:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")

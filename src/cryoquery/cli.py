@@ -108,7 +108,10 @@ def simulate(
     given |= {"size": simulation.image_size, "seed": simulation.seed}
     with _counting("simulating") as progress:
         dataset = simulate_dataset(out, simulation, BuildConfig(**_keys(BuildConfig, given)), progress)
-    _print_inspection(dataset)
+    n_particles = sum(map(len, dataset.particles.values()))
+    typer.echo(
+        f"{out}: {len(dataset.records)} images, {n_particles:,} particles; see 'cryoquery inspect {out}'"
+    )
 
 
 @app.command("import")

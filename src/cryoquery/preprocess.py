@@ -114,24 +114,29 @@ def fit_background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = pixels.shape
     stride = _stride(pixels)
     sampled = pixels[::stride, ::stride]
-    rows = np.array_split(np.arange(sampled.shape[0]), min(SURFACE_BLOCKS, max(sampled.shape[0] // 8, 1)))
-    columns = np.array_split(np.arange(sampled.shape[1]), min(SURFACE_BLOCKS, max(sampled.shape[1] // 8, 1)))
-    points, medians = [], []
-    for row in rows:
-        for column in columns:
-            block = sampled[row[0] : row[-1] + 1, column[0] : column[-1] + 1]
-            points.append((row.mean() * stride / height * 2 - 1, column.mean() * stride / width * 2 - 1))
-            medians.append(np.median(block))
-    terms = _quadratic_terms(*np.array(points).T)
+    rows, columns = (_blocks(side) for side in sampled.shape)  # (n, tall), (m, wide)
+    blocks = sampled[rows[:, None, :, None], columns[None, :, None, :]]  # (n, m, tall, wide)
+    medians = np.median(blocks.reshape(len(rows) * len(columns), -1), axis=1)
+    block_y = rows.mean(axis=1) * stride / height * 2 - 1
+    block_x = columns.mean(axis=1) * stride / width * 2 - 1
+    terms = _quadratic_terms(np.repeat(block_y, len(columns)), np.tile(block_x, len(rows)))
     if len(medians) < 2 * terms.shape[1]:
         return np.full_like(pixels, np.median(sampled))
-    coefficients = _fit_robustly(terms, np.array(medians, dtype=np.float64))
+    coefficients = _fit_robustly(terms, medians.astype(np.float64))
     y = (np.arange(height) / height * 2 - 1)[:, None]
     x = (np.arange(width) / width * 2 - 1)[None, :]
     constant, by_y, by_x, by_yy, by_xy, by_xx = (np.float32(c) for c in coefficients)
     along_y = (constant + by_y * y + by_yy * y**2).astype(np.float32)
     along_x = (by_x * x + by_xx * x**2).astype(np.float32)
     return np.asarray(along_y + along_x + (by_xy * y).astype(np.float32) * x.astype(np.float32))
+
+
+def _blocks(side: int) -> NDArray[np.int64]:
+    """Indices (n, length) of equally long blocks that cover 0 … side − 1, overlapping where they must."""
+    n = min(SURFACE_BLOCKS, max(side // 8, 1))
+    length = -(-side // n)
+    starts = np.rint(np.linspace(0, side - length, n)).astype(np.int64)
+    return starts[:, None] + np.arange(length)
 
 
 def _quadratic_terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
