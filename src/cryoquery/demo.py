@@ -51,9 +51,9 @@ def prepare_demo(out: Path) -> ExperimentConfig:
 def finish_demo(config: ExperimentConfig, progress: Progress, console: Console) -> None:
     """Run what is left of the experiment, compare, and say what came out."""
     folder = compare(run_experiment(config, progress))
-    split = read_json(folder / "efficiency_analysis.json")["split"]
-    console.print(f"\nThe three numbers that matter (pixel F1 on the {split} micrographs):")
-    for line in three_numbers(read_json(folder / "efficiency_analysis.json"), config):
+    efficiency = read_json(folder / "efficiency_analysis.json")
+    console.print(f"\nThe three numbers that matter (pixel F1 on the {efficiency['split']} micrographs):")
+    for line in three_numbers(efficiency, config):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     console.print("One seed and a small simulated pool: a tour of the tool, not a result.")
     console.print(f"\nreport: {folder / 'results_table.md'}", soft_wrap=True, highlight=False, markup=False)

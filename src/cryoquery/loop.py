@@ -19,7 +19,6 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +91,7 @@ class Iteration:
     folder: Path
     labeled: NDArray[np.int64]
     query: NDArray[np.int64]
-    metrics: Mapping[str, Any]
+    metrics: dict[str, Any]
 
 
 def active_learning(run: Run, lab: Laboratory, oracle: Oracle) -> list[Iteration]:
@@ -157,19 +156,8 @@ def train_and_evaluate(
     parent = _parent(run, lab, done)
     key = training_key(run, lab, labeled, parent)
     twin = lab.finished.get(key)
-    if twin is not None and (twin / "model.pt").is_file():
-        _link(twin / "model.pt", staged / "model.pt")
-        network = train.load_model(staged / "model.pt")
-        scores = {
-            name: value for name, value in read_iteration(twin).metrics.items() if name not in _OWN_METRICS
-        }
-        how = f"same training as {_short(twin)}"
-    else:
-        start = _weights(run, lab, oracle, done) if parent else None
-        network = _train(run, lab, oracle, labeled, start)
-        _save(network, run, lab, key, staged)
-        scores = _measure(network, lab)
-        how = "trained"
+    if twin is not None and not (twin / "model.pt").is_file():
+        twin = None
     metrics = {
         "run": run.name,
         "strategy": run.strategy,
@@ -179,24 +167,16 @@ def train_and_evaluate(
         "n_labeled_particles": oracle.n_particles(labeled),
         "labeled_fraction": len(labeled) / len(lab.pool),
         "training_key": key,
-        "reused_from": None if how == "trained" else _short(twin),
-        **scores,
+        "reused_from": _short(twin),
     }
-    return network, metrics, how
-
-
-_OWN_METRICS = {
-    "run",
-    "strategy",
-    "seed",
-    "iteration",
-    "n_labeled_images",
-    "n_labeled_particles",
-    "labeled_fraction",
-    "training_key",
-    "reused_from",
-    "seconds",
-}
+    if twin is not None:
+        _link(twin / "model.pt", staged / "model.pt")
+        network = train.load_model(staged / "model.pt")
+        return network, read_iteration(twin).metrics | metrics, f"same training as {_short(twin)}"
+    start = _weights(run, lab, oracle, done) if parent else None
+    network = _train(run, lab, oracle, labeled, start)
+    _save(network, run, lab, key, staged)
+    return network, metrics | _measure(network, lab), "trained"
 
 
 def _weights(run: Run, lab: Laboratory, oracle: Oracle, done: list[Iteration]) -> train.Weights:
