@@ -10,7 +10,8 @@ from scipy.spatial import cKDTree
 from cryoquery.data.layouts import SourceOptions, read_source, read_sources
 from cryoquery.data.layouts.discs import find_discs
 from cryoquery.errors import ConfigError, DataError
-from cryoquery.formats import write_coordinates, write_micrograph
+from cryoquery.formats import Picks, write_coordinates, write_micrograph
+from cryoquery.formats.coordinates import SUFFIX_OF
 from cryoquery.preprocess import draw_mask
 
 SHAPE = (96, 128)
@@ -300,3 +301,70 @@ def test_the_real_folder_is_read_whole(real_data: Path) -> None:
     assert len(source.micrographs) == 39
     assert {m.group for m in source.micrographs} == {"10017", "10028", "10146", "10146_noisy", "10947"}
     assert sum(len(m.particles) for m in source.micrographs if m.group == "10017") == 7612
+
+
+def unlabeled(root: Path, n: int = 3) -> Path:
+    for i in range(n):
+        add_micrograph(root / "micrographs" / f"mic_{i}.mrc", i, pixel_size=1.5)
+    (root / "coordinates").mkdir()
+    return root
+
+
+@pytest.mark.parametrize("file_format", ["star", "box", "cbox", "txt", "coco", "cs"])
+def test_labels_of_every_format(tmp_path: Path, file_format: str) -> None:
+    root = unlabeled(tmp_path / "set")
+    for i in range(3):
+        suffix = SUFFIX_OF[file_format]
+        write_coordinates(
+            root / "coordinates" / f"mic_{i}{suffix}",
+            Picks.of(particles(i)[:, :2], micrograph=f"mic_{i}.mrc", diameters_px=particles(i)[:, 2]),
+            micrograph_shapes=SHAPE,
+        )
+    found = read_source(root, SourceOptions(diameter_px=8.0)).micrographs
+    for i, micrograph in enumerate(found):
+        np.testing.assert_allclose(micrograph.particles[:, :2], particles(i)[:, :2], atol=1e-4)
+        assert set(micrograph.particles[:, 2]) == {8.0}
+
+
+def test_files_with_endings_find_their_micrograph(tmp_path: Path) -> None:
+    root = unlabeled(tmp_path / "set", 2)
+    for i in range(2):
+        add_coordinates(root / "coordinates" / f"mic_{i}_autopick.csv", i)
+    assert [len(m.particles) for m in read_source(root).micrographs] == [4, 4]
+    add_coordinates(root / "coordinates" / "mic_0.csv")
+    with pytest.raises(DataError, match="two files of labels for one micrograph"):
+        read_source(root)
+
+
+def test_one_file_for_all_micrographs(tmp_path: Path) -> None:
+    root = unlabeled(tmp_path / "set")
+    rows = np.concatenate([particles(0), particles(1)])
+    names = ["Movies/mic_0_DW.mrc"] * len(particles(0)) + ["Movies/mic_2.mrc"] * len(particles(1))
+    picks = Picks.of(rows[:, :2], micrograph=names, diameters_px=rows[:, 2])
+    write_coordinates(root / "coordinates" / "particles.star", picks)
+    source = read_source(root)
+    assert [m.name for m in source.micrographs] == ["mic_0", "mic_2"]
+    np.testing.assert_allclose(source.micrographs[1].particles, particles(1), atol=1e-5)
+    assert any("does not name" in note and "mic_1.mrc" in note for note in source.notes)
+    write_coordinates(
+        root / "coordinates" / "particles.star", picks.replace(micrographs=np.full(8, "x", object))
+    )
+    with pytest.raises(DataError, match="names none of the micrographs"):
+        read_source(root)
+
+
+def test_boxes_are_noted_and_missing_diameters_refused(tmp_path: Path) -> None:
+    root = unlabeled(tmp_path / "set", 1)
+    (root / "coordinates" / "mic_0.box").write_text("10 10 8 8\n")
+    source = read_source(root)
+    assert source.micrographs[0].particles.tolist() == [[14, 14, 8]]
+    assert any("files of boxes" in note for note in source.notes)
+    assert not read_source(root, SourceOptions(diameter_px=6)).notes
+    (root / "coordinates" / "mic_0.box").unlink()
+    write_coordinates(root / "coordinates" / "mic_0.star", Picks.of([[14, 14]]))
+    with pytest.raises(DataError, match="no diameters in it; give --diameter-px"):
+        read_source(root)
+    two = Picks.of([[14, 14], [1, 2]], micrograph=["other", "another"], diameters_px=8)
+    write_coordinates(root / "coordinates" / "mic_0.star", two)
+    with pytest.raises(DataError, match="picks of 2 micrographs, none named mic_0"):
+        read_source(root)

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
-from cryoquery.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
+from cryoquery.metrics import (
+    ParticleMatches,
+    PixelCounts,
+    match_particles,
+    mean_particle_scores,
+    ranked_matches,
+)
 
 
 def test_pixel_scores_against_scikit_learn() -> None:
@@ -119,3 +125,20 @@ def test_a_crowded_micrograph_is_matched() -> None:
     found = match_particles(rng.permutation(truth + rng.normal(0, 2, truth.shape)), truth, 20)
     assert isinstance(found, ParticleMatches)
     assert found.recall > 0.99
+
+
+def test_ranked_matches_add_up_to_match_particles_at_every_score() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        picks = rng.uniform(0, 30, (int(rng.integers(0, 25)), 2))
+        truth = rng.uniform(0, 30, (int(rng.integers(0, 20)), 2))
+        scores = rng.integers(0, 9, len(picks)).astype(float)
+        hits = ranked_matches(picks, scores, truth, 5.0)
+        for threshold in np.unique(scores):
+            kept = scores >= threshold
+            assert hits[kept].sum() == match_particles(picks[kept], truth, 5.0).n_matched
+
+
+def test_ranked_matches_wants_a_score_for_each_pick() -> None:
+    with pytest.raises(ValueError, match="1 for 2 picks"):
+        ranked_matches([[0, 0], [1, 1]], [0.5], [[0, 0]], 1.0)

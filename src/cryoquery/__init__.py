@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cryoquery.experiment import ExperimentConfig, load_config, run_experiment
     from cryoquery.losses import CombinedLoss
     from cryoquery.model import AttentionUNet
+    from cryoquery.pick import load_picker, pick_particles
     from cryoquery.report import compare
     from cryoquery.train import load_model
 
@@ -26,7 +27,9 @@ _HOME = {
     "compare": "report",
     "load_config": "experiment",
     "load_model": "train",
+    "load_picker": "pick",
     "open_dataset": "data.dataset",
+    "pick_particles": "pick",
     "run_experiment": "experiment",
 }
 _MODULES = ("acquisition", "formats", "metrics")
@@ -40,8 +43,10 @@ __all__ = [
     "formats",
     "load_config",
     "load_model",
+    "load_picker",
     "metrics",
     "open_dataset",
+    "pick_particles",
     "run_experiment",
 ]
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, MicrographKey
+from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey
 from cryoquery.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
-from cryoquery.picking import find_particles
+from cryoquery.picking import MIN_DISTANCE, find_particles
 from cryoquery.predict import Predictor
 
 
@@ -55,7 +55,8 @@ def evaluate(
     pooled = PixelCounts()
     by_group: dict[str, tuple[PixelCounts, list[ParticleMatches]]] = {}
     records = []
-    for result in _micrographs(predictor, dataset, dataset.rows(split), watch):
+    for predicted in predict_micrographs(predictor, dataset, dataset.rows(split), watch):
+        result = _score(dataset, predicted)
         pooled += result.pixels
         counts, matches = by_group.setdefault(result.key[0], (PixelCounts(), []))
         counts += result.pixels
@@ -74,9 +75,30 @@ def evaluate(
     }
 
 
-def _micrographs(
-    predictor: Predictor, dataset: Dataset, rows: NDArray[np.int64], watch: Callable[[int], None]
-) -> Iterator[MicrographResult]:
+@dataclass(frozen=True)
+class PredictedMicrograph:
+    """What the network says of one micrograph, or of those of its fields that were asked for."""
+
+    records: tuple[ImageRecord, ...]
+    logits: Mapping[int, NDArray[np.float32]]
+    """(h, w) of each image, by its row in the dataset."""
+    probability: NDArray[np.float32]
+    """(h, w) of the micrograph put together at the scale of the dataset; 0 where no field was asked for."""
+    truth_yx: NDArray[np.float64]
+    """(n, 2) labelled centers in these images, in pixels of ``probability``."""
+
+    @property
+    def diameter_px(self) -> float:
+        """Particle diameter in pixels of ``probability``."""
+        return self.records[0].diameter_px * self.records[0].scale
+
+
+def predict_micrographs(
+    predictor: Predictor,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    watch: Callable[[int], None] = lambda n_images: None,
+) -> Iterator[PredictedMicrograph]:
     """Predict image by image, and yield each micrograph when its last image is there."""
     waiting: dict[int, NDArray[np.float32]] = {}
     key: Mapping[int, MicrographKey] = {int(row): dataset.records[row].key for row in rows}
@@ -84,32 +106,39 @@ def _micrographs(
         watch(len(batch.positions))
         for row, logits in zip(rows[batch.positions], batch.logits.cpu().numpy(), strict=True):
             if waiting and key[next(iter(waiting))] != key[int(row)]:
-                yield _score(dataset, waiting)
+                yield _put_together(dataset, waiting)
                 waiting = {}
             waiting[int(row)] = logits
     if waiting:
-        yield _score(dataset, waiting)
+        yield _put_together(dataset, waiting)
 
 
-def _score(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -> MicrographResult:
-    """Score one micrograph from the logits of its images, by row."""
-    pixels = PixelCounts()
-    records = [dataset.records[row] for row in logits]
+def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -> PredictedMicrograph:
+    records = tuple(dataset.records[row] for row in logits)
     height = max(r.top + r.content_height for r in records)
     width = max(r.left + r.content_width for r in records)
     probability = np.zeros((height, width), dtype=np.float32)
     truth = []
     for (row, values), record in zip(logits.items(), records, strict=True):
-        mask = dataset.masks[row]
-        valid = mask != IGNORE
-        pixels.add(values[valid], mask[valid] == PARTICLE)
-        content = expit(values[: record.content_height, : record.content_width])
         probability[
             record.top : record.top + record.content_height,
             record.left : record.left + record.content_width,
-        ] = content
+        ] = expit(values[: record.content_height, : record.content_width])
         truth.append(dataset.centers_in(row) + np.array([record.top, record.left]))
-    diameter_px = records[0].diameter_px * records[0].scale
-    picks = find_particles(probability, diameter_px * dataset.disc_fraction)
-    matches = match_particles(picks.centers_yx, np.concatenate(truth), diameter_px / 2)
-    return MicrographResult(records[0].key, pixels, matches)
+    return PredictedMicrograph(records, logits, probability, np.concatenate(truth))
+
+
+def _score(dataset: Dataset, predicted: PredictedMicrograph) -> MicrographResult:
+    pixels = PixelCounts()
+    for row, values in predicted.logits.items():
+        mask = dataset.masks[row]
+        valid = mask != IGNORE
+        pixels.add(values[valid], mask[valid] == PARTICLE)
+    diameter_px = predicted.diameter_px
+    picks = find_particles(
+        predicted.probability,
+        diameter_px * dataset.disc_fraction,
+        min_distance_px=MIN_DISTANCE * diameter_px,
+    )
+    matches = match_particles(picks.centers_yx, predicted.truth_yx, diameter_px / 2)
+    return MicrographResult(predicted.records[0].key, pixels, matches)

@@ -40,6 +40,7 @@ from cryoquery.predict import Predictor
 from cryoquery.progress import Progress, Silent
 from cryoquery.records import read_json, staged_directory, write_json
 from cryoquery.train import TrainingConfig
+from cryoquery.tuning import picking_recipe
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def train_and_evaluate(
         return network, read_iteration(twin).metrics | metrics, f"same training as {_short(twin)}"
     start = _weights(run, lab, oracle, done) if parent else None
     network = _train(run, lab, oracle, labeled, start)
-    _save(network, run, lab, key, staged)
+    _save(network, run, lab, key, labeled, staged)
     return network, metrics | _measure(network, lab), "trained"
 
 
@@ -188,7 +189,7 @@ def _weights(run: Run, lab: Laboratory, oracle: Oracle, done: list[Iteration]) -
             return train.load_weights(folder / "model.pt")[0]
     start = _weights(run, lab, oracle, done[:-1]) if _parent(run, lab, done[:-1]) else None
     network = _train(run, lab, oracle, last.labeled, start)
-    _save(network, run, lab, last.metrics["training_key"], last.folder)
+    _save(network, run, lab, last.metrics["training_key"], last.labeled, last.folder)
     return network.state_dict()
 
 
@@ -197,9 +198,13 @@ def _parent(run: Run, lab: Laboratory, done: list[Iteration]) -> Iteration | Non
     return done[-1] if done and not run.from_scratch and lab.training.fine_tune else None
 
 
-def _save(network: AttentionUNet, run: Run, lab: Laboratory, key: str, folder: Path) -> None:
+def _save(
+    network: AttentionUNet, run: Run, lab: Laboratory, key: str, labeled: NDArray[np.int64], folder: Path
+) -> None:
     made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
-    train.save_model(folder / "model.pt", network, lab.model, made_by)
+    predictor = Predictor(network, lab.fabric, lab.training.batch_size)
+    picking = picking_recipe(predictor, lab.dataset, labeled, lab.splits)
+    train.save_model(folder / "model.pt", network, lab.model, made_by, picking)
 
 
 def _train(

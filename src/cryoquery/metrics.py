@@ -176,26 +176,39 @@ def _assign(
     radius_px: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows, columns, distances = pairs
+    if len(rows) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     graph = coo_array((np.ones(len(rows)), (rows, n_picks + columns)), shape=(n_picks + n_truth,) * 2)
-    _, label = connected_components(graph, directed=False)
-    order = np.argsort(label[rows], kind="stable")
-    bounds = np.flatnonzero(np.diff(label[rows][order])) + 1
-    matched: list[tuple[int, int]] = []
-    for cluster in np.split(order, bounds):
-        if len(cluster) == 0:
-            continue
-        some_picks, r = np.unique(rows[cluster], return_inverse=True)
-        some_truth, c = np.unique(columns[cluster], return_inverse=True)
-        # A pair too far apart costs more than any number of good pairs: it is only ever a leftover.
-        far = 2 * radius_px * (min(len(some_picks), len(some_truth)) + 1)
-        cost = np.full((len(some_picks), len(some_truth)), far)
-        cost[r, c] = distances[cluster]
-        for i, j in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[i, j] < far:
-                matched.append((int(some_picks[i]), int(some_truth[j])))
-    matched.sort()
-    result = np.array(matched, dtype=np.int64).reshape(-1, 2)
+    n_clusters, label = connected_components(graph, directed=False)
+    cluster = label[rows]
+    # Where one pick or one particle is alone in its cluster, the nearest of the others is the answer.
+    n_in = [np.bincount(label[part], minlength=n_clusters) for part in (slice(n_picks), slice(n_picks, None))]
+    is_star = (np.minimum(*n_in) == 1)[cluster]
+    order = np.lexsort((distances, cluster))
+    nearest = np.ones(len(order), dtype=bool)
+    nearest[1:] = np.diff(cluster[order]) != 0
+    stars = order[nearest & is_star[order]]
+    order = order[~is_star[order]]
+    clusters = np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1) if len(order) else []
+    matched = [_assign_cluster(rows[some], columns[some], distances[some], radius_px) for some in clusters]
+    result = np.concatenate([np.column_stack([rows[stars], columns[stars]]), *matched])
+    result = result[np.argsort(result[:, 0], kind="stable")]
     return result[:, 0], result[:, 1]
+
+
+def _assign_cluster(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], distances: NDArray[np.float64], radius_px: float
+) -> NDArray[np.int64]:
+    """(k, 2) matched pick and particle of one cluster, from its pairs."""
+    some_picks, r = np.unique(rows, return_inverse=True)
+    some_truth, c = np.unique(columns, return_inverse=True)
+    # A pair too far apart costs more than any number of good pairs: it is only ever a leftover.
+    far = 2 * radius_px * (min(len(some_picks), len(some_truth)) + 1)
+    cost = np.full((len(some_picks), len(some_truth)), far)
+    cost[r, c] = distances
+    i, j = linear_sum_assignment(cost)
+    near = cost[i, j] < far
+    return np.column_stack([some_picks[i[near]], some_truth[j[near]]])
 
 
 def mean_particle_scores(matches: list[ParticleMatches]) -> dict[str, float]:
@@ -219,3 +232,68 @@ def mean_particle_scores(matches: list[ParticleMatches]) -> dict[str, float]:
         "particle_precision_micro": _ratio(n_matched, n_picks),
         "particle_recall_micro": _ratio(n_matched, n_truth),
     }
+
+
+def ranked_matches(
+    picks_yx: ArrayLike, scores: ArrayLike, truth_yx: ArrayLike, radius_px: float
+) -> NDArray[np.bool_]:
+    """Which picks make one more match when they are taken in the order of falling scores.
+
+    The running sum in that order is what `match_particles` finds among the picks down to there: the
+    sets of picks that can be matched at once form a matroid, so a pick once matched stays matched
+    (Edmonds & Fulkerson 1965), and each pick is tried once by an augmenting path (Kuhn 1955).
+
+    Args:
+        picks_yx: (n, 2) centers that are claimed, pixels.
+        scores: (n,) the higher the surer; among equal scores the earlier row comes first.
+        truth_yx: (m, 2) centers that are there, same pixels.
+        radius_px: half the particle diameter by the project's definition.
+
+    Returns:
+        (n,) in the order of the rows of ``picks_yx``.
+
+    Raises:
+        ValueError: as `match_particles`, or scores that are not as many as picks.
+    """
+    picks, truth = _points("picks_yx", picks_yx), _points("truth_yx", truth_yx)
+    ranking = np.asarray(scores, dtype=np.float64).reshape(-1)
+    if len(ranking) != len(picks):
+        raise ValueError(f"scores: {len(ranking)} for {len(picks)} picks")
+    if not radius_px > 0:
+        raise ValueError(f"radius_px={radius_px}: must be positive")
+    near: list[list[int]] = [[] for _ in range(len(picks))]
+    rows, columns, _ = _close_pairs(picks, truth, radius_px)
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        near[row].append(column)
+    owner: dict[int, int] = {}
+    own: dict[int, int] = {}
+    added = np.zeros(len(picks), dtype=bool)
+    for row in np.argsort(-ranking, kind="stable").tolist():
+        added[row] = _augment(row, near, owner, own)
+    return added
+
+
+def _augment(start: int, near: list[list[int]], owner: dict[int, int], own: dict[int, int]) -> bool:
+    """Match pick ``start`` to a free particle, moving other picks to others of theirs where that helps.
+
+    ``owner`` is the pick of each matched particle, ``own`` the particle of each matched pick.
+    """
+    reached_from: dict[int, int] = {}
+    waiting = [start]
+    while waiting:
+        pick = waiting.pop()
+        for particle in near[pick]:
+            if particle in reached_from:
+                continue
+            reached_from[particle] = pick
+            if particle in owner:
+                waiting.append(owner[particle])
+                continue
+            free: int | None = particle
+            while free is not None:
+                taker = reached_from[free]
+                left = own.get(taker)
+                owner[free], own[taker] = taker, free
+                free = left
+            return True
+    return False

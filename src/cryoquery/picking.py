@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,77 +10,109 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-MIN_DEPTH = 0.25
-"""A particle's center lies at least this far inside its disc, in disc diameters: half of the ideal."""
-MIN_DISTANCE = 0.5
-"""Two centers are at least this far apart, in disc diameters."""
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Probabilities at which the map is cut; a score is the mean over these cuts."""
 SMOOTHING = 0.06
 """Sigma of the Gaussian that merges neighboring maxima, in disc diameters."""
+PEAK = 1 - 2 * SMOOTHING * math.sqrt(math.pi / 2)
+"""What this leaves of the peak of a cone as wide as the disc, which the distances in a clean disc are."""
+MIN_DISTANCE = 0.5
+"""Two centers are at least this far apart, in particle diameters, where nothing else is asked for."""
+FLOOR = 0.02
+"""Maxima below this score are ripples of the background."""
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class Picks:
+class Found:
     """Particles that were found, best first."""
 
     centers_yx: NDArray[np.float64]
     """(n, 2) in pixels of the map."""
     scores: NDArray[np.float64]
-    """(n,) mean probability within half the disc's radius, in [0, 1]."""
+    """(n,) in [0, 1], see `disc_scores`."""
 
 
 def find_particles(
-    probability: NDArray[np.floating], disc_diameter_px: float, threshold: float = 0.5
-) -> Picks:
+    probability: NDArray[np.floating],
+    disc_diameter_px: float,
+    threshold: float = DEFAULT_THRESHOLD,
+    min_distance_px: float | None = None,
+) -> Found:
     """Find the discs in a map of probabilities (h, w) in [0, 1].
 
-    The centers of discs are where the distance to the nearest pixel below ``threshold`` has a
-    maximum, which also tells discs apart that touch or overlap by less than half their diameter.
+    Centers are the maxima of `disc_scores`, which tells discs apart that touch or overlap by less
+    than half their diameter. Of two maxima closer than ``min_distance_px`` (default: half of a disc)
+    the one with the higher score stays. A higher threshold gives a part of the same picks.
+
+    Args:
+        probability: (h, w) that a pixel belongs to a disc.
+        disc_diameter_px: diameter of the discs that the network was asked to draw, pixels of the map.
+        threshold: lowest score that counts as a particle.
+        min_distance_px: pixels of the map.
     """
-    inside = probability >= threshold
-    if not inside.any() or inside.all():
-        return Picks(np.empty((0, 2)), np.empty(0))
-    # Beyond the edge the map goes on as it ends, or a disc cut by the edge would move inward.
-    depth = ndimage.distance_transform_edt(np.pad(inside, 1, mode="edge"))[1:-1, 1:-1]
-    depth = ndimage.gaussian_filter(depth, SMOOTHING * disc_diameter_px)
-    is_peak = (depth == ndimage.maximum_filter(depth, size=3)) & (depth >= MIN_DEPTH * disc_diameter_px)
+    scores = disc_scores(probability, disc_diameter_px)
+    is_peak = (scores == ndimage.maximum_filter(scores, size=3)) & (scores >= max(threshold, FLOOR))
     peaks, n_peaks = ndimage.label(is_peak, structure=np.ones((3, 3)))
-    if n_peaks == 0:
-        return Picks(np.empty((0, 2)), np.empty(0))
+    if n_peaks == 0 or scores.min() == scores.max():
+        return Found(np.empty((0, 2)), np.empty(0))
     numbers = np.arange(1, n_peaks + 1)
-    centers: NDArray[np.float64] = np.array(ndimage.center_of_mass(is_peak, peaks, numbers))
-    kept = _apart(centers, ndimage.maximum(depth, peaks, numbers), MIN_DISTANCE * disc_diameter_px)
-    centers = centers[kept]
-    scores = _local_mean(probability, centers, disc_diameter_px / 4)
-    order = np.argsort(-scores, kind="stable")
-    return Picks(centers[order], scores[order])
+    plateaus: NDArray[np.float64] = np.array(ndimage.center_of_mass(is_peak, peaks, numbers))
+    heights: NDArray[np.float64] = np.array(ndimage.maximum(scores, peaks, numbers), dtype=np.float64)
+    distance = MIN_DISTANCE * disc_diameter_px if min_distance_px is None else min_distance_px
+    kept = _apart(plateaus, heights, distance)
+    return Found(_refine(scores, plateaus[kept]), np.minimum(heights[kept], 1.0))
 
 
-def _apart(centers: NDArray[np.float64], depth: NDArray[np.float64], distance: float) -> NDArray[np.int64]:
-    """Rows that stay when of any two centers closer than ``distance`` only the deeper one stays."""
+def disc_scores(probability: NDArray[np.floating], disc_diameter_px: float) -> NDArray[np.float32]:
+    """How much of a disc lies around each pixel (h, w).
+
+    At each of `LEVELS` the map is cut, and the distance to the nearest pixel below the cut is taken
+    in radii of the disc; the result is the mean over the cuts, slightly smoothed. In the middle of a
+    clean disc of probability p it is about p; a disc half as wide as expected scores half. It is at
+    most 1 there, and more inside of areas wider than a disc.
+    """
+    radius = max(disc_diameter_px / 2, 0.5)
+    total = np.zeros(probability.shape, dtype=np.float32)
+    for level in LEVELS:
+        inside = probability >= level
+        if not inside.any():
+            break
+        if inside.all():
+            total += 1.0
+        else:
+            # Beyond the edge the map goes on as it ends, or a disc cut by the edge would move inward.
+            padded = np.pad(inside, 1, mode="edge")
+            total += (ndimage.distance_transform_edt(padded)[1:-1, 1:-1] / radius).astype(np.float32)
+    mean = total / np.float32(len(LEVELS) * PEAK)
+    return np.asarray(ndimage.gaussian_filter(mean, SMOOTHING * disc_diameter_px, mode="nearest"))
+
+
+def _apart(centers: NDArray[np.float64], heights: NDArray[np.float64], distance: float) -> NDArray[np.int64]:
+    """Rows that stay, best first, when of two centers closer than ``distance`` the higher one stays."""
     neighbors = KDTree(centers).query_ball_point(centers, distance)
     dropped = np.zeros(len(centers), dtype=bool)
     kept = []
-    for row in np.argsort(-depth, kind="stable"):
+    for row in np.argsort(-heights, kind="stable"):
         if not dropped[row]:
             kept.append(row)
             dropped[neighbors[row]] = True
     return np.array(kept, dtype=np.int64)
 
 
-def _local_mean(
-    probability: NDArray[np.floating], centers: NDArray[np.float64], radius: float
-) -> NDArray[np.float64]:
-    """Mean probability within ``radius`` of each center; the map goes on as it ends."""
-    offsets = np.argwhere(_disc(radius)) - _disc(radius).shape[0] // 2
-    at = np.rint(centers).astype(int)[:, None, :] + offsets[None]
-    height, width = probability.shape
-    y, x = np.clip(at[..., 0], 0, height - 1), np.clip(at[..., 1], 0, width - 1)
-    means: NDArray[np.float64] = probability[y, x].mean(axis=1, dtype=np.float64)
-    return means
-
-
-def _disc(radius: float) -> NDArray[np.bool_]:
-    reach = max(1, int(radius))
-    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-    disc: NDArray[np.bool_] = y**2 + x**2 <= max(1.0, radius) ** 2
-    return disc
+def _refine(scores: NDArray[np.float32], centers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centers moved to the vertex of the parabola through the neighboring scores, along each axis."""
+    at = np.rint(centers).astype(np.int64)
+    refined = centers.copy()
+    for axis in (0, 1):
+        step = np.eye(2, dtype=np.int64)[axis]
+        last = np.array(scores.shape) - 1
+        before, here, after = (
+            scores[tuple(np.clip(at + shift * step, 0, last).T)].astype(np.float64) for shift in (-1, 0, 1)
+        )
+        bend = before - 2 * here + after
+        is_vertex = (bend < 0) & (at[:, axis] > 0) & (at[:, axis] < last[axis])
+        shift = np.divide(before - after, 2 * bend, out=np.zeros(len(at)), where=is_vertex)
+        vertex = at[:, axis] + np.clip(shift, -0.5, 0.5)
+        refined[:, axis] = np.where(is_vertex, vertex, centers[:, axis])
+    return np.asarray(refined)

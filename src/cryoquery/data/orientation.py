@@ -99,7 +99,7 @@ def orientation_contrast(
         in a part that is not there do not count.
     """
     height, width = extent or image.shape
-    contrast = _contrast_map(image, diameter_px / 2)
+    contrast = contrast_map(image, diameter_px / 2)
     scores = np.zeros(len(ORIENTATIONS))
     for i, orientation in enumerate(ORIENTATIONS):
         points = orientation.apply(np.asarray(centers_yx, dtype=np.float64), (height, width))
@@ -132,7 +132,7 @@ def best_orientation(contrasts: Sequence[NDArray[np.float64]] | NDArray[np.float
     return Verdict(finding, ORIENTATIONS[best], together)
 
 
-def _contrast_map(image: NDArray[np.float32], radius: float) -> NDArray[np.float64]:
+def contrast_map(image: NDArray[np.float32], radius: float) -> NDArray[np.float64]:
     """Disc minus annulus around every pixel (h, w), clipped, with mean 0 and standard deviation 1."""
     limited: NDArray[np.float64] = np.clip(np.asarray(image, dtype=np.float64), -2 * CLIP, 2 * CLIP)
     inner = _disc(radius, ANNULUS * radius)

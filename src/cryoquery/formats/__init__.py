@@ -1,23 +1,43 @@
 """Files of micrographs and of coordinates. Only here are other conventions than the package's known."""
 
-from cryoquery.formats.coordinates import COORDINATE_SUFFIXES, read_coordinates, write_coordinates
+from cryoquery.formats.coordinates import (
+    COORDINATE_FORMATS,
+    COORDINATE_SUFFIXES,
+    read_coordinates,
+    write_coordinates,
+)
+from cryoquery.formats.image_file import Header
+from cryoquery.formats.matching import match_micrographs, micrograph_key
 from cryoquery.formats.micrographs import (
     MICROGRAPH_SUFFIXES,
-    Header,
     Micrograph,
     micrograph_shape,
+    micrograph_suffix,
     read_header,
     read_image,
     read_micrograph,
     write_micrograph,
 )
+from cryoquery.formats.picks import Picks, concatenate
+from cryoquery.formats.pixel_size import PixelSize, believable_pixel_size, choose_pixel_size
+from cryoquery.formats.relion import Optics
 
 __all__ = [
+    "COORDINATE_FORMATS",
     "COORDINATE_SUFFIXES",
     "MICROGRAPH_SUFFIXES",
     "Header",
     "Micrograph",
+    "Optics",
+    "Picks",
+    "PixelSize",
+    "believable_pixel_size",
+    "choose_pixel_size",
+    "concatenate",
+    "match_micrographs",
+    "micrograph_key",
     "micrograph_shape",
+    "micrograph_suffix",
     "read_coordinates",
     "read_header",
     "read_image",

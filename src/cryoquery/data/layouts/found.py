@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryoquery.data.layouts.options import Labels
 from cryoquery.errors import DataError
-from cryoquery.formats import COORDINATE_SUFFIXES, MICROGRAPH_SUFFIXES
+from cryoquery.formats import COORDINATE_SUFFIXES, MICROGRAPH_SUFFIXES, match_micrographs
 
 MASK_ENDING = "_mask"
+SUFFIXES_FOR_ALL = (".star", ".txt", ".cs", ".json")
+"""Files of coordinates that can name the micrograph of each pick."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Found:
     image: Path
     group: str
     coordinates: Path | None = None
+    """A file of any format; it may hold the picks of other micrographs as well, if it names them."""
     mask: Path | None = None
     split: str | None = None
     pixel_size: float | None = None
@@ -107,15 +110,39 @@ def _by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
 def pair(
     images: Iterable[Path], group: str, coordinates: dict[str, Path], masks: dict[str, Path], notes: list[str]
 ) -> Iterator[Found]:
-    """Micrographs with the labels of the same stem; labels that are left over are noted."""
-    stems = set()
+    """Micrographs with the labels of the same stem; labels that are left over are noted.
+
+    A file of coordinates may have an ending like ``_autopick``; a single one may be for all.
+    """
+    images = list(images)
+    stems = {image.stem for image in images}
+    coordinates = _with_endings(coordinates, images, stems)
+    for_all = None
+    if len(coordinates) == 1 and len(images) > 1 and not coordinates.keys() & stems:
+        alone_there = next(iter(coordinates.values()))
+        if alone_there.suffix.lower() in SUFFIXES_FOR_ALL:
+            for_all = coordinates.popitem()[1]
     for image in images:
-        stems.add(image.stem)
-        yield Found(image, group, coordinates.get(image.stem), masks.get(image.stem))
+        yield Found(image, group, coordinates.get(image.stem, for_all), masks.get(image.stem))
     for kind, labels in (("coordinates", coordinates), ("masks", masks)):
         alone = sorted(path.name for stem, path in labels.items() if stem not in stems)
         if alone:
             notes.append(f"group {group}: {kind} without a micrograph of that name: {shorten(alone)}")
+
+
+def _with_endings(
+    coordinates: dict[str, Path], images: Sequence[Path], stems: Collection[str]
+) -> dict[str, Path]:
+    """Files of coordinates by the stem of their micrograph, be it without a prefix or an ending."""
+    paired = {stem: path for stem, path in coordinates.items() if stem in stems}
+    others = {path.name: path for stem, path in coordinates.items() if stem not in stems}
+    matched = match_micrographs(others, images, allow_missing=True) if others else {}
+    for name, path in others.items():
+        stem = matched[name].stem if name in matched else path.stem
+        if stem in paired:
+            raise DataError(f"{paired[stem]} and {path}: two files of labels for one micrograph; remove one")
+        paired[stem] = path
+    return paired
 
 
 def with_split(found: Iterable[Found], split: str) -> Iterator[Found]:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from cryoquery.data.dataset import MicrographKey
 from cryoquery.data.layouts.discs import find_discs
 from cryoquery.data.layouts.found import Findings, Found, shorten
+from cryoquery.data.layouts.labels import SharedPicks, read_particles, read_shared, without_unnamed
 from cryoquery.data.layouts.options import SourceOptions, matched_part
 from cryoquery.data.layouts.trees import LAYOUTS
 from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.errors import DataError
-from cryoquery.formats import Header, read_coordinates, read_header, read_image, read_micrograph
+from cryoquery.formats import read_header, read_image, read_micrograph
 
 MAX_DEPTH = 2
 """How many folders below the one that was given a layout may begin."""
@@ -99,11 +100,15 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
         raise DataError(
             f"{path}: {len(everything)} micrographs, none with {_missing(options)}; {_example(everything)}"
         )
+    shared = read_shared(labeled)
+    labeled, unnamed_notes = without_unnamed(labeled, shared)
+    notes += unnamed_notes
     with ThreadPoolExecutor(N_THREADS) as pool:
-        micrographs = list(pool.map(partial(_load, options=options), labeled))
+        micrographs = list(pool.map(partial(_load, options=options, shared=shared), labeled))
     if options.group_by_diameter:
         micrographs = _regroup_by_diameter(micrographs)
     notes += _disagreement_notes(micrographs, labeled, options) + _diameter_notes(micrographs)
+    notes += _box_notes(labeled, options)
     return Source(tuple(micrographs), tuple(notes), (path.resolve().name,), options)
 
 
@@ -195,7 +200,7 @@ def _example(everything: Sequence[Found]) -> str:
     return f"{everything[0].image.name} needs {stem}.csv or {stem}_mask.* in the folder of labels"
 
 
-def _load(found: Found, options: SourceOptions) -> SourceMicrograph:
+def _load(found: Found, options: SourceOptions, shared: SharedPicks) -> SourceMicrograph:
     header = read_header(found.image)
     pixel_size = options.pixel_size or found.pixel_size or header.pixel_size
     diameter = options.diameter_px
@@ -209,7 +214,7 @@ def _load(found: Found, options: SourceOptions) -> SourceMicrograph:
     use_mask = use_mask and options.labels != "coordinates"
     read_mask = partial(_read_mask, found.mask, options) if use_mask and found.mask is not None else None
     if found.coordinates is not None:
-        particles = _read_particles(found, header, diameter, options)
+        particles = read_particles(found, header, diameter, options, shared)
     else:
         particles = find_discs(read_mask(), header.shape) if read_mask else np.empty((0, 3))
         particles[:, 2] = diameter or particles[:, 2]
@@ -243,26 +248,6 @@ def _read_mask(path: Path, options: SourceOptions) -> NDArray[np.bool_]:
     return np.ascontiguousarray(mask[:, ::-1] if options.flip_x else mask)
 
 
-def _read_particles(
-    found: Found, header: Header, diameter: float | None, options: SourceOptions
-) -> NDArray[np.float64]:
-    assert found.coordinates is not None, "only micrographs with coordinates come here"
-    particles = read_coordinates(found.coordinates, diameter_px=diameter or found.diameter_px)
-    if found.dummy_boxes:
-        particles = particles[particles[:, :2].any(axis=1)]
-    particles[:, 2] = diameter or particles[:, 2]
-    if (particles[:, 2] <= 0).any():
-        bad = float(particles[particles[:, 2] <= 0][0, 2])
-        raise DataError(f"{found.coordinates}: a diameter of {bad:g} px; give --diameter-px")
-    if options.swap_xy:
-        particles = particles[:, [1, 0, 2]]
-    if options.flip_y:
-        particles[:, 0] = header.shape[0] - 1 - particles[:, 0]
-    if options.flip_x:
-        particles[:, 1] = header.shape[1] - 1 - particles[:, 1]
-    return particles
-
-
 def _disagreement_notes(
     micrographs: Sequence[SourceMicrograph], found: Sequence[Found], options: SourceOptions
 ) -> list[str]:
@@ -281,6 +266,19 @@ def _disagreement_notes(
         f"the masks ({len(values)} micrographs looked at)"
         for group, values in sorted(shares.items())
         if values and np.mean(values) > MAX_CENTERS_ON_BACKGROUND
+    ]
+
+
+def _box_notes(found: Sequence[Found], options: SourceOptions) -> list[str]:
+    if options.diameter_px or options.diameter_angstrom:
+        return []
+    boxes = Counter(
+        one.group for one in found if one.coordinates and one.coordinates.suffix.lower() in (".box", ".cbox")
+    )
+    return [
+        f"group {group}: {n} files of boxes, whose size is taken for the particle diameter; boxes are often "
+        "larger, --diameter-px says what it is"
+        for group, n in sorted(boxes.items())
     ]
 
 

@@ -1,78 +1,13 @@
-"""The command line: parse, call, print. Everything here is a few lines over public functions."""
+"""Commands that make and show datasets: simulate, import, inspect."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import BaseModel
 
-from cryoquery.errors import CryoqueryError
-
-app = typer.Typer(
-    name="cryoquery",
-    help="Active learning for cryo-EM particle picking: which micrographs to label next, and how many.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-INTERRUPTED = 130
-USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-"""Click's UsageError, which newer versions of Typer carry a copy of."""
-
-
-def main() -> None:
-    """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted."""
-    try:
-        status = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED
-    except USAGE_ERROR as error:
-        error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
-    except (CryoqueryError, OSError) as error:
-        print(f"cryoquery: {error}", file=sys.stderr)
-        sys.exit(1)
-    if status == INTERRUPTED:
-        print("cryoquery: interrupted; run the same command again to go on", file=sys.stderr)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from cryoquery import __version__
-
-        typer.echo(f"cryoquery {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _global(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for the data and the results.")] = Path("demo"),
-) -> None:
-    """Simulate micrographs, run a small experiment, compare, write the report: minutes on two cores."""
-    from cryoquery.console import ExperimentProgress
-    from cryoquery.demo import finish_demo, prepare_demo
-    from cryoquery.plan import make_plan
-
-    console = _console()
-    config = prepare_demo(out)
-    with ExperimentProgress(make_plan(config), console).shown() as progress:
-        finish_demo(config, progress, console)
-
+from cryoquery.cli.terminal import counting, keys, make_console
 
 NewDataset = Annotated[Path, typer.Argument(help="Folder of the new dataset.")]
 FieldSide = Annotated[int | None, typer.Option(help="Cut fields of so many px instead.")]
@@ -81,7 +16,6 @@ ValShare = Annotated[float | None, typer.Option(help="Share of the micrographs f
 TestShare = Annotated[float | None, typer.Option(help="Share of the micrographs for test (default 0.25).")]
 
 
-@app.command()
 def simulate(
     out: NewDataset,
     config: Annotated[Path | None, typer.Option(help="TOML file with the keys of SimulationConfig.")] = None,
@@ -106,15 +40,14 @@ def simulate(
     values |= {key: value for key, value in changes.items() if value is not None}
     simulation = parse(SimulationConfig, values, str(config or "simulate"))
     given |= {"size": simulation.image_size, "seed": simulation.seed}
-    with _counting("simulating") as progress:
-        dataset = simulate_dataset(out, simulation, BuildConfig(**_keys(BuildConfig, given)), progress)
+    with counting("simulating") as progress:
+        dataset = simulate_dataset(out, simulation, BuildConfig(**keys(BuildConfig, given)), progress)
     n_particles = sum(map(len, dataset.particles.values()))
     typer.echo(
         f"{out}: {len(dataset.records)} images, {n_particles:,} particles; see 'cryoquery inspect {out}'"
     )
 
 
-@app.command("import")
 def import_(
     sources: Annotated[list[Path], typer.Argument(help="Folders with micrographs and their labels.")],
     out: NewDataset,
@@ -155,16 +88,15 @@ def import_(
     from cryoquery.data.layouts import SourceOptions, read_sources
 
     check_new(out)
-    config = BuildConfig(**_keys(BuildConfig, given))
-    source = read_sources(sources, SourceOptions(**_keys(SourceOptions, given)))
-    with _counting("importing") as progress:
+    config = BuildConfig(**keys(BuildConfig, given))
+    source = read_sources(sources, SourceOptions(**keys(SourceOptions, given)))
+    with counting("importing") as progress:
         dataset = build_dataset(
             source.micrographs, out, config, notes=source.notes, origin=source.origin, progress=progress
         )
     _print_inspection(dataset)
 
 
-@app.command()
 def inspect(
     dataset: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
     sheet: Annotated[
@@ -179,73 +111,11 @@ def inspect(
     _print_inspection(opened)
     target = sheet or dataset / "contact_sheet.png"
     contact_sheet(opened, target)
-    _console().print(f"contact sheet: {target}", soft_wrap=True, highlight=False, markup=False)
-
-
-@app.command()
-def experiment(
-    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/protocol.toml.")],
-    dataset: Annotated[Path | None, typer.Option(help="Use this dataset instead of the config's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write there instead of where the config says.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost.")] = False,
-) -> None:
-    """Strategies × seeds and their baselines; run again to go on after an interruption."""
-    from cryoquery.console import ExperimentProgress, print_plan
-    from cryoquery.experiment import load_config, run_experiment
-    from cryoquery.plan import make_plan, measure_speed
-    from cryoquery.report import compare as write_comparison
-
-    settings = load_config(config, dataset=dataset, out=out)
-    plan = make_plan(settings)
-    console = _console()
-    if dry_run:
-        speed = measure_speed(settings, plan.image_shape) if plan.image_shape else None
-        print_plan(plan, speed, console)
-        return
-    with ExperimentProgress(plan, console).shown() as progress:
-        folder = run_experiment(settings, progress)
-    console.print(f"results: {write_comparison(folder)}", soft_wrap=True, highlight=False, markup=False)
-
-
-@app.command()
-def compare(experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")]) -> None:
-    """(Re)write comparison_results/ from what has finished."""
-    from cryoquery.report import compare as write_comparison
-
-    folder = write_comparison(experiment)
-    typer.echo((folder / "results_table.md").read_text())
-    _console().print(f"results: {folder}", soft_wrap=True, highlight=False, markup=False)
-
-
-@app.command()
-def strategies() -> None:
-    """What can be put in a config, one line each."""
-    from cryoquery.acquisition import STRATEGIES
-
-    width = max(map(len, STRATEGIES))
-    for name, strategy in STRATEGIES.items():
-        typer.echo(f"{name:{width}}  {strategy.summary}")
-
-
-def _keys(kind: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options that a configuration has keys for."""
-    return {name: value for name, value in given.items() if name in kind.model_fields}
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _counting(what: str) -> Any:
-    from cryoquery.console import counting
-
-    return counting(what, _console())
+    make_console().print(f"contact sheet: {target}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_inspection(dataset: Any) -> None:
     from cryoquery.console import print_inspection
     from cryoquery.data.inspection import inspect_dataset
 
-    print_inspection(dataset, inspect_dataset(dataset), _console())
+    print_inspection(dataset, inspect_dataset(dataset), make_console())

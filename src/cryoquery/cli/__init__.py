@@ -1,0 +1,70 @@
+"""The command line: parse, call, print. Everything here is a few lines over public functions."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cryoquery.cli import datasets, experiments, picks
+from cryoquery.errors import CryoqueryError
+
+app = typer.Typer(
+    name="cryoquery",
+    help="Active learning for cryo-EM particle picking: which micrographs to label next, and how many.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INTERRUPTED = 130
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's UsageError, which newer versions of Typer carry a copy of."""
+
+
+def main() -> None:
+    """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted."""
+    try:
+        status = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except USAGE_ERROR as error:
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+    except (CryoqueryError, OSError) as error:
+        print(f"cryoquery: {error}", file=sys.stderr)
+        sys.exit(1)
+    if status == INTERRUPTED:
+        print("cryoquery: interrupted; run the same command again to go on", file=sys.stderr)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cryoquery import __version__
+
+        typer.echo(f"cryoquery {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(experiments.demo)
+app.command()(datasets.simulate)
+app.command("import")(datasets.import_)
+app.command()(datasets.inspect)
+app.command()(experiments.experiment)
+app.command()(experiments.compare)
+app.command()(experiments.strategies)
+app.command()(picks.pick)
+app.command()(picks.evaluate)
+app.command()(picks.convert)

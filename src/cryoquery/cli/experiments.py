@@ -1,0 +1,66 @@
+"""Commands about experiments: demo, experiment, compare, strategies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryoquery.cli.terminal import make_console
+
+
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for the data and the results.")] = Path("demo"),
+) -> None:
+    """Simulate micrographs, run a small experiment, compare, write the report: minutes on two cores."""
+    from cryoquery.console import ExperimentProgress
+    from cryoquery.demo import finish_demo, prepare_demo
+    from cryoquery.plan import make_plan
+
+    console = make_console()
+    config = prepare_demo(out)
+    with ExperimentProgress(make_plan(config), console).shown() as progress:
+        finish_demo(config, progress, console)
+
+
+def experiment(
+    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/protocol.toml.")],
+    dataset: Annotated[Path | None, typer.Option(help="Use this dataset instead of the config's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write there instead of where the config says.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost.")] = False,
+) -> None:
+    """Strategies × seeds and their baselines; run again to go on after an interruption."""
+    from cryoquery.console import ExperimentProgress, print_plan
+    from cryoquery.experiment import load_config, run_experiment
+    from cryoquery.plan import make_plan, measure_speed
+    from cryoquery.report import compare as write_comparison
+
+    settings = load_config(config, dataset=dataset, out=out)
+    plan = make_plan(settings)
+    console = make_console()
+    if dry_run:
+        speed = measure_speed(settings, plan.image_shape) if plan.image_shape else None
+        print_plan(plan, speed, console)
+        return
+    with ExperimentProgress(plan, console).shown() as progress:
+        folder = run_experiment(settings, progress)
+    console.print(f"results: {write_comparison(folder)}", soft_wrap=True, highlight=False, markup=False)
+
+
+def compare(experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")]) -> None:
+    """(Re)write comparison_results/ from what has finished."""
+    from cryoquery.report import compare as write_comparison
+
+    folder = write_comparison(experiment)
+    typer.echo((folder / "results_table.md").read_text())
+    make_console().print(f"results: {folder}", soft_wrap=True, highlight=False, markup=False)
+
+
+def strategies() -> None:
+    """What can be put in a config, one line each."""
+    from cryoquery.acquisition import STRATEGIES
+
+    width = max(map(len, STRATEGIES))
+    for name, strategy in STRATEGIES.items():
+        typer.echo(f"{name:{width}}  {strategy.summary}")

@@ -1,0 +1,170 @@
+"""Commands about picks: pick, evaluate, convert."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cryoquery.cli.terminal import counting, keys
+
+FlipY = Annotated[bool, typer.Option("--flip-y", help="Count rows from the last one of the micrograph.")]
+FlipX = Annotated[bool, typer.Option("--flip-x", help="Count columns from the last one.")]
+SwapXY = Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y, before flipping.")]
+Scale = Annotated[float, typer.Option(help="Micrograph pixels per pixel of the file, before all else.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on though the picks lie beside the particles.")]
+PixelSize = Annotated[float | None, typer.Option(help="Å/px, where the files do not say or are wrong.")]
+
+
+def pick(
+    model: Annotated[Path, typer.Argument(help="model.pt of a finished iteration.")],
+    micrographs: Annotated[list[Path], typer.Argument(help="Micrographs, or folders of them.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="FILE.star .box .cbox .csv .txt .cs .json, or a new folder.")
+    ],
+    diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
+    diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
+    pixel_size: PixelSize = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Lowest score, 0 to 1 (default: as tuned in training).")
+    ] = None,
+    min_distance: Annotated[str, typer.Option(help="Of two picks: 0.5d (diameters), 54px or 90A.")] = "0.5d",
+    edge_margin: Annotated[str, typer.Option(help="Leave out picks so close to the edge.")] = "0d",
+    avoid_contamination: Annotated[
+        bool,
+        typer.Option(
+            "--avoid-contamination/--anywhere", help="Ask for more on carbon, ice and aggregates, or not."
+        ),
+    ] = True,
+    invert: Annotated[
+        bool | None,
+        typer.Option("--invert/--no-invert", help="Invert the contrast (default: as in training)."),
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
+    ] = None,
+    overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the picks.")] = None,
+    histograms: Annotated[Path | None, typer.Option(help="Folder for histograms of the scores.")] = None,
+) -> None:
+    """Pick particles with a trained model and write them in any coordinate format.
+
+    A micrograph that cannot be picked is reported, and the others are done; exit status 1 then.
+    """
+    given = dict(locals())
+    from cryoquery.convert import micrograph_files
+    from cryoquery.pick import PickOptions, load_picker
+    from cryoquery.pick_files import check_target, pick_micrographs
+
+    options = PickOptions(**keys(PickOptions, given))
+    files = [file for path in micrographs for file in (micrograph_files(path) if path.is_dir() else [path])]
+    check_target(out, files, file_format)
+    picker = load_picker(model)
+    with counting("picking") as progress:
+        outcome = pick_micrographs(
+            picker, files, out, options,
+            overlays=overlays, histograms=histograms, file_format=file_format, progress=progress,
+        )  # fmt: skip
+    for note in outcome.notes:
+        print(f"cryoquery: note: {note}", file=sys.stderr)
+    for reason in outcome.failures.values():
+        print(f"cryoquery: {reason}", file=sys.stderr)
+    if outcome.n_done:
+        typer.echo(f"{out}: {len(outcome.picks):,} picks on {outcome.n_done} micrographs")
+    if outcome.failures:
+        print(f"cryoquery: {len(outcome.failures)} of {len(files)} could not be picked", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def evaluate(
+    picks: Annotated[Path, typer.Argument(help="What is claimed: a file or a folder of coordinates.")],
+    truth: Annotated[Path, typer.Argument(help="What is there: likewise, or a dataset.")],
+    radius: Annotated[
+        str, typer.Option(help="A pick this close matches: 0.5d (diameters), 54px or 90A.")
+    ] = "0.5d",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for tables, scores.json and the curve.")
+    ] = None,
+    micrographs: Annotated[
+        Path | None, typer.Option(help="File or folder: check that the picks lie as the images do.")
+    ] = None,
+    flip_y: FlipY = False,
+    flip_x: FlipX = False,
+    swap_xy: SwapXY = False,
+    scale: Scale = 1.0,
+    force: Force = False,
+    diameter_px: Annotated[
+        float | None, typer.Option(help="Particle diameter in px, where TRUTH does not say.")
+    ] = None,
+    pixel_size: PixelSize = None,
+    group_pattern: Annotated[
+        str | None, typer.Option(help="Regex: what it finds in a micrograph's name is its group.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None, typer.Option(help="Of a dataset as TRUTH: only this split.")
+    ] = None,
+    only_common: Annotated[
+        bool, typer.Option("--only-common", help="Leave out micrographs that only one side knows.")
+    ] = False,
+) -> None:
+    """Particle precision, recall, F1 (macro and micro) and average precision of picks.
+
+    The options that flip, swap and scale apply to PICKS. A micrograph without picks counts its
+    particles as missed.
+    """
+    from cryoquery.agreement import evaluate_picks, format_table, read_comparison, write_agreement
+    from cryoquery.agreement.sources import PickFile, placement
+
+    placed = placement(swap_xy, flip_y, flip_x, scale)
+    comparison = read_comparison(
+        PickFile(picks, placed), truth,
+        micrographs=micrographs, group_pattern=group_pattern, split=split, only_common=only_common,
+        diameter_px=diameter_px, pixel_size=pixel_size, force=force,
+    )  # fmt: skip
+    agreement = evaluate_picks(comparison, radius)
+    for note in comparison.notes:
+        print(f"cryoquery: note: {note}", file=sys.stderr)
+    typer.echo(format_table(agreement))
+    if out is not None:
+        about = {"picks": str(picks), "truth": str(truth), "radius": radius, "placement": placed.options}
+        write_agreement(agreement, out, about)
+        typer.echo(f"tables and curve: {out}")
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A file or a folder of coordinates.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A file, by its suffix, or a new folder.")],
+    micrographs: Annotated[
+        Path | None, typer.Option(help="File or folder: sizes for flips and .cs, and a check of the picks.")
+    ] = None,
+    flip_y: FlipY = False,
+    flip_x: FlipX = False,
+    swap_xy: SwapXY = False,
+    scale: Scale = 1.0,
+    force: Force = False,
+    diameter_px: Annotated[float | None, typer.Option(help="For picks without a diameter, px.")] = None,
+    pixel_size: PixelSize = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
+    ] = None,
+    voltage: Annotated[float | None, typer.Option(help="kV, for RELION's optics group.")] = None,
+    spherical_aberration: Annotated[float, typer.Option(help="mm, for RELION's optics group.")] = 2.7,
+    amplitude_contrast: Annotated[float, typer.Option(help="For RELION's optics group.")] = 0.1,
+) -> None:
+    """Picks from one coordinate format into another."""
+    from cryoquery.agreement.sources import check_picks, placement
+    from cryoquery.convert import convert as convert_picks
+    from cryoquery.formats import Optics
+
+    placed = placement(swap_xy, flip_y, flip_x, scale)
+    if micrographs is not None and not force:
+        check_picks(source, micrographs, placed, diameter_px)
+    written = convert_picks(
+        source, target,
+        micrographs=micrographs, swap_xy=swap_xy, flip_y=flip_y, flip_x=flip_x, scale=scale,
+        pixel_size=pixel_size, diameter_px=diameter_px, format=file_format,
+        optics=None if voltage is None else Optics(voltage, spherical_aberration, amplitude_contrast),
+    )  # fmt: skip
+    n_micrographs = len(set(written.micrographs.tolist()))
+    typer.echo(f"{target}: {len(written):,} picks on {n_micrographs} micrographs")

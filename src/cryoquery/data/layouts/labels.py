@@ -1,0 +1,118 @@
+"""Particles of a micrograph from files of coordinates, one for each or one that several share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoquery.data.layouts.found import Found, shorten
+from cryoquery.data.layouts.options import SourceOptions
+from cryoquery.errors import DataError
+from cryoquery.formats import Header, Picks, concatenate, match_micrographs, read_coordinates
+
+SharedPicks = Mapping[Path, Mapping[Path, Picks]]
+"""Picks by the file of coordinates and by the micrograph's file."""
+
+
+def read_shared(labeled: Sequence[Found]) -> dict[Path, dict[Path, Picks]]:
+    """Files of coordinates that several micrographs share, read once: the picks of each image by file."""
+    images: dict[Path, list[Path]] = defaultdict(list)
+    for found in labeled:
+        if found.coordinates is not None:
+            images[found.coordinates].append(found.image)
+    shared = {}
+    for path, own in images.items():
+        if len(own) > 1:
+            parts = read_coordinates(path).by_micrograph()
+            matched = match_micrographs(parts, own, allow_missing=True)
+            by_image: dict[Path, list[Picks]] = defaultdict(list)
+            for name, image in matched.items():
+                by_image[image].append(parts[name])
+            shared[path] = {image: concatenate(some) for image, some in by_image.items()}
+    return shared
+
+
+def without_unnamed(labeled: Sequence[Found], shared: SharedPicks) -> tuple[list[Found], list[str]]:
+    """Leave out micrographs that a shared file does not name: it cannot say *no particles*."""
+    kept, left_out = [], defaultdict(list)
+    for found in labeled:
+        by_image = shared.get(found.coordinates) if found.coordinates is not None else None
+        if by_image is None or found.image in by_image:
+            kept.append(found)
+        elif found.mask is not None:
+            kept.append(replace(found, coordinates=None))
+        else:
+            left_out[found.coordinates].append(found.image.name)
+    if labeled and not kept:
+        raise DataError(f"{labeled[0].coordinates}: names none of the micrographs; check the names in it")
+    notes = [
+        f"{path}: micrographs that it does not name left out: {shorten(n)}" for path, n in left_out.items()
+    ]
+    return kept, notes
+
+
+def read_particles(
+    found: Found,
+    header: Header,
+    diameter: float | None,
+    options: SourceOptions,
+    shared: SharedPicks,
+) -> NDArray[np.float64]:
+    """Rows (n, 3) of (y, x, diameter) in pixels, turned as the options say.
+
+    Args:
+        found: a micrograph with a file of coordinates.
+        header: of the micrograph.
+        diameter: in pixels, where it is said rather than read.
+        options: how the source is read.
+        shared: what `read_shared` read.
+
+    Raises:
+        DataError: as `read_coordinates`, there is no diameter or one that is not positive, or the file
+            is of other micrographs.
+    """
+    assert found.coordinates is not None, "only micrographs with coordinates come here"
+    if found.coordinates in shared:
+        picks = shared[found.coordinates][found.image]
+    else:
+        picks = _own_picks(found, read_coordinates(found.coordinates, micrograph_shape=header.shape))
+    diameters = picks.diameters_px
+    if diameters is None:
+        given = diameter or found.diameter_px
+        if given is None and len(picks):
+            raise DataError(
+                f"{found.coordinates}: no diameters in it; give --diameter-px or --diameter-angstrom"
+            )
+        diameters = np.full(len(picks), given or 0.0)
+    particles = np.column_stack([picks.centers_yx, diameters])
+    if found.dummy_boxes:
+        particles = particles[particles[:, :2].any(axis=1)]
+    particles[:, 2] = diameter or particles[:, 2]
+    if (particles[:, 2] <= 0).any():
+        bad = float(particles[particles[:, 2] <= 0][0, 2])
+        raise DataError(f"{found.coordinates}: a diameter of {bad:g} px; give --diameter-px")
+    if options.swap_xy:
+        particles = particles[:, [1, 0, 2]]
+    if options.flip_y:
+        particles[:, 0] = header.shape[0] - 1 - particles[:, 0]
+    if options.flip_x:
+        particles[:, 1] = header.shape[1] - 1 - particles[:, 1]
+    return particles
+
+
+def _own_picks(found: Found, picks: Picks) -> Picks:
+    """Those picks of a file that are of this micrograph; all, where the file names none or only one."""
+    names = dict.fromkeys(picks.micrographs.tolist())
+    if len(names) <= 1:
+        return picks
+    own = match_micrographs(names, [found.image], allow_missing=True)
+    if not own:
+        raise DataError(
+            f"{found.coordinates}: picks of {len(names)} micrographs, none named {found.name}; rename it"
+        )
+    return picks.rows(np.array([name in own for name in picks.micrographs.tolist()], dtype=bool))

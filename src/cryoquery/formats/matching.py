@@ -1,0 +1,114 @@
+"""Which file a name of a micrograph means, whatever folder, extension or ending programs gave it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cryoquery.errors import DataError
+
+EXTENSIONS = (
+    *(".mrc", ".mrcs", ".tif", ".tiff", ".eer", ".png", ".jpg", ".jpeg", ".gz", ".bz2"),
+    *(".star", ".box", ".cbox", ".csv", ".txt", ".cs", ".json"),
+)
+"""What is taken off the end of a name, as often as it is there."""
+
+PREFIX = re.compile(r"^(?:\d{21,22}_)+")
+"""The uid that cryoSPARC puts before the names of what it imports."""
+
+SUFFIXES = (
+    *("_patch_aligned", "_rigid_aligned", "_aligned", "_doseweighted", "_dw", "_nodw", "_sum", "_frames"),
+    *("_fractions", "_movie", "_mic", "_ctf", "_denoised", "_extract", "_mask"),
+    *("_autopick", "_manualpick", "_topazpick", "_topaz", "_cryolo", "_automatch"),
+    *("_pick", "_picks", "_picked", "_particles", "_particle", "_coords", "_coordinates", "_boxes"),
+)
+"""What programs append to the name of a micrograph."""
+
+N_CANDIDATES = 5
+
+
+def stem_of(name: str) -> str:
+    """A name without folders and known extensions."""
+    stem = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    while (cut := stem.lower().rfind(".")) > 0 and stem[cut:].lower() in EXTENSIONS:
+        stem = stem[:cut]
+    return stem
+
+
+def micrograph_key(name: str) -> str:
+    """The stem of a name without cryoSPARC's uid and the endings of `SUFFIXES`; never empty."""
+    key = stem_of(name)
+    key = PREFIX.sub("", key) or key
+    while True:
+        suffix = next((s for s in SUFFIXES if key.lower().endswith(s) and len(key) > len(s)), None)
+        if suffix is None:
+            return key
+        key = key[: -len(suffix)]
+
+
+def match_micrographs(
+    names: Iterable[str], micrograph_paths: Iterable[Path | str], *, allow_missing: bool = False
+) -> dict[str, Path]:
+    """The file of each named micrograph.
+
+    Equal stems win; then stems that are equal once prefixes and suffixes are taken off. Of several
+    files, the one that shares most folders with the name is taken, if there is one.
+
+    Args:
+        names: of micrographs, as files of picks have them; repeated ones are looked up once.
+        micrograph_paths: the files there are.
+        allow_missing: leave out names without a file, rather than refusing.
+
+    Raises:
+        DataError: a name fits no file, or several; the message lists the candidates.
+    """
+    paths = [Path(path) for path in dict.fromkeys(map(str, micrograph_paths))]
+    by_stem, by_key = defaultdict(list), defaultdict(list)
+    for path in paths:
+        by_stem[stem_of(path.name)].append(path)
+        by_key[micrograph_key(path.name)].append(path)
+    found: dict[str, Path] = {}
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        candidates = by_stem.get(stem_of(name)) or by_key.get(micrograph_key(name)) or []
+        candidates = _nearest(name, candidates)
+        if len(candidates) == 1:
+            found[name] = candidates[0]
+        elif candidates:
+            shown = ", ".join(map(str, candidates[:N_CANDIDATES]))
+            raise DataError(
+                f"micrograph {name!r} may be any of {len(candidates)} files: {shown}; give only one of them"
+            )
+        else:
+            missing.append(name)
+    if missing and not allow_missing:
+        raise DataError(_missing(missing, by_key, len(paths)))
+    return found
+
+
+def _nearest(name: str, candidates: Sequence[Path]) -> list[Path]:
+    """Those candidates whose last folders agree with those of the name in most places."""
+    if len(candidates) < 2:
+        return list(candidates)
+    folders = name.replace("\\", "/").split("/")[-2::-1]
+    shared = []
+    for path in candidates:
+        own = path.parts[-2::-1]
+        n = next((i for i, pair in enumerate(zip(folders, own, strict=False)) if pair[0] != pair[1]), None)
+        shared.append(min(len(folders), len(own)) if n is None else n)
+    return [path for path, n in zip(candidates, shared, strict=True) if n == max(shared)]
+
+
+def _missing(missing: Sequence[str], by_key: dict[str, list[Path]], n_paths: int) -> str:
+    name = missing[0]
+    if not name:
+        return "picks without the name of their micrograph; keep one file per micrograph, named like it"
+    close = difflib.get_close_matches(micrograph_key(name), by_key, n=N_CANDIDATES, cutoff=0.0)
+    shown = ", ".join(by_key[key][0].name for key in close) or "none"
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    return (
+        f"micrograph {name!r}{more} is none of the {n_paths} files given; nearest: {shown}; check the names"
+    )

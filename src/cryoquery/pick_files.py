@@ -1,0 +1,149 @@
+"""Pick many micrographs into coordinate files, with pictures to judge them by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoquery.errors import CryoqueryError, DataError
+from cryoquery.formats import (
+    COORDINATE_FORMATS,
+    COORDINATE_SUFFIXES,
+    Optics,
+    Picks,
+    concatenate,
+    micrograph_suffix,
+    write_coordinates,
+)
+from cryoquery.pick import PickedMicrograph, Picker, PickOptions, pick_file
+from cryoquery.pick_figures import draw_histogram, draw_overlay
+
+ONE_PER_FILE = (".box", ".cbox", ".csv")
+"""Formats that have no place for the name of the micrograph."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of many micrographs."""
+
+    picks: Picks
+    """Of all that could be picked, in their order."""
+    n_done: int
+    failures: dict[Path, str]
+    """The others, and why."""
+    notes: tuple[str, ...]
+    """What is doubtful, one line each."""
+
+
+def pick_micrographs(
+    picker: Picker,
+    micrographs: Sequence[Path],
+    out: Path,
+    options: PickOptions,
+    *,
+    overlays: Path | None = None,
+    histograms: Path | None = None,
+    file_format: str | None = None,
+    optics: Optics | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Pick ``micrographs`` and write the picks to ``out``; one that cannot be picked stops no other.
+
+    The picks are written at the end, whole or not at all. Nothing is written where no micrograph could
+    be picked.
+
+    Args:
+        picker: the network.
+        micrographs: files.
+        out: a file in one of the coordinate formats, by its suffix; or a folder, for a file per
+            micrograph.
+        options: what is asked for.
+        overlays: folder for a PNG of each micrograph with circles around the picks.
+        histograms: folder for a PNG of the scores of each micrograph.
+        file_format: where the suffix of ``out`` does not say.
+        optics: for RELION's table of optics groups.
+        progress: called with (micrographs done, all of them).
+
+    Raises:
+        DataError: ``out`` cannot be written, or the same micrograph is given twice.
+    """
+    check_target(out, micrographs, file_format)
+    names = _distinct_names(micrographs)
+    for folder in (overlays, histograms):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    parts: list[Picks] = []
+    shapes: dict[str, tuple[int, int]] = {}
+    failures: dict[Path, str] = {}
+    notes: list[str] = []
+    for i, (path, name) in enumerate(zip(micrographs, names, strict=True)):
+        try:
+            picked = pick_file(picker, path, options)
+        except (CryoqueryError, OSError, MemoryError) as error:
+            failures[path] = _about(path, error)
+        else:
+            parts.append(picked.picks)
+            shapes[str(path)] = picked.shape
+            notes += [picked.note] if picked.note else []
+            _draw(picked, name, overlays, histograms)
+        progress(i + 1, len(micrographs))
+    everything = concatenate(parts)
+    if parts:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_coordinates(out, everything, format=file_format, optics=optics, micrograph_shapes=shapes)
+    return Outcome(everything, len(parts), failures, tuple(notes))
+
+
+def check_target(out: Path, micrographs: Sequence[Path], file_format: str | None) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        DataError: no micrographs, the suffix or the format is unknown, the format holds one micrograph
+            and several are given, or the folder is not empty.
+    """
+    suffix = out.suffix.lower()
+    if not micrographs:
+        raise DataError(f"{out}: no micrographs to pick")
+    if file_format is not None and file_format not in COORDINATE_FORMATS:
+        raise DataError(f"{out}: unknown format {file_format!r}; one of {' '.join(COORDINATE_FORMATS)}")
+    if out.is_dir() or not suffix:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out}: exists and is not an empty folder; remove it or choose another name")
+        return
+    if file_format is None and suffix not in COORDINATE_SUFFIXES:
+        raise DataError(
+            f"{out}: unknown suffix {suffix!r}; coordinates are {' '.join(COORDINATE_SUFFIXES)}, or a folder"
+        )
+    if len(micrographs) > 1 and suffix in ONE_PER_FILE:
+        raise DataError(
+            f"{out}: {suffix} files hold one micrograph, {len(micrographs)} are given; "
+            f"give a new folder as --out and --format {suffix[1:]}"
+        )
+
+
+def _distinct_names(micrographs: Sequence[Path]) -> list[str]:
+    """A file name for the pictures of each micrograph: its stem, with its folder where stems are equal."""
+    seen: dict[Path, None] = {}
+    for path in micrographs:
+        if path.resolve() in seen:
+            raise DataError(f"{path}: is given twice; give it once")
+        seen[path.resolve()] = None
+    stems = [path.name.removesuffix(micrograph_suffix(path.name)) or path.name for path in micrographs]
+    return [
+        stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}_{path.name}"
+        for stem, path in zip(stems, micrographs, strict=True)
+    ]
+
+
+def _about(path: Path, error: Exception) -> str:
+    """One line that names the file."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if str(path) in reason else f"{path}: {reason}"
+
+
+def _draw(picked: PickedMicrograph, name: str, overlays: Path | None, histograms: Path | None) -> None:
+    if overlays is not None:
+        draw_overlay(picked, overlays / f"{name}.png", name)
+    if histograms is not None:
+        draw_histogram(picked, histograms / f"{name}_scores.png", name)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_dataset
+
+from cryoquery.data.dataset import Dataset
+from cryoquery.data.pool import LabeledImages, Pool
+from cryoquery.device import DeviceConfig
+from cryoquery.model import ModelConfig, initial_weights
+from cryoquery.predict import Predictor
+from cryoquery.train import TrainingConfig, fit
+from cryoquery.tuning import DEFAULT_THRESHOLD, THRESHOLDS, PickingRecipe, picking_recipe, tune_threshold
+
+MODEL = ModelConfig(base_channels=4)
+FABRIC = DeviceConfig(accelerator="cpu", precision="32-true").fabric()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("data") / "d", {"train": 24, "val": 14, "test": 14})
+
+
+@pytest.fixture(scope="module")
+def predictor(dataset: Dataset) -> Predictor:
+    labeled = LabeledImages(Pool.of(dataset), np.arange(24), lambda indices: dataset.masks[indices])
+    network = fit(
+        initial_weights(MODEL, 0), MODEL, labeled, TrainingConfig(initial_epochs=15, batch_size=8),
+        from_scratch=True, seed=0, fabric=FABRIC,
+    )  # fmt: skip
+    return Predictor(network, FABRIC)
+
+
+def recipe(predictor: Predictor, dataset: Dataset, splits: tuple[str, ...]) -> PickingRecipe:
+    return PickingRecipe(**picking_recipe(predictor, dataset, np.arange(20), splits))
+
+
+def test_the_reported_split_is_never_tuned_on(predictor: Predictor, dataset: Dataset) -> None:
+    assert recipe(predictor, dataset, ("test", "val")).tuned_on == "val"
+    assert recipe(predictor, dataset, ("val", "test")).tuned_on == "labelled training images"
+    assert recipe(predictor, dataset, ("val",)).tuned_on == "labelled training images"
+
+
+def test_labels_of_other_images_do_not_reach_the_threshold(
+    predictor: Predictor, dataset: Dataset, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    seen = {dataset.records[row].key for row in range(20)}
+    spoiled = {k: rows if k in seen else rows + 9.0 for k, rows in dataset.particles.items()}
+    other = replace(dataset, particles=spoiled)
+    assert recipe(predictor, dataset, ("val",)) == recipe(predictor, other, ("val",))
+
+
+def test_the_threshold_is_among_the_best(predictor: Predictor, dataset: Dataset) -> None:
+    from cryoquery.evaluate import predict_micrographs
+    from cryoquery.metrics import match_particles
+    from cryoquery.picking import MIN_DISTANCE, find_particles
+
+    rows = dataset.rows("val")
+    threshold, f1, n_particles = tune_threshold(predictor, dataset, rows)
+    predicted = list(predict_micrographs(predictor, dataset, rows))
+    assert n_particles == sum(len(p.truth_yx) for p in predicted)
+
+    def at(t: float) -> float:
+        matches = [
+            match_particles(
+                find_particles(p.probability, 8.0, t, MIN_DISTANCE * 8.0).centers_yx, p.truth_yx, 4.0
+            )
+            for p in predicted
+        ]
+        return float(np.mean([m.f1 for m in matches if m.n_truth or m.n_picks]))
+
+    assert at(threshold) == pytest.approx(f1, abs=0.03)
+    assert max(map(at, THRESHOLDS[::10])) <= at(threshold) + 0.03
+
+
+def test_with_too_few_labels_the_default_is_kept(predictor: Predictor, dataset: Dataset) -> None:
+    threshold, f1, _ = tune_threshold(predictor, dataset, np.array([0, 1]))
+    assert (threshold, f1) == (DEFAULT_THRESHOLD, None)
+    assert tune_threshold(predictor, dataset, np.empty(0, np.int64)) == (DEFAULT_THRESHOLD, None, 0)
+
+
+def test_whole_micrographs_and_their_diameter(predictor: Predictor, dataset: Dataset) -> None:
+    from dataclasses import replace
+
+    whole = recipe(predictor, dataset, ("test",))
+    assert (whole.scale, whole.image_side) == ("fit", 32)
+    assert whole.diameter_angstrom is None
+    sized = replace(dataset, records=tuple(replace(r, pixel_size=1.5) for r in dataset.records))
+    assert recipe(predictor, sized, ("test",)).diameter_angstrom == pytest.approx(12.0)
