@@ -229,7 +229,7 @@ def overlap_matrices(overlaps: Sequence[Overlap]) -> Figure:
         panel.tick_params(length=0)
         panel.set_title(
             f"query {overlap.iteration}, to {100 * overlap.labeled_fraction:.0f} % labelled\n"
-            f"(two random ones share {overlap.by_chance:.2f})",
+            f"(two random runs share {overlap.by_chance:.2f})",
             fontsize=9,
         )
     return figure

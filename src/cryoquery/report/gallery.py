@@ -11,7 +11,6 @@ from PIL import Image
 
 from cryoquery.data.dataset import PARTICLE, Dataset, decode
 from cryoquery.errors import DataError
-from cryoquery.experiment import FULL_SUPERVISION
 from cryoquery.loop import EXAMPLES
 from cryoquery.records import read_json
 from cryoquery.report.runs import LearningCurve, Results, label
@@ -71,12 +70,14 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
     """Predictions on a few fixed held-out images with the fewest, about half, and all labels.
 
     For each image a row of pictures per run: found, false and missed pixels at probability 0.5.
-    Runs whose iterations left no predictions are left out.
+    Of strategies that labelled the same images only the first is shown, and no run whose iterations
+    left no predictions.
     """
     seed = min(results.seeds_of_any())
+    twins = {run for group in results.identical for run in group[1:]}
     kept = {}
     for curve in results.curves:
-        if curve.seed == seed and (chosen := _stages(curve)):
+        if curve.seed == seed and curve.run not in twins and (chosen := _stages(curve)):
             kept[curve.run] = chosen
     if not kept:
         return []
@@ -85,23 +86,18 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
     for place, row in enumerate(rows_of_examples.tolist()):
         record = dataset.records[row]
         name = f"{record.group}: {record.micrograph}, {plural(len(dataset.centers_in(row)), 'particle')}"
-        truth = Picture(as_png(_gray(dataset, row)), "The image", "")
+        image = Row("The image", (Picture(as_png(_gray(dataset, row)), "without predictions", ""),))
         by_run = [
             Row(
                 label(run),
-                (
-                    *([truth] if run == FULL_SUPERVISION else []),
-                    *(
-                        _overlay(
-                            dataset, row, stage["probability"][place], f"{100 * fraction:.0f} % labelled"
-                        )
-                        for fraction, stage in stages
-                    ),
+                tuple(
+                    _overlay(dataset, row, stage["probability"][place], f"{100 * fraction:.0f} % labelled")
+                    for fraction, stage in stages
                 ),
             )
             for run, stages in kept.items()
         ]
-        sections.append((name, by_run))
+        sections.append((name, [image, *by_run]))
     return sections
 
 

@@ -135,7 +135,7 @@ def _against(findings: Findings, opponent: str) -> dict[str, Any]:
 
 
 def _names(compared: Mapping[str, Any]) -> dict[str, str]:
-    return {run: label(run) for rows in compared.values() for run in rows}
+    return {run: short_label(run) for rows in compared.values() for run in rows}
 
 
 def _asked(findings: Findings) -> list[Drawing]:

@@ -27,7 +27,7 @@ class Overlap:
     share: NDArray[np.float64]
     """(runs, runs) share of the query that both asked for, mean over seeds; NaN where not known."""
     by_chance: float
-    """What two independent random queries would share."""
+    """What the same queries of two independent runs of random sampling would share."""
 
 
 def find_dataset(results: Results) -> tuple[Dataset | None, str]:
@@ -62,7 +62,8 @@ def overlaps(results: Results) -> list[Overlap]:
             ]
             if shared:
                 share[a, b] = np.mean(shared)
-        by_chance = (after - before) / (n_train - before)
+        # Seen from the other run, a random query is any of the images that neither began with.
+        by_chance = (after - before) / (n_train - curves[0].iterations[0]["n_labeled_images"])
         found.append(Overlap(i, after / n_train, runs, share, by_chance))
     return found
 

@@ -113,9 +113,11 @@ def table_notes(table: Mapping[str, Any]) -> list[str]:
     seeds = {
         s for row in runs.values() for s in (row["at_50_percent"]["f1"] or row["at_end"]["f1"])["by_seed"]
     }
+    numbers = ", ".join(sorted(seeds, key=int))
+    over = f"mean ± standard deviation over seeds {numbers}" if len(seeds) > 1 else f"seed {numbers} only"
     notes = [
-        f"Pixel scores pooled over the split {table['split']} at threshold {table['threshold']}; mean ± "
-        f"standard deviation over seeds {', '.join(sorted(seeds, key=int))}. Reduction counts images."
+        f"Pixel scores pooled over the split {table['split']} at threshold {table['threshold']}; {over}. "
+        "Reduction counts images."
     ]
     if any(row["above_3_percent"] for row in runs.values()):
         notes.append(
