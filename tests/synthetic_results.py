@@ -27,7 +27,7 @@ def curve(
     counts = {}
     if spread is not None:
         n = np.full(len(f1), 1_000_000)
-        for m, off in enumerate(spread - spread.mean()):
+        for m, off in enumerate(spread):
             tp = np.rint((f1 + off) * n).astype(np.int64)
             values = dict.fromkeys(COUNTS, n) | {"pixel_tp": tp, "pixel_fp": n - tp, "pixel_fn": n - tp}
             counts["AB"[m % 2], f"m{m:02d}"] = np.stack([values[name] for name in COUNTS], axis=1)

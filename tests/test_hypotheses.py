@@ -68,7 +68,8 @@ def test_a_saturated_pool_is_called_one() -> None:
     )
     equal = judged(found)[0]
     assert equal.verdict == "supported"
-    assert "random sampling is, too, so the pool is saturated" in equal.sentence
+    assert "; random sampling there: " in equal.sentence
+    assert equal.sentence.endswith("supported.")
     assert "about saturation of the pool, not about a strategy" in equal.note
 
 
@@ -84,19 +85,21 @@ def test_one_seed_decides_nothing() -> None:
 
 
 # What would be true of a strategy without an effect, and the hypothesis that must not be supported.
-NULLS: dict[str, tuple[int, NDArray[np.float64], NDArray[np.float64], float]] = {
-    "exactly the margin below full supervision": (0, np.full(10, 0.79), np.full(10, 0.79), 0.0),
-    "random by another name": (1, RISING, RISING, 0.0),
-    "better than random everywhere but at 50 %": (1, RISING + 0.1 * (np.arange(10) != 4), RISING, 0.0),
-    "the same area": (2, RISING, RISING, 0.0),
-    "the same area, on micrographs that differ": (2, RISING, RISING, 0.01),
+NULLS: dict[str, tuple[int, NDArray[np.float64], NDArray[np.float64], float, int]] = {
+    "exactly the margin below full supervision": (0, np.full(10, 0.79), np.full(10, 0.79), 0.0, 3),
+    "the margin below, on micrographs that differ": (0, np.full(10, 0.79), np.full(10, 0.79), 0.01, 5),
+    "random by another name": (1, RISING, RISING, 0.0, 3),
+    "better than random everywhere but at 50 %": (1, RISING + 0.1 * (np.arange(10) != 4), RISING, 0.0, 3),
+    "the same area": (2, RISING, RISING, 0.0, 3),
+    "the same area, on micrographs that differ": (2, RISING, RISING, 0.01, 3),
+    "the same area, with two seeds": (2, RISING, RISING, 0.01, 2),
 }
 
 
 @pytest.mark.parametrize("null", list(NULLS))
 def test_false_support_is_rare(null: str) -> None:
     """Over 500 experiments without an effect at most 5 % support the hypothesis for any strategy."""
-    which, strategy, random, micrograph_noise = NULLS[null]
+    which, strategy, random, micrograph_noise, n_seeds = NULLS[null]
     rng = np.random.default_rng(100)
     counts: Counter[str] = Counter()
     for _ in range(N_EXPERIMENTS):
@@ -104,11 +107,78 @@ def test_false_support_is_rare(null: str) -> None:
         found = experiment(
             dict.fromkeys(names, strategy) | {"random_sampling": random},
             rng,
-            n_seeds=3,
+            n_seeds=n_seeds,
             micrograph_noise=micrograph_noise,
         )
         counts[verdicts(found)[which]] += 1
     assert counts["supported"] <= 0.05 * N_EXPERIMENTS, counts
+
+
+def test_a_dozen_seeds_cannot_make_up_for_other_micrographs() -> None:
+    """An advantage on the held-out micrographs that others would not show is not supported."""
+    rng = np.random.default_rng(101)
+    counts: Counter[str] = Counter()
+    for _ in range(100):
+        found = experiment(
+            {"entropy_sampling": RISING, "random_sampling": RISING},
+            rng,
+            n_seeds=12,
+            noise=0.001,
+            micrograph_noise=0.03,
+        )
+        counts[verdicts(found)[2]] += 1
+    assert counts["supported"] <= 5, counts
+
+
+def test_micrographs_that_are_alone_in_their_group_still_vary() -> None:
+    found = experiment(
+        {"entropy_sampling": RISING, "random_sampling": RISING},
+        np.random.default_rng(13),
+        micrograph_noise=0.02,
+    )
+    lone = [
+        replace(c, counts={(f"group of {name}", name): n for (_, name), n in c.counts.items()})
+        for c in found.curves
+    ]
+    grouped, alone = (Measurements(r).of("entropy_sampling", aulc) for r in (found, results(lone)))
+    assert alone.micrograph_df == 11
+    assert alone.resampled[0].std() == pytest.approx(grouped.resampled[0].std(), rel=0.3)
+
+
+def test_networks_that_collapsed_are_not_equal_to_full_supervision() -> None:
+    zero = np.zeros(10)
+    curves = [curve(run, s, zero) for run in ("entropy_sampling", "random_sampling") for s in range(3)]
+    curves += [curve("full_supervision", s, np.zeros(1), np.ones(1)) for s in range(3)]
+    assert verdicts(results(curves)) == ["undecided"] * 3
+
+
+@pytest.mark.parametrize(
+    ("keep", "fractions", "said"),
+    [
+        (("random_sampling", "full_supervision"), FRACTIONS, "no strategy was run"),
+        (("entropy_sampling", "full_supervision"), FRACTIONS, "random sampling was not run"),
+        (("entropy_sampling", "random_sampling"), FRACTIONS, "full supervision was not run"),
+        (
+            ("entropy_sampling", "random_sampling", "full_supervision"),
+            np.array([0.1, 1.0]),
+            "the schedule has no iteration in which they can differ",
+        ),
+        (
+            ("entropy_sampling", "random_sampling", "full_supervision"),
+            np.array([0.1, 0.3, 0.7, 1.0]),
+            "no strategy was scored near 50 % of the labels",
+        ),
+    ],
+)
+def test_the_reason_is_the_true_one(keep: tuple[str, ...], fractions: NDArray[np.float64], said: str) -> None:
+    curves = []
+    for run in keep:
+        at = np.ones(1) if run == "full_supervision" else fractions
+        curves += [curve(run, seed, np.full(len(at), 0.7 + 0.01 * seed), at) for seed in range(3)]
+    sentences = " ".join(hypothesis.sentence for hypothesis in judged(results(curves)))
+    assert said in sentences
+    assert "0 of 0" not in sentences
+    assert "saturat" not in sentences
 
 
 def test_seeds_are_paired_by_number() -> None:
@@ -216,5 +286,6 @@ def test_counts_that_do_not_give_the_f1_are_not_used() -> None:
     ]
     m = Measurements(results(wrong))
     assert m.of("entropy_sampling", aulc).resampled == {}
+    assert m.micrograph_df == 0
     right = Measurements(found)
     assert set(right.of("entropy_sampling", aulc).resampled) == {0, 1, 2, 3, 4}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cryoquery import compare, run_experiment
-from cryoquery.errors import ExperimentError
+from cryoquery.errors import DataError, ExperimentError
 from cryoquery.oracles import LabelCost
 from cryoquery.report.efficiency import aulc, score_at
 from cryoquery.report.runs import label
@@ -210,7 +210,7 @@ def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ({"dataset_fingerprint": "f" * 64}, "dataset fingerprint ffffffffffff instead of aaaaaaaaaaaa"),
         ({"split": "test"}, "split test instead of val"),
         ({"protocol": {"training": {"epochs": 3}}}, "training.epochs 3 instead of 10"),
-        ({"n_labeled_images": 31}, "has 31 labelled images where the schedule of config.toml has 30"),
+        ({"n_labeled_images": 31}, "has 31 labeled images where the schedule of config.toml has 30"),
     ],
 )
 def test_runs_that_were_made_differently_are_refused(
@@ -225,6 +225,65 @@ def test_runs_that_were_made_differently_are_refused(
     assert "entropy_sampling/seed_2" in str(error.value), "says which"
 
 
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"seed": 7}, ExperimentError, "is of seed 7, in the folder of 2"),
+        ({"run": "hybrid_sampling"}, ExperimentError, "is of run 'hybrid_sampling'"),
+        ({"auc": None}, DataError, "metrics.json: auc is None, not a number"),
+    ],
+)
+def test_metrics_that_are_in_the_wrong_place_or_damaged(
+    experiment: Path, change: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    metrics = experiment / "entropy_sampling" / "seed_2" / "iteration_1" / "metrics.json"
+    changed(metrics, lambda v: v.update(change))
+    with pytest.raises(kind, match=re.escape(message)):
+        compare(experiment)
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        ("full_supervision",),
+        ("random_sampling",),
+        ("entropy_sampling",),
+        ("progressive_supervised", "full_supervision"),
+    ],
+)
+def test_odd_experiments_are_compared(tmp_path: Path, runs: tuple[str, ...]) -> None:
+    curves = {run: {1: [0.5, 0.6, 0.7, 0.75, 0.8]} for run in runs}
+    if "full_supervision" in curves:
+        curves["full_supervision"] = {1: [0.8]}
+    folder = fake_experiment(tmp_path / "e", curves)
+    config = (folder / "config.toml").read_text().replace("seeds = [\n    1,\n]", "seeds = [1, 2]")
+    (folder / "config.toml").write_text(config)
+    assert "undecided" in (compare(folder) / "report.html").read_text()
+
+
+def test_seeds_that_nobody_shares(experiment: Path) -> None:
+    shutil.rmtree(experiment / "entropy_sampling" / "seed_2")
+    shutil.rmtree(experiment / "random_sampling" / "seed_1")
+    numbers = json.loads((compare(experiment) / "efficiency_analysis.json").read_text())
+    assert {h["verdict"] for h in numbers["hypotheses"].values()} == {"undecided"}
+    text = (experiment / "comparison_results" / "methods.md").read_text()
+    assert "No test was made" in text
+
+
+def test_names_are_only_names(real_experiment: Path, tmp_path: Path) -> None:
+    """A group may be called anything: it is neither HTML nor a formula."""
+    copy, data = tmp_path / "experiment", tmp_path / "discs"
+    shutil.copytree(real_experiment, copy)
+    shutil.copytree(real_experiment.parent / "discs", data)
+    for path in (data / "images.csv", data / "particles.csv"):
+        text = path.read_text()
+        path.write_text(re.sub(r"(?m)(^|,)A(,)", r'\1<img src="http://x/">$\\frac_\2', text).replace('"', ""))
+    config = copy / "config.toml"
+    config.write_text(config.read_text().replace(str(real_experiment.parent / "discs"), str(data)))
+    page = Page((compare(copy) / "report.html").read_text())
+    assert all(source.startswith("data:image/") for source in page.fetched)
+
+
 def test_unfinished_runs_are_left_out_and_listed(experiment: Path) -> None:
     shutil.rmtree(experiment / "entropy_sampling" / "seed_2" / "iteration_4")
     out = compare(experiment)
@@ -235,9 +294,15 @@ def test_unfinished_runs_are_left_out_and_listed(experiment: Path) -> None:
     assert "Entropy Sampling has no finished run with seed 2: it is compared on the other seeds only" in page
 
 
-def test_the_order_of_the_config_and_a_second_call_change_no_byte(experiment: Path) -> None:
+def test_the_order_of_the_config_and_a_second_call_change_no_byte(
+    real_experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tmp_path / "experiment"
+    shutil.copytree(real_experiment, experiment)
+    monkeypatch.chdir(tmp_path)
+
     def everything() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in compare(experiment).iterdir()}
+        return {path.name: path.read_bytes() for path in compare("experiment").iterdir()}
 
     first = everything()
     assert everything() == first
@@ -309,11 +374,9 @@ def test_the_page_needs_nothing_from_elsewhere(real_experiment: Path) -> None:
 def test_the_page_says_what_the_strategies_did(real_experiment: Path) -> None:
     out = compare(real_experiment)
     text = (out / "report.html").read_text()
-    assert "Uncertainty Sampling and Margin Sampling labelled the same images in every iteration" in text
+    assert "Uncertainty Sampling and Margin Sampling labeled the same images in every iteration" in text
     assert "For one sigmoid output margin is twice least confidence: the two rank images alike" in text
-    assert text.count("% labelled</figcaption>") + text.count("% labelled<br>") >= 3 * 4 * 5, (
-        "4 images, 3 stages"
-    )
+    assert text.count("% labeled<br>") == 4 * (4 * 3 + 1), "4 images, 3 stages, full supervision once"
     asked = json.loads((out / "selection.json").read_text())
     for query in asked["overlap_of_queries"]:
         assert query["share"]["uncertainty_sampling"]["margin_sampling"] == 1.0

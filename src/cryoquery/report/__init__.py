@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib as mpl
+
 from cryoquery.oracles import LabelCost
 from cryoquery.records import write_bytes, write_json, write_text
 from cryoquery.report import figures
-from cryoquery.report.findings import find
+from cryoquery.report.findings import Findings, find
 from cryoquery.report.methods import methods
 from cryoquery.report.page import page
 from cryoquery.report.selection import selection_record
@@ -35,8 +37,13 @@ def compare(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, flo
             not made alike.
         DataError: a file of a finished run is damaged.
     """
-    findings = find(experiment_dir, label_cost)
-    out = Path(experiment_dir) / "comparison_results"
+    # A group may be called $x$: nothing in a name is a formula.
+    with mpl.rc_context({"text.parse_math": False}):
+        return _write(find(Path(experiment_dir).resolve(), label_cost))
+
+
+def _write(findings: Findings) -> Path:
+    out = findings.results.config.out / "comparison_results"
     out.mkdir(exist_ok=True)
     write_json(out / "performance_table.json", findings.table)
     write_json(out / "efficiency_analysis.json", findings.analysis)
@@ -44,7 +51,7 @@ def compare(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, flo
     write_json(out / "selection.json", asked)
     write_text(out / "results_table.md", results_table(findings.table))
     write_text(out / "results_table.tex", latex_table(findings.table))
-    write_text(out / "methods.md", methods(findings.results, findings.measurements, findings.dataset))
+    write_text(out / "methods.md", methods(findings))
     curves = figures.as_png(figures.learning_curves(findings.results))
     write_bytes(out / "learning_curves.png", curves)
     write_text(out / "report.html", page(findings))

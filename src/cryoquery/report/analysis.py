@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -81,6 +80,7 @@ def _difference(difference: Difference) -> dict[str, Any]:
         "std": difference.std,
         "by_seed": dict(zip(map(str, difference.seeds), difference.by_seed.tolist(), strict=True)),
         "interval": _bounds(difference.interval()),
+        "interval_over_seeds": _bounds(difference.interval_over_seeds()),
         "bootstrap_over_seeds": _bounds(difference.bootstrap_over_seeds()),
         "bootstrap_over_micrographs": _bounds(difference.bootstrap_over_micrographs()),
         "bootstrap_over_both": _bounds(difference.bootstrap_over_both()),
@@ -121,7 +121,7 @@ def _first_twin(run: str, results: Results) -> str:
 
 
 def win_matrix(results: Results) -> dict[str, Any]:
-    """How often the F1 of one run is above that of another, at the same seed and labelled share.
+    """How often the F1 of one run is above that of another, at the same seed and labeled share.
 
     Over the iterations in which runs can differ, and over the seeds that both have; a tie counts
     half. ``share[a][b]`` and ``share[b][a]`` add up to 1; None where no seed has both.
@@ -140,32 +140,35 @@ def win_matrix(results: Results) -> dict[str, Any]:
 
 
 def limits(measurements: Measurements) -> dict[str, Any]:
-    """What this experiment could not have shown, however it came out."""
+    """What this experiment could not have shown, however it came out.
+
+    ``detectable_aulc_difference`` is for the full standard error of each strategy's difference to
+    random sampling and for the first step of Holm's correction.
+    """
     results = measurements.results
-    pairs = {run: len(results.seeds(run, RANDOM)) for run in results.judged() if results.of(RANDOM)}
-    n_seeds = min(pairs.values(), default=0)
-    detectable: Mapping[str, float] = {}
-    if n_seeds >= 2:
-        chance = measurements.of(RANDOM, aulc)
-        differences = {run: measurements.of(run, aulc).minus(chance) for run in pairs}
-        detectable = {
-            run: detectable_difference(d.std, len(d.seeds))
-            for run, d in differences.items()
-            if d is not None and d.std is not None
-        }
-    missing = {
-        run: lost
-        for run in results.runs()
-        if (lost := sorted(set(results.seeds_of_any()) - set(results.seeds(run))))
-    }
+    twins = {twin for group in results.identical for twin in group[1:]}
+    runs = [run for run in results.judged() if results.of(RANDOM) and run not in twins]
+    pairs = {run: len(results.seeds(run, RANDOM)) for run in runs}
+    tested = [n for n in pairs.values() if n >= 2]
+    chance = measurements.of(RANDOM, aulc)
+    detectable = {}
+    for run in runs:
+        difference = measurements.of(run, aulc).minus(chance)
+        if difference is not None and difference.standard_error:
+            n = len(difference.seeds)
+            spread = difference.standard_error * math.sqrt(n)
+            detectable[run] = detectable_difference(spread, n, ALPHA / len(runs))
+    everyone = set(results.seeds_of_any())
+    missing = {run: sorted(everyone - set(results.seeds(run))) for run in results.runs()}
     return {
         "n_paired_seeds": pairs,
-        "smallest_wilcoxon_p": smallest_wilcoxon_p(n_seeds) if n_seeds else None,
+        "smallest_wilcoxon_p": smallest_wilcoxon_p(max(tested)) if tested else None,
         "seeds_for_wilcoxon": math.ceil(1 - math.log2(ALPHA)),
         "alpha": ALPHA,
         "power": POWER,
         "detectable_aulc_difference": detectable,
         "n_held_out_micrographs": len(measurements.micrographs) or None,
         "n_groups": len({group for group, _ in measurements.micrographs}) or None,
-        "missing_seeds": missing,
+        "micrographs_vary": measurements.micrograph_df > 0,
+        "missing_seeds": {run: seeds for run, seeds in missing.items() if seeds},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,15 +22,17 @@ TOLERATED_LOSS = 0.01
 """A strategy has reached full supervision when its F1 is at most this much below."""
 COUNTED_ROUNDING = 1e-6
 """Counts per micrograph must give the F1 of the whole split to this, or they are not its counts."""
+ALONE = "alone in their group"
+"""One stratum of all micrographs without another of their group: collapsed strata, which is careful."""
 DECIMALS = 12
 """Differences are rounded to so many, or equal curves would differ by rounding, and always the same way."""
 
 Number = Callable[[ArrayLike, ArrayLike], "float | None"]
-"""From labelled fractions (n,) and scores (n,) to one number, linear in the scores; None: undefined."""
+"""From labeled fractions (n,) and scores (n,) to one number, linear in the scores; None: undefined."""
 
 
 def aulc(fractions: ArrayLike, scores: ArrayLike, up_to: float = 1.0) -> float | None:
-    """Area under the learning curve: the mean score over the labelled fractions it covers.
+    """Area under the learning curve: the mean score over the labeled fractions it covers.
 
     The trapezoid of ``scores`` over ``fractions`` (both (n,), fractions increasing) from the first
     fraction to ``up_to`` or the last, whichever comes first, divided by that range. The score at
@@ -45,7 +48,7 @@ def aulc(fractions: ArrayLike, scores: ArrayLike, up_to: float = 1.0) -> float |
 
 
 def score_at(fractions: ArrayLike, scores: ArrayLike, at: float) -> float | None:
-    """The score at a labelled fraction, interpolated between iterations.
+    """The score at a labeled fraction, interpolated between iterations.
 
     None where the iterations end more than `ROUNDING` away from it: counts are whole images.
     """
@@ -104,25 +107,29 @@ class Measurements:
         """Held-out micrographs that every run was measured on; empty where that is not known."""
 
     @cached_property
-    def _weights(self) -> NDArray[np.float64]:
-        return rao_wu_weights([group for group, _ in self.micrographs])
+    def _strata(self) -> list[str]:
+        """The group of each held-out micrograph; those that are alone in theirs are taken together."""
+        size = Counter(group for group, _ in self.micrographs)
+        return [group if size[group] > 1 else ALONE for group, _ in self.micrographs]
 
     @property
     def micrograph_df(self) -> int:
-        """Held-out micrographs less their groups."""
-        return len(self.micrographs) - len({group for group, _ in self.micrographs})
+        """Held-out micrographs less their strata; 0 where nothing is known of their variance."""
+        return len(self._strata) - len(set(self._strata)) if self._resampled else 0
 
     @cached_property
     def _resampled(self) -> dict[tuple[str, int], NDArray[np.float64]]:
-        """F1 (iterations, b) of each run and seed."""
+        """F1 (iterations, b) of each run and seed; empty unless all of them have counts that add up."""
         found = {}
+        weights = rao_wu_weights(self._strata)
         for curve in self.results.curves if self.micrographs else ():
             counts = np.stack(list(curve.counts.values()), axis=1).astype(np.float64)
             tp, fp, fn = (counts[:, :, COUNTS.index(name)] for name in ("pixel_tp", "pixel_fp", "pixel_fn"))
             whole = 2 * tp.sum(axis=1) / np.maximum((2 * tp + fp + fn).sum(axis=1), 1)
-            if np.allclose(whole, curve.values("f1"), rtol=0, atol=COUNTED_ROUNDING):
-                above, below = tp @ self._weights.T, (tp + (fp + fn) / 2) @ self._weights.T
-                found[(curve.run, curve.seed)] = above / np.maximum(below, 1)
+            if not np.allclose(whole, curve.values("f1"), rtol=0, atol=COUNTED_ROUNDING):
+                return {}
+            above, below = tp @ weights.T, (tp + (fp + fn) / 2) @ weights.T
+            found[(curve.run, curve.seed)] = above / np.maximum(below, 1)
         return found
 
     def of(self, run: str, number: Number) -> Measured:
@@ -145,7 +152,7 @@ class Measurements:
 
 
 def first_to_reach(curve: LearningCurve, target: float) -> dict[str, Any] | None:
-    """Images and particles labelled in the first iteration whose F1 is at least ``target``."""
+    """Images and particles labeled in the first iteration whose F1 is at least ``target``."""
     for metrics in curve.iterations:
         if metrics["f1"] >= target:
             return {

@@ -1,7 +1,7 @@
 """Pictures of a comparison: learning curves, advantages, overlaps, compositions.
 
-Colors are those of Okabe & Ito (2008), told apart by color-blind readers; line styles tell runs apart
-in print. A run has the same color and style in every figure and every experiment.
+Colors are those of Okabe & Ito (2008) and three more, told apart by color-blind readers; line styles
+and markers tell runs apart in print. A run looks the same in every figure and every experiment.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from cryoquery.experiment import FULL_SUPERVISION, PROGRESSIVE
 from cryoquery.report.runs import RANDOM, STRATIFIED, LearningCurve, Results, label, short_label
 from cryoquery.report.selection import Overlap, PoolFacts, Selection
 
-STYLES: Mapping[str, tuple[str, Any]] = {
-    "uncertainty_sampling": ("#0072B2", "-"),
-    "margin_sampling": ("#56B4E9", (0, (5, 3))),
-    "entropy_sampling": ("#D55E00", "-"),
-    "diversity_sampling": ("#009E73", "-"),
-    "hybrid_sampling": ("#CC79A7", "-."),
-    "core_set_sampling": ("#7F6000", "-."),
-    RANDOM: ("#000000", ":"),
-    STRATIFIED: ("#6E6E6E", (0, (3, 1, 1, 1))),
-    PROGRESSIVE: ("#E69F00", "--"),
+STYLES: Mapping[str, tuple[str, Any, str]] = {
+    "uncertainty_sampling": ("#0072B2", "-", "o"),
+    "margin_sampling": ("#56B4E9", (0, (5, 3)), "x"),
+    "entropy_sampling": ("#D55E00", "-", "s"),
+    "diversity_sampling": ("#009E73", "-", "^"),
+    "hybrid_sampling": ("#CC79A7", "-.", "D"),
+    "core_set_sampling": ("#7F6000", (0, (7, 1, 1, 1, 1, 1)), "P"),
+    RANDOM: ("#000000", ":", "o"),
+    STRATIFIED: ("#6E6E6E", (0, (3, 1, 1, 1)), "v"),
+    PROGRESSIVE: ("#E69F00", "--", "*"),
 }
-OTHER_STYLE = ("#8B4A8B", "-")
+OTHER_STYLE = ("#8B4A8B", "-", "h")
 GROUP_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "+++", "ooo")
+MAX_GROUPS = len(GROUP_COLORS)
+"""Of more groups the smallest are taken together."""
+MAX_NAME = 32
+LEGEND_CHARACTERS = 130
 WIDTH = 11.0
 """Inches; text of 9 points is then legible on a page 1,100 pixels wide."""
 MAX_PANELS = 9
@@ -47,7 +50,7 @@ class Axis:
 
     title: str
     values: str
-    """Name of a metric, or ``minutes``."""
+    """``labeled_fraction``, ``n_labeled_particles`` or ``hours``."""
 
     def of(self, curve: LearningCurve, results: Results) -> NDArray[np.float64]:
         """Its value in every iteration, (n,)."""
@@ -60,18 +63,18 @@ class Axis:
         return particles
 
 
-IMAGES = Axis("Labelled images (% of the pool)", "labeled_fraction")
-PARTICLES = Axis("Labelled particles", "n_labeled_particles")
-HOURS = Axis("Labelling time (hours, assumed cost)", "hours")
+IMAGES = Axis("Labeled images (% of the pool)", "labeled_fraction")
+PARTICLES = Axis("Labeled particles", "n_labeled_particles")
+HOURS = Axis("Labeling time (hours, assumed cost)", "hours")
 
 
-def style(run: str) -> tuple[str, Any]:
-    """Color and line style of a run, the same wherever it is drawn."""
+def style(run: str) -> tuple[str, Any, str]:
+    """Color, line style and marker of a run, the same wherever it is drawn."""
     return STYLES.get(run, OTHER_STYLE)
 
 
 def learning_curves(results: Results) -> Figure:
-    """Pixel and particle F1 over labelled images, labelled particles and labelling time.
+    """Pixel and particle F1 over labeled images, labeled particles and labeling time.
 
     Lines are means over seeds, bands one standard deviation; full supervision is a horizontal band.
     """
@@ -85,7 +88,7 @@ def learning_curves(results: Results) -> Figure:
 
 
 def secondary_curves(results: Results) -> Figure:
-    """Precision, recall, IoU and AUC of pixels over labelled images and labelled particles."""
+    """Precision, recall, IoU and AUC of pixels over labeled images and labeled particles."""
     rows = (("precision", "Precision"), ("recall", "Recall"), ("iou", "IoU"), ("auc", "AUC (ROC)"))
     return _grid_of_curves(results, rows, (IMAGES, PARTICLES), height=12.0)
 
@@ -114,12 +117,15 @@ def _draw_mean(panel: Axes, results: Results, run: str, axis: Axis, metric: str)
     curves = results.of(run)
     x = np.mean([axis.of(curve, results) for curve in curves], axis=0)
     y = np.array([curve.values(metric) for curve in curves])
-    color, line = style(run)
+    color, line, marker = style(run)
     mean = y.mean(axis=0)
     panel.plot(
-        x, mean, color=color, linestyle=line, marker="o", markersize=2.5, linewidth=1.5, label=label(run)
+        x, mean, color=color, linestyle=line, marker=marker, markersize=3.5, linewidth=1.5, label=label(run)
     )
     if len(y) > 1:
+        for curve in curves:
+            own = axis.of(curve, results)
+            panel.plot(own, curve.values(metric), color=color, linestyle=line, linewidth=0.5, alpha=0.35)
         spread = y.std(axis=0, ddof=1)
         panel.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.10, linewidth=0)
 
@@ -145,7 +151,7 @@ def every_seed(results: Results) -> Figure:
     for panel in axes.flat[len(runs) :]:
         panel.set_visible(False)
     for at, (panel, run) in enumerate(zip(axes.flat, runs, strict=False)):
-        color, _ = style(run)
+        color = style(run)[0]
         for curve in results.of(run):
             panel.plot(IMAGES.of(curve, results), curve.values("f1"), color=color, linewidth=0.7, alpha=0.7)
         for drawn in dict.fromkeys((run, *(name for name in (RANDOM,) if results.of(name)))):
@@ -159,7 +165,7 @@ def every_seed(results: Results) -> Figure:
         if at % n_columns == 0:
             panel.set_ylabel("Pixel F1")
         if at + n_columns >= len(runs):
-            panel.set_xlabel("Labelled images (%)")
+            panel.set_xlabel("Labeled images (%)")
             panel.tick_params(labelbottom=True)
     return figure
 
@@ -197,8 +203,8 @@ def advantages(against: Mapping[str, Any], opponent: str) -> Figure:
 def _draw_difference(panel: Axes, at: float, difference: Mapping[str, Any], color: str) -> None:
     if difference["interval"] is not None:
         panel.plot(difference["interval"], [at, at], color=color, linewidth=1.2)
-    if difference["bootstrap_over_seeds"] is not None:
-        panel.plot(difference["bootstrap_over_seeds"], [at, at], color=color, linewidth=4.5, alpha=0.35)
+    if difference["interval_over_seeds"] is not None:
+        panel.plot(difference["interval_over_seeds"], [at, at], color=color, linewidth=4.5, alpha=0.35)
     seeds = list(difference["by_seed"].values())
     panel.plot(seeds, np.full(len(seeds), at + 0.22), "|", color=color, markersize=5, markeredgewidth=1)
     panel.plot(difference["mean"], at, "o", color=color, markersize=5.5)
@@ -228,16 +234,19 @@ def overlap_matrices(overlaps: Sequence[Overlap]) -> Figure:
         panel.set_yticks(range(len(names)), names, fontsize=8)
         panel.tick_params(length=0)
         panel.set_title(
-            f"query {overlap.iteration}, to {100 * overlap.labeled_fraction:.0f} % labelled\n"
-            f"(two random runs share {overlap.by_chance:.2f})",
+            f"query {overlap.iteration}, to {100 * overlap.labeled_fraction:.0f} % labeled\n(two random "
+            f"runs share {overlap.by_chance:.2f})",
             fontsize=9,
         )
     return figure
 
 
 def compositions(selected: Sequence[Selection], pool: PoolFacts) -> Figure:
-    """Share of each group among the labelled images, beside its share of the pool."""
+    """Share of each group among the labeled images, beside its share of the pool."""
     groups = sorted(set(pool.groups))
+    if len(groups) > MAX_GROUPS:
+        kept = sorted(groups, key=lambda group: (-pool.share(group), group))[: MAX_GROUPS - 1]
+        groups = [group for group in groups if group in kept]
     n_columns = min(4, len(selected) + 1)
     n_rows = -(-(len(selected) + 1) // n_columns)
     figure = Figure(figsize=(WIDTH, 2.4 * n_rows + 0.7), layout="constrained")
@@ -245,24 +254,37 @@ def compositions(selected: Sequence[Selection], pool: PoolFacts) -> Figure:
     for panel in axes.flat[len(selected) + 1 :]:
         panel.set_visible(False)
     whole = {group: np.array([pool.share(group)]) for group in groups}
-    _stack(axes.flat[0], whole, ["all"], "The pool")
+    n_other = len(set(pool.groups)) - len(groups)
+    _stack(axes.flat[0], whole, n_other, ["all"], "The pool")
     for panel, selection in zip(axes.flat[1:], selected, strict=False):
         names = [f"{100 * fraction:.0f}" for fraction in selection.fractions]
-        _stack(panel, selection.shares, names, label(selection.run))
-        panel.set_xlabel("Labelled images (%)")
+        kept_shares = {group: selection.shares[group] for group in groups}
+        _stack(panel, kept_shares, n_other, names, label(selection.run))
+        panel.set_xlabel("Labeled images (%)")
     for row in axes:
         row[0].set_ylabel("Share of the images")
     handles, names = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=8, frameon=False, fontsize=9)
+    longest = max(map(len, names))
+    n_fitting = max(1, min(len(names), LEGEND_CHARACTERS // (longest + 6)))
+    figure.legend(handles, names, loc="outside lower center", ncols=n_fitting, frameon=False, fontsize=9)
     return figure
 
 
-def _stack(panel: Axes, shares: Mapping[str, NDArray[np.float64]], names: Sequence[str], title: str) -> None:
+def _stack(
+    panel: Axes, shares: Mapping[str, NDArray[np.float64]], n_other: int, names: Sequence[str], title: str
+) -> None:
+    """Stacked bars of the groups; what is missing to 1 belongs to ``n_other`` groups."""
     below = np.zeros(len(names))
     for i, (group, values) in enumerate(sorted(shares.items())):
-        color, hatch = GROUP_COLORS[i % len(GROUP_COLORS)], HATCHES[i // len(GROUP_COLORS) % len(HATCHES)]
-        panel.bar(names, values, bottom=below, color=color, hatch=hatch, width=0.85, label=group)
+        # Legends leave out names that begin with an underscore.
+        name = f" {_shortened(group)}" if group.startswith("_") else _shortened(group)
+        panel.bar(names, values, bottom=below, color=GROUP_COLORS[i], width=0.85, label=name)
         below = below + values
+    if n_other:
+        panel.bar(
+            names, 1 - below, bottom=below, color="#D0D0D0", hatch="///", width=0.85,
+            label=f"{n_other} smaller groups",
+        )  # fmt: skip
     panel.set_ylim(0, 1)
     panel.set_title(title, fontsize=10)
     panel.spines[["top", "right"]].set_visible(False)
@@ -273,8 +295,8 @@ def purchases(selected: Sequence[Selection], pool: PoolFacts) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
     axes = figure.subplots(1, 2)
     for selection in selected:
-        color, line = style(selection.run)
-        kind = {"color": color, "linestyle": line, "marker": "o", "markersize": 3}
+        color, line, marker = style(selection.run)
+        kind = {"color": color, "linestyle": line, "marker": marker, "markersize": 3.5}
         x = 100 * selection.fractions
         axes[0].plot(x, 100 * selection.foreground, label=label(selection.run), **kind)
         axes[1].plot(x, selection.particles, **kind)
@@ -285,12 +307,16 @@ def purchases(selected: Sequence[Selection], pool: PoolFacts) -> Figure:
     for panel, name in zip(
         axes, ("Foreground of the new images (%)", "Particles per new image"), strict=True
     ):
-        panel.set_xlabel("Labelled images after the query (%)")
+        panel.set_xlabel("Labeled images after the query (%)")
         panel.set_ylabel(name)
         _tidy(panel)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def _tidy(panel: Axes) -> None:

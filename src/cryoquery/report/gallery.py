@@ -47,10 +47,10 @@ class Row:
 def first_asked(results: Results, dataset: Dataset) -> list[Row]:
     """The images at the head of each strategy's first query, for the lowest seed that all have."""
     rows = []
-    for run in results.runs():
-        if not run.endswith("_sampling"):
-            continue
-        curve = results.of(run)[0]
+    runs = [run for run in results.runs() if run.endswith("_sampling")]
+    shared = results.seeds(*runs) if runs else []
+    for run in runs:
+        curve = next((c for c in results.of(run) if c.seed in shared[:1]), results.of(run)[0])
         file = curve.folder / "iteration_0" / "query.json"
         query = read_json(file)[:N_FIRST] if file.is_file() else []
         pictures = tuple(
@@ -62,7 +62,7 @@ def first_asked(results: Results, dataset: Dataset) -> list[Row]:
             for choice in query
         )
         if pictures:
-            rows.append(Row(f"{label(run)}: {query[0]['reason']}", pictures))
+            rows.append(Row(f"{label(run)}, seed {curve.seed}: {query[0]['reason']}", pictures))
     return rows
 
 
@@ -70,7 +70,7 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
     """Predictions on a few fixed held-out images with the fewest, about half, and all labels.
 
     For each image a row of pictures per run: found, false and missed pixels at probability 0.5.
-    Of strategies that labelled the same images only the first is shown, and no run whose iterations
+    Of strategies that labeled the same images only the first is shown, and no run whose iterations
     left no predictions.
     """
     seed = min(results.seeds_of_any())
@@ -82,6 +82,11 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
     if not kept:
         return []
     rows_of_examples = next(iter(kept.values()))[0][1]["rows"][:N_EXAMPLES]
+    kept = {
+        run: stages
+        for run, stages in kept.items()
+        if all(np.array_equal(stage["rows"][:N_EXAMPLES], rows_of_examples) for _, stage in stages)
+    }
     sections = []
     for place, row in enumerate(rows_of_examples.tolist()):
         record = dataset.records[row]
@@ -91,7 +96,7 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
             Row(
                 label(run),
                 tuple(
-                    _overlay(dataset, row, stage["probability"][place], f"{100 * fraction:.0f} % labelled")
+                    _overlay(dataset, row, stage["probability"][place], f"{100 * fraction:.0f} % labeled")
                     for fraction, stage in stages
                 ),
             )
@@ -102,7 +107,7 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
 
 
 def _stages(curve: LearningCurve) -> list[tuple[float, dict[str, NDArray[np.uint8]]]]:
-    """(labelled share, kept predictions) of the first, the middle and the last iteration of a run."""
+    """(labeled share, kept predictions) of the first, the middle and the last iteration of a run."""
     fractions = curve.fractions
     chosen = sorted({0, int(np.argmin(np.abs(fractions - 0.5))), len(fractions) - 1})
     stages = []

@@ -2,7 +2,7 @@
 
 Each hypothesis is judged for every strategy, and p values are adjusted for their number (Holm), so
 that the chance of supporting a hypothesis that holds for none of them stays at 2.5 %. Strategies that
-labelled the same images throughout are one strategy and are counted once.
+labeled the same images throughout are one strategy and are counted once.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from cryoquery.experiment import FULL_SUPERVISION
-from cryoquery.report.efficiency import (
-    NUMBERS,
-    TOLERATED_LOSS,
-    Measurements,
-    aulc,
-    final,
-)
+from cryoquery.report.efficiency import HALF, TOLERATED_LOSS, Measurements, aulc, final, score_at
 from cryoquery.report.runs import RANDOM, STRATIFIED, Results, label
 from cryoquery.report.statistics import ONE_SIDED_ALPHA, Difference, holm
 from cryoquery.report.words import listed, signed
+
+ABOUT_HALF = 0.05
+"""An iteration this near to 50 % of the labels lets F1 at 50 % be read off."""
 
 Verdict = Literal["supported", "not supported", "undecided"]
 
@@ -40,7 +40,7 @@ class Judgment:
     """The difference that it turns on, where there is a single one."""
     numbers: dict[str, Any] = field(default_factory=dict)
     same_as: str | None = None
-    """The strategy that labelled the same images and is counted instead of this one."""
+    """The strategy that labeled the same images and is counted instead of this one."""
 
 
 @dataclass(frozen=True)
@@ -63,38 +63,38 @@ def judge(measurements: Measurements) -> tuple[Hypothesis, Hypothesis, Hypothesi
 
 def equal_with_half(measurements: Measurements) -> Hypothesis:
     """Non-inferiority: F1 with half the labels is at most 0.01 below that of full supervision."""
-    full = measurements.of(FULL_SUPERVISION, final)
     results = measurements.results
+    full = measurements.of(FULL_SUPERVISION, final)
+    margin = -TOLERATED_LOSS
 
-    def test(run: str) -> tuple[float | None, float | None, Difference | None, dict[str, Any]]:
-        difference = measurements.of(run, NUMBERS["f1_at_50"]).minus(full)
-        if difference is None:
-            return None, None, None, {}
-        margin = -TOLERATED_LOSS
-        return difference.p_above(margin), difference.p_below(margin), difference, {}
+    def test(run: str) -> Finding:
+        difference = measurements.of(run, _about_half).minus(full)
+        if difference is None or not any(full.by_seed.values()):
+            return Finding()
+        return Finding(difference.p_above(margin), difference.p_below(margin), difference)
 
     judgments = _judge_all(results, results.judged(), test)
     random = _judge_all(results, [RANDOM], test) if RANDOM in results.runs() else ()
-    note = _beside_random(random[0]) if random else "Random sampling was not run: nothing to hold it against."
     verdict = _overall(judgments)
-    missing = "no run was scored at 50 % of the labels beside full supervision with the same seed"
-    sentence = _sentence(
-        judgments,
-        verdict,
-        f"within {TOLERATED_LOSS} F1 of full supervision with half of the labels",
-        missing,
-    )
-    if random and random[0].verdict == "supported":
-        sentence = f"{sentence[:-1]}; random sampling is, too, so the pool is saturated at 50 %."
+    what = f"within {TOLERATED_LOSS} F1 of full supervision with half of the labels"
+    missing = "no strategy was scored near 50 % of the labels with a seed that full supervision has"
+    if not full.by_seed:
+        missing = "full supervision was not run"
     return Hypothesis(
         "equal_with_50_percent_fewer_labels",
         "Equal with 50 % fewer labels",
         f"With 50 % of the labels, F1 is at most {TOLERATED_LOSS} below full supervision (non-inferiority).",
         verdict,
-        sentence,
+        f"{_sentence(judgments, verdict, what, missing)[:-1]}; {_random_in_passing(random)}.",
         (*judgments, *random),
-        note,
+        _beside_random(random, verdict),
     )
+
+
+def _about_half(fractions: ArrayLike, scores: ArrayLike) -> float | None:
+    """F1 at 50 %, where an iteration has about half of the labels."""
+    near = float(np.abs(np.asarray(fractions) - HALF).min())
+    return score_at(fractions, scores, HALF) if near <= ABOUT_HALF else None
 
 
 def better_everywhere(measurements: Measurements) -> Hypothesis:
@@ -103,47 +103,57 @@ def better_everywhere(measurements: Measurements) -> Hypothesis:
     checkpoints = differing_iterations(results)
     span = ", ".join(f"{100 * fraction:.0f} %" for fraction in checkpoints.values())
 
-    def test(run: str) -> tuple[float | None, float | None, Difference | None, dict[str, Any]]:
-        differences = {
+    def test(run: str) -> Finding:
+        found = {
             f"{fraction:.4f}": measurements.at(run, i).minus(measurements.at(RANDOM, i))
             for i, fraction in checkpoints.items()
         }
-        known = {fraction: d for fraction, d in differences.items() if d is not None}
-        if not known or len(known) < len(differences):
-            return None, None, None, {}
-        p_better = [d.p_above() for d in known.values()]
-        p_worse = [d.p_below() for d in known.values()]
+        known = {fraction: d for fraction, d in found.items() if d is not None}
+        if not known:
+            return Finding()
+        better, worse = ([d.p_above() for d in known.values()], [d.p_below() for d in known.values()])
         numbers = {
             "by_labeled_fraction": {
                 fraction: {"difference": d.mean, "p_better": d.p_above()} for fraction, d in known.items()
             },
+            "seeds": list(next(iter(known.values())).seeds),
             "n_checkpoints": len(known),
             "n_checkpoints_with_higher_mean": sum(d.mean > 0 for d in known.values()),
         }
-        if any(p is None for p in (*p_better, *p_worse)):
-            return None, None, None, numbers
+        p_better, p_worse = ([p for p in both if p is not None] for both in (better, worse))
+        if len(p_better) < len(known):
+            return Finding(numbers=numbers)
         # Better everywhere is refuted by being worse anywhere: Bonferroni over the places to look.
-        against = min(1.0, len(p_worse) * min(p for p in p_worse if p is not None))
-        return max(p for p in p_better if p is not None), against, None, numbers
+        return Finding(max(p_better), min(1.0, len(p_worse) * min(p_worse)), None, numbers)
 
     judgments = _judge_all(results, results.judged(), test) if RANDOM in results.runs() else ()
     verdict = _overall(judgments)
+    what = f"better than random sampling at every labeled share ({span})"
+    missing = _why_not_beside_random(results)
+    if results.of(RANDOM) and not checkpoints:
+        what, missing = (
+            "better than random sampling",
+            "the schedule has no iteration in which they can differ",
+        )
     return Hypothesis(
         "better_than_random_at_all_percentages",
         "Better than random at all percentages",
-        f"F1 is above that of random sampling at each of {span or 'the percentages'} (intersection–union "
-        "test).",
+        f"F1 is above that of random sampling at {f'each of {span}' if span else 'all percentages'} "
+        "(intersection–union test).",
         verdict,
-        _sentence(
-            judgments,
-            verdict,
-            f"better than random sampling at all of {len(checkpoints)} labelled percentages",
-            "no strategy was run beside random sampling with the same seed",
-        ),
+        _sentence(judgments, verdict, what, missing),
         judgments,
-        "The first labelled set is the same for all by construction, and so is the whole pool: those "
-        "percentages are left out.",
+        f"The first labeled set is the same for all by construction and is left out{_left_out(results)}.",
     )
+
+
+def _left_out(results: Results) -> str:
+    ends = [float(curve.fractions[-1]) for curve in results.of(RANDOM)]
+    if not ends:
+        return ""
+    if max(ends) >= 1:
+        return ", and so is the whole pool"
+    return f"; nothing is known beyond {100 * max(ends):.0f} %, where the schedule ends"
 
 
 def faster(measurements: Measurements) -> Hypothesis:
@@ -151,54 +161,68 @@ def faster(measurements: Measurements) -> Hypothesis:
     results = measurements.results
     chance = measurements.of(RANDOM, aulc)
 
-    def test(run: str) -> tuple[float | None, float | None, Difference | None, dict[str, Any]]:
+    def test(run: str) -> Finding:
         difference = measurements.of(run, aulc).minus(chance)
         if difference is None:
-            return None, None, None, {}
-        return difference.p_above(), difference.p_below(), difference, {}
+            return Finding()
+        return Finding(difference.p_above(), difference.p_below(), difference)
 
     judgments = _judge_all(results, results.judged(), test)
     verdict = _overall(judgments)
+    ends = [float(curve.fractions[-1]) for curve in results.of(RANDOM)]
+    span = f"up to {100 * max(ends):.0f} % of the labels" if ends and max(ends) < 1 else "as a whole"
+    what = f"better than random sampling by the learning curve {span} (AULC)"
     return Hypothesis(
         "faster_convergence",
         "Faster convergence",
         "The area under the learning curve (AULC) is above that of random sampling.",
         verdict,
-        _sentence(
-            judgments,
-            verdict,
-            "better than random sampling over the whole learning curve (AULC)",
-            "no strategy was run beside random sampling with the same seed",
-        ),
+        _sentence(judgments, verdict, what, _why_not_beside_random(results)),
         judgments,
         _beside_stratified(measurements),
     )
 
 
+def _why_not_beside_random(results: Results) -> str:
+    if not results.of(RANDOM):
+        return "random sampling was not run"
+    if not results.judged():
+        return "no strategy was run"
+    return "no strategy shares a seed with random sampling, or the schedule has a single iteration"
+
+
 def differing_iterations(results: Results) -> dict[int, float]:
-    """Iterations in which strategies can differ (neither the first nor the whole pool): labelled share."""
-    for curve in results.of(RANDOM):
-        return {i: float(f) for i, f in enumerate(curve.fractions) if i > 0 and f < 1}
+    """Iterations in which strategies can differ (neither the first nor the whole pool): labeled share."""
+    for curve in results.curves:
+        if curve.run.endswith("_sampling"):
+            return {i: float(f) for i, f in enumerate(curve.fractions) if i > 0 and f < 1}
     return {}
 
 
-Test = Callable[[str], "tuple[float | None, float | None, Difference | None, dict[str, Any]]"]
+@dataclass(frozen=True)
+class Finding:
+    """What the tests of one strategy gave; without p values there was nothing to test."""
+
+    p_for: float | None = None
+    p_against: float | None = None
+    difference: Difference | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
 
 
-def _judge_all(results: Results, runs: Sequence[str], test: Test) -> tuple[Judgment, ...]:
+def _judge_all(results: Results, runs: Sequence[str], test: Callable[[str], Finding]) -> tuple[Judgment, ...]:
     """Test every strategy, adjust for their number, and give twins the verdict of the first of them."""
     first = {twin: group[0] for group in results.identical for twin in group[1:] if group[0] in runs}
     own = [run for run in runs if run not in first]
     found = {run: test(run) for run in own}
-    p_for = _adjusted({run: found[run][0] for run in own})
-    p_against = _adjusted({run: found[run][1] for run in own})
+    p_for = _adjusted({run: found[run].p_for for run in own})
+    p_against = _adjusted({run: found[run].p_against for run in own})
     judgments = []
     for run in runs:
-        tested = first.get(run, run)
-        _, _, difference, numbers = found[tested]
-        verdict = _verdict(p_for[tested], p_against[tested])
+        same = first.get(run, run)
+        verdict = _verdict(p_for[same], p_against[same])
+        difference, numbers = found[same].difference, found[same].numbers
         judgments.append(
-            Judgment(run, verdict, p_for[tested], p_against[tested], difference, numbers, first.get(run))
+            Judgment(run, verdict, p_for[same], p_against[same], difference, numbers, first.get(run))
         )
     return tuple(judgments)
 
@@ -254,22 +278,30 @@ def _best(judgments: Sequence[Judgment]) -> str:
     if counted:
         best = max(counted, key=lambda judgment: int(judgment.numbers["n_checkpoints_with_higher_mean"]))
         n, of = best.numbers["n_checkpoints_with_higher_mean"], best.numbers["n_checkpoints"]
+        if n == 0:
+            return "; none is ahead in the mean at any of them"
         return f"; the best, {label(best.run)}, is ahead in the mean at {n} of {of}"
     return ""
 
 
-def _beside_random(random: Judgment) -> str:
-    if random.difference is None:
-        return "Random sampling was not scored at 50 % beside full supervision."
-    difference = random.difference
-    found = (
-        f"Random sampling at 50 %: F1 {signed(difference.mean)} against full supervision, {random.verdict}."
-    )
-    if random.verdict == "supported":
+def _random_in_passing(random: Sequence[Judgment]) -> str:
+    """Random sampling at half of the labels, in a clause."""
+    if not random or random[0].difference is None:
+        return "random sampling was not scored there"
+    gap, verdict = signed(random[0].difference.mean), random[0].verdict
+    return f"random sampling there: {gap}, {verdict}"
+
+
+def _beside_random(random: Sequence[Judgment], verdict: Verdict) -> str:
+    if not random or random[0].difference is None:
+        return "Random sampling was not scored there: a good strategy and a saturated pool look alike."
+    if random[0].verdict == "supported":
+        also = "passes too" if verdict == "supported" else "passes"
         return (
-            found + " Random passes too, so the claim is about saturation of the pool, not about a strategy."
+            f"Random sampling {also} at 50 %: whatever is claimed is about saturation of the pool, not about "
+            "a strategy."
         )
-    return found
+    return ""
 
 
 def _beside_stratified(measurements: Measurements) -> str:
@@ -280,7 +312,8 @@ def _beside_stratified(measurements: Measurements) -> str:
             return "Stratified random sampling was not run: with several groups it is the harder opponent."
         return ""
     opponent = measurements.of(STRATIFIED, aulc)
-    runs = [run for run in results.judged() if run != STRATIFIED]
+    twins = {run for group in results.identical for run in group[1:]}
+    runs = [run for run in results.judged() if run not in twins]
     tested = {}
     for run in runs:
         difference = measurements.of(run, aulc).minus(opponent)

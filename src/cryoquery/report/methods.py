@@ -12,8 +12,9 @@ import torch
 
 from cryoquery.data.dataset import Dataset
 from cryoquery.experiment import FULL_SUPERVISION, PROGRESSIVE
-from cryoquery.report.efficiency import Measurements
-from cryoquery.report.runs import RANDOM, STRATIFIED, Results
+from cryoquery.report.efficiency import TOLERATED_LOSS, Measurements
+from cryoquery.report.findings import Findings
+from cryoquery.report.runs import RANDOM, STRATIFIED, Results, label
 from cryoquery.report.statistics import N_REPLICATES
 from cryoquery.report.words import listed, plural
 
@@ -32,13 +33,14 @@ DESCRIPTIONS = {
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def methods(results: Results, measurements: Measurements, dataset: Dataset | None) -> str:
+def methods(findings: Findings) -> str:
     """The text of `methods.md`; numbers that are not known any more are left out."""
+    results = findings.results
     paragraphs = [
-        _framework(results, dataset),
+        _framework(results, findings.dataset),
         _training(results),
-        _evaluation(results, measurements),
-        _statistics(results, measurements),
+        _evaluation(results, findings.measurements),
+        _statistics(findings),
     ]
     return "\n\n".join(["# Methods", *paragraphs]) + "\n"
 
@@ -65,9 +67,9 @@ def _framework(results: Results, dataset: Dataset | None) -> str:
             f"{queries[0]:,}" if (queries == queries[0]).all() else f"{queries.min():,} to {queries.max():,}"
         )
         text += (
-            f" In each of {plural(len(queries), 'query', many='queries')} we selected {size} new images "
-            "and then retrained the "
-            f"{network}; the labeled sets had {listed([f'{count:,}' for count in counts])} images."
+            f" In each of {plural(len(queries), 'query', many='queries')} we selected {size} new images and "
+            f"then retrained the {network}; the labeled sets had "
+            f"{listed([f'{count:,}' for count in counts])} images."
         )
     else:
         text += f" The network was an {network}."
@@ -103,55 +105,65 @@ def _training(results: Results) -> str:
     return (
         f"**Training**: All methods used identical hyperparameters: batch size {training.batch_size}, Adam "
         f"(β1={training.betas[0]:g}, β2={training.betas[1]:g}), learning rate "
-        f"{training.initial_learning_rate:g} for "
-        f"{training.initial_epochs} initial epochs and {training.learning_rate:g} for {training.epochs} "
-        f"fine-tuning epochs per iteration{floor}{tuned}; the loss is {training.focal_weight:g} × focal "
-        f"(α={training.focal_alpha:g}, γ={training.focal_gamma:g}) + {training.dice_weight:g} × Dice"
-        f"{'; images were turned and mirrored at random' if training.augment else ''}. The last weights were "
-        f"used; no checkpoint was selected. Each method was run with {_seeds(results)}."
+        f"{training.initial_learning_rate:g} for {training.initial_epochs} initial epochs and "
+        f"{training.learning_rate:g} for {training.epochs} fine-tuning epochs per iteration{floor}{tuned}; "
+        f"the loss is {training.focal_weight:g} × focal (α={training.focal_alpha:g}, "
+        f"γ={training.focal_gamma:g}) + {training.dice_weight:g} × "
+        f"Dice{'; images were turned and mirrored at random' if training.augment else ''}. The last weights "
+        f"were used; no checkpoint was selected. Each method was run with {_seeds(results)}."
     )
 
 
 def _seeds(results: Results) -> str:
     seeds = results.seeds_of_any()
-    return f"{plural(len(seeds), 'random seed')} ({', '.join(map(str, seeds))})"
+    text = f"{plural(len(seeds), 'random seed')} ({', '.join(map(str, seeds))})"
+    lacking = [label(run) for run in results.runs() if len(results.of(run)) < len(seeds)]
+    return f"{text}, except that {listed(lacking)} lacked some of them" if lacking else text
 
 
 def _evaluation(results: Results, measurements: Measurements) -> str:
+    cost = results.label_cost
     held_out = (
         f" of {plural(len(measurements.micrographs), 'micrograph')}" if measurements.micrographs else ""
     )
     return (
-        "**Evaluation**: Performance was evaluated on the fixed held-out split "
-        f"“{results.split}”{held_out}, which was "
-        "never queried and on which nothing was chosen. Pixel scores are pooled over the split at "
-        "probability 0.5; AUC "
-        "is that of the ROC curve of the probabilities. A pick counts as correct within half a particle "
-        "diameter "
-        "of a labeled center, one to one; particle scores are means over micrographs. AULC is the area "
-        "under F1 "
-        "over the labeled fraction, divided by the range of fractions."
+        f"**Evaluation**: Performance was evaluated on the fixed held-out split “{results.split}”{held_out}, "
+        "which was never queried and on which nothing was chosen. Pixel scores are pooled over the split at "
+        "probability 0.5; AUC is that of the ROC curve of the probabilities. A pick counts as correct "
+        "within half a particle diameter of a labeled center, one to one; particle scores are means over "
+        "micrographs. AULC is the area under F1 over the labeled fraction, divided by the range of "
+        f"fractions. Labeling time is assumed, not measured: {cost.seconds_per_image:g} s per image and "
+        f"{cost.seconds_per_particle:g} s per particle."
     )
 
 
-def _statistics(results: Results, measurements: Measurements) -> str:
+def _statistics(findings: Findings) -> str:
+    """The tests that were made, and no others."""
     text = "**Statistics**: Runs are paired by seed. "
-    if len(results.seeds_of_any()) < 2:
-        return text + "With a single seed no test was made."
+    tested = {
+        key: any(row["p_for"] is not None for row in hypothesis["strategies"].values())
+        for key, hypothesis in findings.analysis["hypotheses"].items()
+    }
+    if not any(tested.values()):
+        return text + "No test was made: no two runs share two seeds or more."
     text += "Intervals and tests of differences use Student's t with the variance over seeds"
-    if measurements.micrograph_df > 0:
+    if findings.measurements.micrograph_df > 0:
         text += (
-            " and the variance over held-out micrographs, the latter from "
-            f"{N_REPLICATES:,} bootstrap resamples of the micrographs within their groups (Rao & Wu 1988), "
-            "and "
-            "degrees of freedom after Welch and Satterthwaite"
+            f" and the variance over held-out micrographs, the latter from {N_REPLICATES:,} bootstrap "
+            "resamples of the micrographs within their groups (Rao & Wu 1988), and degrees of freedom after "
+            "Welch and Satterthwaite; a p value is never below that over seeds alone"
         )
+    clauses = {
+        "equal_with_50_percent_fewer_labels": "Equality with full supervision at 50% of the labels was "
+        f"tested as non-inferiority with a margin of {TOLERATED_LOSS} F1",
+        "better_than_random_at_all_percentages": "superiority to random sampling at all percentages was "
+        "tested as an intersection–union test",
+        "faster_convergence": "faster convergence was tested on the AULC",
+    }
+    made = "; ".join(clause for key, clause in clauses.items() if tested[key])
     return (
-        text + ". Equality with full supervision at 50% of the labels was tested as non-inferiority with a "
-        "margin of "
-        "0.01 F1; superiority at all percentages as an intersection–union test; faster convergence on the "
-        "AULC. "
-        "P values are one-sided at 2.5%, adjusted after Holm for the number of distinct strategies."
+        f"{text}. {made[0].upper()}{made[1:]}. P values are one-sided at 2.5%, adjusted after Holm for the "
+        "number of distinct strategies."
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryoquery.acquisition import STRATEGIES
 from cryoquery.config import parse, read_toml
 from cryoquery.data.dataset import MicrographKey
-from cryoquery.errors import ExperimentError
+from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment import FULL_SUPERVISION, PROGRESSIVE, ExperimentConfig, plan_runs
 from cryoquery.loop import Run, is_finished
 from cryoquery.oracles import LabelCost
@@ -24,7 +24,7 @@ RANDOM = "random_sampling"
 STRATIFIED = "stratified_random_sampling"
 OPPONENTS = (RANDOM, STRATIFIED)
 """What a strategy is held against: they look at no network."""
-COUNTS = ("pixel_tp", "pixel_fp", "pixel_fn", "n_picks", "n_particles", "n_matched")
+COUNTS = ("pixel_tp", "pixel_fp", "pixel_fn")
 """What `metrics.json` counts on each held-out micrograph."""
 
 _ORDER = [f"{name}_sampling" for name in STRATEGIES] + [PROGRESSIVE, FULL_SUPERVISION]
@@ -40,7 +40,7 @@ class LearningCurve:
     iterations: tuple[Mapping[str, Any], ...]
     """`metrics.json` of each iteration, in order, without ``per_micrograph``."""
     labeled: tuple[NDArray[np.int64], ...] | None
-    """The labelled images of each iteration; None where the files are not there."""
+    """The labeled images of each iteration; None where the files are not there."""
     counts: Mapping[MicrographKey, NDArray[np.int64]]
     """For each held-out micrograph (iterations, len(COUNTS)); empty where they were not counted."""
 
@@ -50,12 +50,12 @@ class LearningCurve:
 
     @property
     def fractions(self) -> NDArray[np.float64]:
-        """Labelled share of the training images, (n,) in (0, 1]."""
+        """Labeled share of the training images, (n,) in (0, 1]."""
         return self.values("labeled_fraction")
 
     def queried(self, iteration: int) -> NDArray[np.int64]:
         """The images that were new in an iteration (from 1 on), ascending."""
-        assert self.labeled is not None, "the caller knows that the labelled sets are there"
+        assert self.labeled is not None, "the caller knows that the labeled sets are there"
         return np.setdiff1d(self.labeled[iteration], self.labeled[iteration - 1])
 
 
@@ -107,7 +107,7 @@ class Results:
 
     @cached_property
     def identical(self) -> list[list[str]]:
-        """Groups of two or more strategies that labelled the same images in all iterations and seeds."""
+        """Groups of two or more strategies that labeled the same images in all iterations and seeds."""
         groups: list[list[str]] = []
         for run in self.runs():
             if not run.endswith("_sampling"):
@@ -174,6 +174,10 @@ def read_results(
     )
 
 
+SCORES = ("f1", "precision", "recall", "iou", "auc", "particle_f1", "particle_precision", "particle_recall")
+NEEDED = (*SCORES, "labeled_fraction", "n_labeled_images", "n_labeled_particles")
+
+
 def _place(run: str) -> tuple[int, str]:
     return (_ORDER.index(run) if run in _ORDER else len(_ORDER), run)
 
@@ -183,15 +187,16 @@ def _read_curve(run: Run, folders: Sequence[Path]) -> LearningCurve:
     by_micrograph: dict[MicrographKey, list[list[int]]] = {}
     for folder, count in zip(folders, run.counts, strict=True):
         metrics = read_json(folder / "metrics.json")
+        _check_complete(metrics, run, folder / "metrics.json")
         if metrics["n_labeled_images"] != count:
             raise ExperimentError(
-                f"{folder}: has {metrics['n_labeled_images']} labelled images where the schedule of "
+                f"{folder}: has {metrics['n_labeled_images']} labeled images where the schedule of "
                 f"config.toml has {count}; runs of another schedule cannot be compared"
             )
         for record in metrics.pop("per_micrograph", ()):
             key = (record["group"], record["micrograph"])
             by_micrograph.setdefault(key, []).append([record[name] for name in COUNTS])
-        iterations.append(metrics)
+        iterations.append({name: _without_micrographs(value) for name, value in metrics.items()})
         if (folder / "labeled_indices.json").is_file():
             labeled.append(np.array(read_json(folder / "labeled_indices.json"), dtype=np.int64))
     if any(len(rows) != len(folders) for rows in by_micrograph.values()):
@@ -204,6 +209,25 @@ def _read_curve(run: Run, folders: Sequence[Path]) -> LearningCurve:
         tuple(labeled) if len(labeled) == len(folders) else None,
         {key: np.array(rows, dtype=np.int64) for key, rows in sorted(by_micrograph.items())},
     )
+
+
+def _check_complete(metrics: Any, run: Run, file: Path) -> None:
+    """Refuse metrics that lack a number, or that another run left in this folder."""
+    bad = [name for name in NEEDED if not isinstance(metrics.get(name), int | float)]
+    if bad:
+        raise DataError(
+            f"{file}: {bad[0]} is {metrics.get(bad[0])!r}, not a number; run this iteration again"
+        )
+    for name, expected in (("seed", run.seed), ("run", run.name)):
+        if metrics.get(name, expected) != expected:
+            raise ExperimentError(
+                f"{file}: is of {name} {metrics[name]!r}, in the folder of {expected!r}; move it to its place"
+            )
+
+
+def _without_micrographs(value: Any) -> Any:
+    """Scores of another split, without those of its micrographs: nobody asks for them here."""
+    return {k: v for k, v in value.items() if k != "per_micrograph"} if isinstance(value, dict) else value
 
 
 def _check_made_alike(curve: LearningCurve, config: ExperimentConfig, environment: Mapping[str, Any]) -> None:

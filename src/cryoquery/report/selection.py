@@ -70,13 +70,13 @@ def overlaps(results: Results) -> list[Overlap]:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a run had labelled, mean over its seeds."""
+    """What a run had labeled, mean over its seeds."""
 
     run: str
     fractions: NDArray[np.float64]
-    """(n,) labelled share of the pool."""
+    """(n,) labeled share of the pool."""
     shares: Mapping[str, NDArray[np.float64]]
-    """For each group its share of the labelled images, (n,)."""
+    """For each group its share of the labeled images, (n,)."""
     foreground: NDArray[np.float64]
     """(n,) mean foreground of the images that were new in each iteration, in [0, 1]."""
     particles: NDArray[np.float64]
@@ -111,13 +111,13 @@ class PoolFacts:
 
 
 def selections(results: Results, pool: PoolFacts) -> list[Selection]:
-    """What each strategy had labelled, over its iterations."""
+    """What each strategy had labeled, over its iterations."""
     found = []
     for run in results.runs():
         curves = [curve for curve in results.of(run) if curve.labeled is not None]
         if not run.endswith("_sampling") or not curves:
             continue
-        per_seed = [_of_one(curve, pool) for curve in curves]
+        per_seed = [_of_curve(curve, pool) for curve in curves]
         groups = sorted(set(pool.groups))
         found.append(
             Selection(
@@ -131,7 +131,7 @@ def selections(results: Results, pool: PoolFacts) -> list[Selection]:
     return found
 
 
-def _of_one(
+def _of_curve(
     curve: LearningCurve, pool: PoolFacts
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], NDArray[np.float64]]:
     assert curve.labeled is not None, "the caller left such curves out"

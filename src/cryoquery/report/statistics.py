@@ -19,6 +19,8 @@ ONE_SIDED_ALPHA = ALPHA / 2
 POWER = 0.8
 LEVEL = 0.95
 N_REPLICATES = 2000
+SEED_OF_SEEDS = 1
+"""Seeds and micrographs are resampled independently: another generator than that of the micrographs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Difference:
 
     The standard error has two parts, one from the seeds and one from the held-out micrographs. They
     are added as variances, and the degrees of freedom follow from Welch (1947) and Satterthwaite
-    (1946). Without a part from the micrographs this is the paired t-test.
+    (1946). A p value is the larger of this test's and of the paired t-test over the seeds alone.
     """
 
     seeds: tuple[int, ...]
@@ -80,14 +82,33 @@ class Difference:
             below += from_micrographs**2 / self.micrograph_df
         return (from_seeds + from_micrographs) ** 2 / below if below > 0 else len(self.by_seed) - 1.0
 
+    @property
+    def _errors(self) -> tuple[tuple[float, float], ...]:
+        """(standard error, degrees of freedom) over the seeds alone, and over both.
+
+        A test must pass with each: micrographs add variance, but also degrees of freedom, and with
+        two or three seeds the second can outweigh the first.
+        """
+        n = len(self.by_seed)
+        if n < 2:
+            return ()
+        from_seeds, from_micrographs = self._variances
+        alone = (float(np.sqrt(from_seeds)), n - 1.0)
+        return (alone, (float(np.sqrt(from_seeds + from_micrographs)), self.df))
+
     def p_above(self, value: float = 0.0) -> float | None:
-        """One-sided p for *the true mean is above value*; None with a single seed."""
-        error = self.standard_error
-        if error is None:
+        """One-sided p for *the true mean is above value*.
+
+        None with a single seed, and with two that agree to the last digit.
+        """
+        if not self._errors or (len(self.by_seed) < 3 and self._errors[0][0] == 0):
             return None
-        if error == 0:
-            return 0.0 if self.mean > value else 1.0
-        return float(stats.t.sf((self.mean - value) / error, self.df))
+        distance = self.mean - value
+        p_values = [
+            float(stats.t.sf(distance / error, df)) if error > 0 else float(distance <= 0)
+            for error, df in self._errors
+        ]
+        return max(p_values)
 
     def p_below(self, value: float = 0.0) -> float | None:
         """One-sided p for *the true mean is below value*; None with a single seed."""
@@ -101,10 +122,16 @@ class Difference:
 
     def interval(self) -> Interval | None:
         """Mean ± t × standard error, over seeds and micrographs; None with a single seed."""
-        error = self.standard_error
-        if error is None:
+        return self._interval(self._errors)
+
+    def interval_over_seeds(self) -> Interval | None:
+        """The interval of the paired t-test, for the held-out micrographs as they are."""
+        return self._interval(self._errors[:1])
+
+    def _interval(self, errors: Sequence[tuple[float, float]]) -> Interval | None:
+        if not errors:
             return None
-        reach = float(stats.t.ppf((1 + LEVEL) / 2, self.df)) * error
+        reach = max(float(stats.t.ppf((1 + LEVEL) / 2, df)) * error for error, df in errors)
         return Interval(self.mean - reach, self.mean + reach)
 
     def bootstrap_over_seeds(self) -> Interval | None:
@@ -112,7 +139,7 @@ class Difference:
         n = len(self.by_seed)
         if n < 2:
             return None
-        weights = rao_wu_weights(["seeds"] * n, N_REPLICATES)
+        weights = rao_wu_weights(["seeds"] * n, N_REPLICATES, SEED_OF_SEEDS)
         return bootstrap_interval(self.mean, weights @ self.by_seed / n, n - 1)
 
     def bootstrap_over_micrographs(self) -> Interval | None:
@@ -126,7 +153,7 @@ class Difference:
         n = len(self.by_seed)
         if n < 2 or self.over_micrographs is None or self.micrograph_df < 1:
             return None
-        weights = rao_wu_weights(["seeds"] * n, self.over_micrographs.shape[1])
+        weights = rao_wu_weights(["seeds"] * n, self.over_micrographs.shape[1], SEED_OF_SEEDS)
         return bootstrap_interval(
             self.mean, np.einsum("bs,sb->b", weights, self.over_micrographs) / n, self.df
         )

@@ -1,4 +1,4 @@
-"""The protocol's table: every method at 50 % labelled data, beside full supervision."""
+"""The protocol's table: every method at 50 % labeled data, beside full supervision."""
 
 from __future__ import annotations
 
@@ -6,30 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from cryoquery.experiment import FULL_SUPERVISION
-from cryoquery.report.efficiency import HALF, score_at
-from cryoquery.report.runs import RANDOM, Results, label, mean_and_std
+from cryoquery.report.efficiency import HALF, ROUNDING, score_at
+from cryoquery.report.runs import NEEDED, RANDOM, Results, label, mean_and_std
 
-METRICS = (
-    "f1",
-    "precision",
-    "recall",
-    "iou",
-    "auc",
-    "average_precision",
-    "particle_f1",
-    "particle_precision",
-    "particle_recall",
-    "n_labeled_images",
-    "n_labeled_particles",
-)
 NOTABLE = 0.03
 """The protocol's rule: differences above 3 % F1 are considered significant."""
 MARK = "†"
+METRICS = tuple(name for name in NEEDED if name != "labeled_fraction")
 COLUMNS = ("Method", "F1 Score", "Precision", "Recall", "% Reduction")
 
 
 def performance_table(results: Results) -> dict[str, Any]:
-    """What `performance_table.json` holds: each run at 50 % labelled data, at its end, and all along.
+    """What `performance_table.json` holds: each run at 50 % labeled data, at its end, and all along.
 
     Numbers between two iterations are interpolated. ``above_3_percent`` says whether the F1 at 50 %
     differs from that of random sampling by more than 0.03, in the mean over the seeds both have.
@@ -122,17 +110,20 @@ def table_notes(table: Mapping[str, Any]) -> list[str]:
     if any(row["above_3_percent"] for row in runs.values()):
         notes.append(
             f"{MARK} F1 differs from that of random sampling at 50% by more than 3 percentage points. That "
-            "is "
-            "the protocol's rule of thumb and not a test; the tests are in the report."
+            "is the protocol's rule of thumb and not a test; the tests are in the report."
         )
     elif RANDOM in runs and runs[RANDOM]["at_50_percent"]["f1"] is not None:
         notes.append("No F1 at 50% differs from that of random sampling by more than 3 percentage points.")
     if not any(row["at_50_percent"]["f1"] for row in runs.values()):
-        notes.append("No run was scored at 50% labeled data: the schedule ends before it.")
+        notes.append("No run was scored at 50% labeled data: the schedule does not reach it.")
+    shares = sorted({it["labeled_fraction"] for row in runs.values() for it in row["by_iteration"]})
+    if min(abs(share - HALF) for share in shares) > ROUNDING and shares[0] < HALF < shares[-1]:
+        low, high = max(s for s in shares if s < HALF), min(s for s in shares if s > HALF)
+        notes.append(f"Numbers at 50% are interpolated between {100 * low:.0f}% and {100 * high:.0f}%.")
     if {"uncertainty_sampling", "margin_sampling"} <= set(runs):
         notes.append(
-            "Uncertainty and margin sampling rank images identically for one sigmoid output "
-            "(margin = 2 × least confidence): they are one experiment under two names."
+            "Uncertainty and margin sampling rank images identically for one sigmoid output (margin = 2 × "
+            "least confidence): they are one experiment under two names."
         )
     if table["unfinished"]:
         notes.append(f"Left out, because unfinished: {'; '.join(table['unfinished'])}.")
@@ -153,9 +144,14 @@ def results_table(table: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", MARK: r"$^{\dagger}$", "×": r"$\times$"} | {
-    character: f"\\{character}" for character in "%&_#$"
-}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    MARK: r"$^{\dagger}$",
+} | {character: f"\\{character}" for character in "%&_#${}"}
 
 
 def latex_table(table: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def listed(names: Sequence[str]) -> str:
@@ -28,3 +28,11 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def mean_std(summary: Mapping[str, float | None] | None) -> str:
+    """``0.812 ± 0.004`` of a mean and a standard deviation, which may be missing."""
+    if summary is None or summary["mean"] is None:
+        return "–"
+    spread = "" if summary["std"] is None else f" ± {summary['std']:.3f}"
+    return f"{summary['mean']:.3f}{spread}"
