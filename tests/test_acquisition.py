@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,33 @@ def test_random_looks_at_nothing_and_is_uniform() -> None:
     assert some.signals.n_asked == 0
     expected = 2000 * 5 / 34
     assert (np.abs(drawn[some.indices] - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_stratified_random_takes_equal_shares() -> None:
+    groups = ["a"] * 30 + ["b"] * 6 + ["c"] * 4
+    some = replace(candidates(), groups=groups)
+    left = Counter(groups[i] for i in some.indices)
+    drawn: Counter[int] = Counter()
+    first: Counter[str] = Counter()
+    for _ in range(600):
+        query = [choice.index for choice in select("stratified_random", some, 7)]
+        assert sorted(Counter(groups[i] for i in query).values()) == [2, 2, 3]
+        drawn.update(query)
+        first[groups[query[0]]] += 1
+    assert some.signals.n_asked == 0
+    assert min(first.values()) > 120, "what cannot be shared goes to each group in turn"
+    for group, n in left.items():
+        counts = [drawn[i] for i in some.indices if groups[i] == group]
+        expected = 600 * 7 / 3 / n
+        assert np.abs(np.array(counts) - expected).max() < 6 * np.sqrt(expected), "uniform within a group"
+
+
+def test_a_group_that_runs_out_leaves_its_share_to_the_others() -> None:
+    groups = ["a"] * 30 + ["b"] * 6 + ["c"] * 4
+    some = replace(candidates(), groups=groups)
+    left = Counter(groups[i] for i in some.indices)
+    query = Counter(groups[choice.index] for choice in select("stratified_random", some, 20))
+    assert query == {"a": 20 - left["b"] - left["c"], "b": left["b"], "c": left["c"]}
 
 
 def test_hybrid_is_70_to_30() -> None:

@@ -73,7 +73,7 @@ def test_strategies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert run(monkeypatch, "strategies") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "uncertainty", "entropy", "margin", "diversity", "hybrid", "random", "core_set",
+        "uncertainty", "entropy", "margin", "diversity", "hybrid", "random", "stratified_random", "core_set",
     ]  # fmt: skip
 
 

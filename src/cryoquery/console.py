@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.inspection import Inspection
 from cryoquery.plan import TRAINING_WEIGHT, Plan, Speed
+from cryoquery.records import read_json
 
 
 class ExperimentProgress:
@@ -143,6 +145,19 @@ def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
             f"about {duration(speed.estimate(plan))} on this machine: {speed.training:.3g} s per training "
             f"pass, {speed.inference:.3g} s per inference pass, timed on {speed.measured_on}"
         )
+
+
+def print_answer(comparison: Path, console: Console) -> None:
+    """The verdict on each hypothesis, and where the report lies."""
+    answer = read_json(comparison / "efficiency_analysis.json")
+    for hypothesis in answer["hypotheses"].values():
+        console.print(
+            f"{hypothesis['title']}: {hypothesis['verdict']}. {hypothesis['sentence']}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    console.print(f"report: {comparison / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

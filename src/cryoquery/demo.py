@@ -29,10 +29,11 @@ SIMULATION = SimulationConfig(
 
 
 def demo_config(out: Path) -> ExperimentConfig:
-    """The protocol in small: its strategies and baselines, fewer and smaller steps, one seed."""
+    """The protocol in small, with stratified random sampling: fewer and smaller steps, one seed."""
     values: dict[str, Any] = {
         "dataset": out / "dataset",
         "out": out / "experiment",
+        "strategies": [*ExperimentConfig.model_fields["strategies"].default, "stratified_random"],
         "seeds": [42],
         "schedule": {"fractions": [0.1, 0.2, 0.3, 0.5, 0.75, 1.0]},
         "model": {"base_channels": 8},
@@ -56,8 +57,7 @@ def finish_demo(config: ExperimentConfig, progress: Progress, console: Console) 
     for line in three_numbers(efficiency, config):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     console.print("One seed and a small simulated pool: a tour of the tool, not a result.")
-    console.print(f"\nreport: {folder / 'results_table.md'}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"curves: {folder / 'learning_curves.png'}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"\nreport: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
 
 def three_numbers(efficiency: dict[str, Any], config: ExperimentConfig) -> list[str]:

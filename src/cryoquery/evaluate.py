@@ -75,6 +75,32 @@ def evaluate(
     }
 
 
+def example_rows(dataset: Dataset, split: str, n: int = 6) -> NDArray[np.int64]:
+    """Rows of at most ``n`` images of ``split`` that stand for it in pictures, always the same ones.
+
+    The groups take turns; within a group those images come first whose number of particles is
+    nearest to the median of the group's images with particles.
+    """
+    by_group: dict[str, list[int]] = {}
+    for row in dataset.rows(split).tolist():
+        by_group.setdefault(dataset.records[row].group, []).append(row)
+    ranked = []
+    for group, rows in sorted(by_group.items()):
+        counts = np.array([len(dataset.centers_in(row)) for row in rows])
+        middle = np.median(counts[counts > 0]) if counts.any() else 0.0
+        order = np.argsort(np.abs(counts - middle), kind="stable")
+        ranked += [(turn, group, rows[i]) for turn, i in enumerate(order[:n].tolist())]
+    return np.array([row for _, _, row in sorted(ranked)[:n]], dtype=np.int64)
+
+
+def predict_examples(predictor: Predictor, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Probabilities of a particle on images ``rows`` (n,), in steps of 1/255: (n, h, w)."""
+    maps = np.empty((len(rows), *dataset.images.shape[1:]), dtype=np.uint8)
+    for batch in predictor.stream(dataset.images, rows):
+        maps[batch.positions] = np.rint(255 * expit(batch.logits.cpu().numpy()))
+    return maps
+
+
 @dataclass(frozen=True)
 class PredictedMicrograph:
     """What the network says of one micrograph, or of those of its fields that were asked for."""

@@ -20,7 +20,7 @@ from cryoquery.device import DeviceConfig, describe
 from cryoquery.errors import ConfigError, DataError, ExperimentError
 from cryoquery.loop import Iteration, Laboratory, Run, active_learning
 from cryoquery.model import ModelConfig
-from cryoquery.oracles import SimulatedOracle
+from cryoquery.oracles import LabelCost, SimulatedOracle
 from cryoquery.progress import Progress, Silent
 from cryoquery.records import alone, read_json, write_json, write_text
 from cryoquery.train import TrainingConfig
@@ -91,6 +91,8 @@ class ExperimentConfig(CheckedModel):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     device: DeviceConfig = DeviceConfig()
+    label_cost: LabelCost = LabelCost()
+    """From labels to minutes, in the report."""
 
     @field_validator("strategies")
     @classmethod
@@ -177,6 +179,10 @@ def run_experiment(
         fabric=config.device.fabric(),
         splits=reported_splits(config, dataset),
         progress=progress or Silent(),
+        protocol={
+            "model": config.model.model_dump(mode="json"),
+            "training": config.training.model_dump(mode="json"),
+        },
     )
     check_image_size(config, dataset)
     runs = plan_runs(config, len(lab.pool))
@@ -264,7 +270,7 @@ def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig
     return now.model_copy(update=both)
 
 
-FREE_TO_CHANGE = {"dataset", "out", "strategies", "baselines", "seeds", "keep_models"}
+FREE_TO_CHANGE = {"dataset", "out", "strategies", "baselines", "seeds", "keep_models", "label_cost"}
 """What may differ when an experiment is resumed: where things are, and what is added to it."""
 
 

@@ -7,6 +7,7 @@ A run is one strategy with one seed. Each iteration leaves a folder that appears
       metrics.json           scores on held-out images, costs, provenance
       labeled_indices.json   the images it was trained on
       query.json             the images to label next: index, score, rank, reason
+      examples.npz           predictions on a few fixed held-out images, for the report
 
 Run it again after any interruption: finished iterations are kept, and the rest comes out the same.
 """
@@ -33,7 +34,7 @@ from cryoquery.acquisition.candidates import Candidates, NetworkSignals
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, as_indices
 from cryoquery.errors import ExperimentError
-from cryoquery.evaluate import evaluate
+from cryoquery.evaluate import evaluate, example_rows, predict_examples
 from cryoquery.model import AttentionUNet, ModelConfig, initial_weights
 from cryoquery.oracles import Oracle
 from cryoquery.predict import Predictor
@@ -41,6 +42,8 @@ from cryoquery.progress import Progress, Silent
 from cryoquery.records import read_json, staged_directory, write_json
 from cryoquery.train import TrainingConfig
 from cryoquery.tuning import picking_recipe
+
+EXAMPLES = "examples.npz"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Laboratory:
     splits: tuple[str, ...]
     """Held-out splits to measure on; the first is the one that is reported."""
     progress: Progress = field(default_factory=Silent)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    """What every run must have in common to be compared, written to each `metrics.json`."""
     finished: dict[str, Path] = field(default_factory=dict)
     """Folder of a finished iteration by the key of its training: identical work is done once."""
 
@@ -157,7 +162,7 @@ def train_and_evaluate(
     parent = _parent(run, lab, done)
     key = training_key(run, lab, labeled, parent)
     twin = lab.finished.get(key)
-    if twin is not None and not (twin / "model.pt").is_file():
+    if twin is not None and not all((twin / name).is_file() for name in ("model.pt", EXAMPLES)):
         twin = None
     metrics = {
         "run": run.name,
@@ -169,15 +174,18 @@ def train_and_evaluate(
         "labeled_fraction": len(labeled) / len(lab.pool),
         "training_key": key,
         "reused_from": _short(twin),
+        "dataset_fingerprint": lab.dataset.fingerprint,
+        "protocol": lab.protocol,
     }
     if twin is not None:
-        _link(twin / "model.pt", staged / "model.pt")
+        for name in ("model.pt", EXAMPLES):
+            _link(twin / name, staged / name)
         network = train.load_model(staged / "model.pt")
         return network, read_iteration(twin).metrics | metrics, f"same training as {_short(twin)}"
     start = _weights(run, lab, oracle, done) if parent else None
     network = _train(run, lab, oracle, labeled, start)
     _save(network, run, lab, key, labeled, staged)
-    return network, metrics | _measure(network, lab), "trained"
+    return network, metrics | _measure(network, lab, staged), "trained"
 
 
 def _weights(run: Run, lab: Laboratory, oracle: Oracle, done: list[Iteration]) -> train.Weights:
@@ -233,9 +241,13 @@ def _train(
     )
 
 
-def _measure(network: AttentionUNet, lab: Laboratory) -> dict[str, Any]:
-    """Scores on the reported split, and beside them those on the others."""
+def _measure(network: AttentionUNet, lab: Laboratory, staged: Path) -> dict[str, Any]:
+    """Scores on the reported split, and beside them those on the others; leaves `examples.npz`."""
     predictor = Predictor(network, lab.fabric, lab.training.batch_size)
+    rows = example_rows(lab.dataset, lab.splits[0])
+    np.savez_compressed(
+        staged / EXAMPLES, rows=rows, probability=predict_examples(predictor, lab.dataset, rows)
+    )
     reported, *others = (
         evaluate(predictor, lab.dataset, split, lab.progress.predicted) for split in lab.splits
     )

@@ -65,6 +65,22 @@ def random(candidates: Candidates, n: int) -> list[Choice]:
     return top(lambda some: some.rng.random(len(some)), "drawn at random")(candidates, n)
 
 
+def stratified_random(candidates: Candidates, n: int) -> list[Choice]:
+    """Draw an equal share of the query from every group; one that runs out leaves its share to the others.
+
+    The groups take turns in a random order, so that none of them always gets what cannot be shared.
+    """
+    groups = np.array([candidates.groups[i] for i in candidates.indices])
+    order = candidates.rng.permutation(len(groups))
+    turn = np.empty(len(groups), dtype=np.int64)
+    place = np.empty(len(groups), dtype=np.int64)
+    for at, group in enumerate(candidates.rng.permutation(np.unique(groups))):
+        rows = order[groups[order] == group]
+        turn[rows], place[rows] = np.arange(len(rows)), at
+    rows = np.lexsort((place, turn))[:n]
+    return _choices(candidates, rows, "drawn at random within its group")
+
+
 def k_means(candidates: Candidates, n: int) -> list[Choice]:
     """Take the image nearest to each of ``n`` cluster centers of the candidates' features."""
     features = candidates.features()
@@ -111,6 +127,9 @@ STRATEGIES: Mapping[str, NamedStrategy] = {
         mix(_uncertain, 0.7, k_means), "70 % by uncertainty, 30 % by diversity among the rest"
     ),
     "random": NamedStrategy(random, "uniformly at random; looks at nothing"),
+    "stratified_random": NamedStrategy(
+        stratified_random, "at random, equal shares per group; the opponent where groups are uneven"
+    ),
     "core_set": NamedStrategy(k_center, "greedy k-center given the labelled images (Sener & Savarese 2018)"),
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli.terminal import make_console
+from cryoquery.cli.terminal import keys, make_console
 
 
 def demo(
@@ -31,7 +31,7 @@ def experiment(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost.")] = False,
 ) -> None:
     """Strategies × seeds and their baselines; run again to go on after an interruption."""
-    from cryoquery.console import ExperimentProgress, print_plan
+    from cryoquery.console import ExperimentProgress, print_answer, print_plan
     from cryoquery.experiment import load_config, run_experiment
     from cryoquery.plan import make_plan, measure_speed
     from cryoquery.report import compare as write_comparison
@@ -45,16 +45,28 @@ def experiment(
         return
     with ExperimentProgress(plan, console).shown() as progress:
         folder = run_experiment(settings, progress)
-    console.print(f"results: {write_comparison(folder)}", soft_wrap=True, highlight=False, markup=False)
+    print_answer(write_comparison(folder), console)
 
 
-def compare(experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")]) -> None:
-    """(Re)write comparison_results/ from what has finished."""
+def compare(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    seconds_per_image: Annotated[
+        float | None, typer.Option(help="Time to look an image over, instead of the config's.")
+    ] = None,
+    seconds_per_particle: Annotated[
+        float | None, typer.Option(help="Time to label a particle, instead of the config's.")
+    ] = None,
+) -> None:
+    """(Re)write comparison_results/ with report.html from what has finished."""
+    given = dict(locals())
+    from cryoquery.console import print_answer
+    from cryoquery.oracles import LabelCost
     from cryoquery.report import compare as write_comparison
 
-    folder = write_comparison(experiment)
+    stated = {name: value for name, value in keys(LabelCost, given).items() if value is not None}
+    folder = write_comparison(experiment, stated)
     typer.echo((folder / "results_table.md").read_text())
-    make_console().print(f"results: {folder}", soft_wrap=True, highlight=False, markup=False)
+    print_answer(folder, make_console())
 
 
 def strategies() -> None:

@@ -135,6 +135,20 @@ class Dataset:
         """How many labelled centers lie in the images ``rows``."""
         return int(self._particles_per_image[np.asarray(rows, dtype=np.int64)].sum())
 
+    def n_foreground(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Pixels of particles in the masks of the images ``rows`` (n,): (n,)."""
+        # Read and not mapped: pages of a map would count as memory of this process until it ends.
+        area = int(np.prod(self.masks.shape[1:]))
+        start = getattr(self.masks, "offset", 0)
+        file = self.path / "masks.npy"
+        masks = (np.fromfile(file, np.uint8, area, offset=start + int(row) * area) for row in rows)
+        return np.array([np.count_nonzero(mask == PARTICLE) for mask in masks], dtype=np.int64)
+
+    def n_valid(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Pixels of content in the images ``rows`` (n,), padding left out: (n,)."""
+        records = [self.records[row] for row in rows]
+        return np.array([r.content_height * r.content_width for r in records], dtype=np.int64)
+
     @cached_property
     def _particles_per_image(self) -> NDArray[np.int64]:
         return np.array([len(self.centers_in(row)) for row in range(len(self.records))], dtype=np.int64)

@@ -111,15 +111,13 @@ def _count(dataset: Dataset) -> tuple[Counts, ...]:
 
 def _count_one(dataset: Dataset, group: str, split: str, rows: Sequence[int]) -> Counts:
     records = [dataset.records[row] for row in rows]
-    n_foreground = sum(int(np.count_nonzero(dataset.masks[row] == PARTICLE)) for row in rows)
-    n_valid = sum(record.content_height * record.content_width for record in records)
     return Counts(
         group=group,
         split=split,
         n_micrographs=len({record.key for record in records}),
         n_images=len(rows),
         n_particles=dataset.n_particles(rows),
-        foreground=n_foreground / n_valid,
+        foreground=float(dataset.n_foreground(rows).sum() / dataset.n_valid(rows).sum()),
         scale=float(np.median([record.scale for record in records])),
         diameter_px=float(np.median([record.diameter_px for record in records])),
     )

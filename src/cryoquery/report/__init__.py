@@ -1,33 +1,58 @@
-"""What finished runs add up to: curves, tables, numbers."""
+"""What finished runs add up to: curves, tables, statistics, a page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from cryoquery.records import write_json, write_text
-from cryoquery.report.efficiency import efficiency_analysis
-from cryoquery.report.figures import learning_curves
-from cryoquery.report.runs import read_results
-from cryoquery.report.tables import performance_table, results_table
+import matplotlib as mpl
+
+from cryoquery.oracles import LabelCost
+from cryoquery.records import write_bytes, write_json, write_text
+from cryoquery.report import figures
+from cryoquery.report.findings import Findings, find
+from cryoquery.report.methods import methods
+from cryoquery.report.page import page
+from cryoquery.report.selection import selection_record
+from cryoquery.report.tables import latex_table, results_table
 
 __all__ = ["compare"]
 
 
-def compare(experiment_dir: Path | str) -> Path:
+def compare(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, float] | None = None) -> Path:
     """Write `comparison_results/` of an experiment from what has finished, and return that folder.
 
-    It holds `learning_curves.png`, `performance_table.json`, `efficiency_analysis.json` and
-    `results_table.md`. Runs that are not finished are left out and listed.
+    It holds `report.html` (everything, on one page without links to a network), `methods.md`,
+    `results_table.md` and `.tex`, `performance_table.json`, `efficiency_analysis.json`,
+    `selection.json` and `learning_curves.png`. Runs that are not finished are left out and listed.
+
+    Args:
+        experiment_dir: folder of an experiment.
+        label_cost: what a label is taken to cost, or some of it, instead of what the experiment's
+            config says.
 
     Raises:
-        ExperimentError: the folder holds no experiment, or no run in it is finished.
+        ConfigError: a cost that cannot be used.
+        ExperimentError: the folder holds no experiment, no run in it is finished, or its runs were
+            not made alike.
+        DataError: a file of a finished run is damaged.
     """
-    results = read_results(experiment_dir)
-    out = Path(experiment_dir) / "comparison_results"
+    # A group may be called $x$: nothing in a name is a formula.
+    with mpl.rc_context({"text.parse_math": False}):
+        return _write(find(Path(experiment_dir).resolve(), label_cost))
+
+
+def _write(findings: Findings) -> Path:
+    out = findings.results.config.out / "comparison_results"
     out.mkdir(exist_ok=True)
-    table = performance_table(results)
-    write_json(out / "performance_table.json", table)
-    write_json(out / "efficiency_analysis.json", efficiency_analysis(results))
-    write_text(out / "results_table.md", results_table(table))
-    learning_curves(results, out / "learning_curves.png")
+    write_json(out / "performance_table.json", findings.table)
+    write_json(out / "efficiency_analysis.json", findings.analysis)
+    asked = selection_record(findings.overlaps, findings.selections, findings.pool)
+    write_json(out / "selection.json", asked)
+    write_text(out / "results_table.md", results_table(findings.table))
+    write_text(out / "results_table.tex", latex_table(findings.table))
+    write_text(out / "methods.md", methods(findings))
+    curves = figures.as_png(figures.learning_curves(findings.results))
+    write_bytes(out / "learning_curves.png", curves)
+    write_text(out / "report.html", page(findings))
     return out
