@@ -331,5 +331,5 @@ def test_compare_tells_what_is_unfinished(undisturbed: Path, tmp_path: Path) -> 
     shutil.rmtree(copy / "entropy_sampling" / "seed_43" / "iteration_9")
     compare(copy)
     efficiency = json.loads((copy / "comparison_results" / "efficiency_analysis.json").read_text())
-    assert efficiency["unfinished"] == ["entropy_sampling, seed 43: 9 of 10 iterations"]
+    assert efficiency["unfinished"] == ["Entropy Sampling, seed 43: 9 of 10 iterations"]
     assert set(efficiency["runs"]["entropy_sampling"]["by_seed"]) == {"42", "44"}

@@ -55,6 +55,7 @@ def test_every_iteration_has_its_files(lab: Laboratory, tmp_path: Path) -> None:
     for number, iteration in enumerate(iterations):
         assert iteration.folder == run.folder / f"iteration_{number}"
         assert sorted(p.name for p in iteration.folder.iterdir()) == [
+            "examples.npz",
             "labeled_indices.json",
             "metrics.json",
             "model.pt",
