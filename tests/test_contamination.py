@@ -4,7 +4,7 @@ import numpy as np
 from conftest import disc_mask
 from scipy.ndimage import gaussian_filter
 
-from cryoquery.contamination import contaminated
+from cryoquery.pick.contamination import contaminated
 
 
 def micrograph(rng: np.random.Generator, particle_px: float = 18) -> tuple[np.ndarray, np.ndarray]:

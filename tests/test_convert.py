@@ -42,8 +42,8 @@ def test_a_flip_counts_from_the_last_row(tmp_path: Path, micrographs: Path) -> N
         ({"swap_xy": True}, [[2, 1]]),
         ({"flip_x": True}, [[1, 57]]),
         ({"swap_xy": True, "flip_y": True}, [[37, 1]]),
-        ({"scale": 4.0}, [[4, 8]]),
-        ({"scale": 4.0, "swap_xy": True, "flip_y": True, "flip_x": True}, [[31, 55]]),
+        ({"scale": 4.0}, [[5.5, 9.5]]),
+        ({"scale": 4.0, "swap_xy": True, "flip_y": True, "flip_x": True}, [[29.5, 53.5]]),
     ],
 )
 def test_the_order_is_scale_swap_flip(options: dict[str, float], expected: list[list[float]]) -> None:
@@ -59,7 +59,7 @@ def test_boxes_grow_with_the_scale(tmp_path: Path) -> None:
     (tmp_path / "a.cbox").write_text("10 20 8 8 0.5 7 9\n")
     convert(tmp_path / "a.cbox", tmp_path / "b.cbox", scale=2)
     picks = read_coordinates(tmp_path / "b.cbox")
-    assert np.asarray(picks).tolist() == [[48, 28]]
+    assert np.asarray(picks).tolist() == [[48.5, 28.5]]
     assert float(picks.extra["Width"][0]) == 16
     assert picks.diameter_px == 16
 

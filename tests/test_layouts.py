@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from cryoquery.data.layouts import SourceOptions, read_source, read_sources
+from cryoquery.data.layouts import SourceOptions, read_source, read_sources, refuse_misplaced
 from cryoquery.data.layouts.discs import find_discs
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Picks, write_coordinates, write_micrograph
@@ -368,3 +369,82 @@ def test_boxes_are_noted_and_missing_diameters_refused(tmp_path: Path) -> None:
     write_coordinates(root / "coordinates" / "mic_0.star", two)
     with pytest.raises(DataError, match="picks of 2 micrographs, none named mic_0"):
         read_source(root)
+
+
+def with_particles(folder: Path, seed: int, turn: dict[str, bool], scale: float = 1.0) -> None:
+    """A micrograph of dark discs, and a file that has their centers turned and scaled."""
+    rng = np.random.default_rng(seed)
+    shape = (192, 256)
+    centers = rng.uniform(10, np.array(shape) - 10, (40, 2))
+    diameters = np.full(len(centers), 14.0)
+    pixels = rng.normal(100, 10, shape) - 15 * draw_mask(shape, centers, diameters)
+    (folder / "micrographs").mkdir(parents=True, exist_ok=True)
+    (folder / "coordinates").mkdir(exist_ok=True)
+    write_micrograph(folder / "micrographs" / f"m{seed}.mrc", pixels.astype(np.float32))
+    if turn.get("flip_y"):
+        centers[:, 0] = shape[0] - 1 - centers[:, 0]
+    if turn.get("flip_x"):
+        centers[:, 1] = shape[1] - 1 - centers[:, 1]
+    if turn.get("swap_xy"):
+        centers = centers[:, ::-1]
+    centers = (centers + 0.5) / scale - 0.5
+    write_coordinates(folder / "coordinates" / f"m{seed}.csv", np.column_stack([centers, diameters / scale]))
+
+
+@pytest.mark.parametrize(
+    ("turn", "scale", "options"),
+    [
+        ({"flip_y": True}, 1.0, "--flip-y"),
+        ({"flip_x": True}, 1.0, "--flip-x"),
+        ({"swap_xy": True}, 1.0, "--swap-xy"),
+        ({}, 2.0, "--scale 2"),
+        ({"flip_y": True}, 0.5, "--flip-y --scale 0.5"),
+    ],
+)
+def test_misplaced_labels_are_refused_and_the_options_named(
+    tmp_path: Path, turn: dict[str, bool], scale: float, options: str
+) -> None:
+    for seed in range(3):
+        with_particles(tmp_path / "set", seed, turn, scale)
+    with pytest.raises(DataError, match=f"use {options}, or --force"):
+        refuse_misplaced(read_sources([tmp_path / "set"]))
+    right = read_sources([tmp_path / "set"], SourceOptions(**turn, scale=scale))
+    refuse_misplaced(right)
+    wrong = SourceOptions(**{name: True for name in ("flip_y", "flip_x") if not turn.get(name)})
+    with pytest.raises(DataError, match=f"use {options}, or --force"):
+        refuse_misplaced(read_sources([tmp_path / "set"], wrong))
+
+
+def test_labels_that_an_option_misplaces(tmp_path: Path) -> None:
+    for seed in range(3):
+        with_particles(tmp_path / "set", seed, {})
+    refuse_misplaced(read_sources([tmp_path / "set"]))
+    with pytest.raises(DataError, match="leave out --flip-y, or --force"):
+        refuse_misplaced(read_sources([tmp_path / "set"], SourceOptions(flip_y=True)))
+
+
+@pytest.mark.realdata
+def test_labels_of_another_picker_are_in_the_order_of_the_mrc(real_data: Path, tmp_path: Path) -> None:
+    """The JPGs of 10017 are flipped MRCs; crYOLO's boxes are not."""
+    folder = real_data / "empiar_10017"
+    boxes = sorted((folder / "second_labels" / "crYOLO_box").glob("*.box"))[:3]
+    for name in ("micrographs", "coordinates"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    for box in boxes:
+        (tmp_path / "set" / "coordinates" / box.name).symlink_to(box)
+        image = folder / "micrographs" / f"{box.stem}.jpg"
+        (tmp_path / "set" / "micrographs" / image.name).symlink_to(image)
+    with pytest.raises(DataError, match="use --flip-y, or --force"):
+        refuse_misplaced(read_sources([tmp_path / "set"]))
+    refuse_misplaced(read_sources([tmp_path / "set"], SourceOptions(flip_y=True)))
+
+
+def test_compressed_micrographs_are_found(tmp_path: Path) -> None:
+    with_particles(tmp_path / "set", 0, {})
+    plain = tmp_path / "set" / "micrographs" / "m0.mrc"
+    (tmp_path / "set" / "micrographs" / "m0.mrc.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    (micrograph,) = read_sources([tmp_path / "set"]).micrographs
+    assert micrograph.name == "m0"
+    assert len(micrograph.particles) == 40
+    assert micrograph.read().shape == (192, 256)

@@ -17,8 +17,8 @@ from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import read_coordinates, write_micrograph
 from cryoquery.metrics import match_particles
 from cryoquery.model import ModelConfig, initial_weights
-from cryoquery.pick import Picker, PickOptions, load_picker, pick_file
-from cryoquery.pick_files import check_target, pick_micrographs
+from cryoquery.pick.files import check_target, pick_micrographs
+from cryoquery.pick.picker import Picker, PickOptions, load_picker, pick_file
 from cryoquery.predict import Predictor
 from cryoquery.train import TrainingConfig, fit, load_model, save_model
 from cryoquery.tuning import picking_recipe

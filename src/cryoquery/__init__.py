@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cryoquery.experiment import ExperimentConfig, load_config, run_experiment
     from cryoquery.losses import CombinedLoss
     from cryoquery.model import AttentionUNet
-    from cryoquery.pick import load_picker, pick_particles
+    from cryoquery.pick.picker import load_picker, pick_particles
     from cryoquery.report import compare
     from cryoquery.train import load_model
 

@@ -20,6 +20,7 @@ from cryoquery.formats import (
     read_coordinates,
     write_coordinates,
 )
+from cryoquery.preprocess import to_scaled
 
 LENGTHS_IN_EXTRA = ("Width", "Height", "EstWidth", "EstHeight")
 """Columns of crYOLO's boxes that are lengths in pixels."""
@@ -89,7 +90,7 @@ def turn(
 ) -> Picks:
     """Scale picks, then exchange x and y, then flip them: the order of the import's options.
 
-    Scaling multiplies, as programs do that crop in Fourier space: pixel 0 stays pixel 0.
+    Scaling keeps the edges of the micrograph where they are, as binning does: pixels have a size.
 
     Args:
         picks: of one micrograph or of many.
@@ -105,7 +106,7 @@ def turn(
     """
     if not 0 < scale < np.inf:
         raise ConfigError(f"scale={scale}: must be a positive number")
-    centers = picks.centers_yx * scale
+    centers = to_scaled(picks.centers_yx, scale)
     if swap_xy:
         centers = centers[:, ::-1]
     extent = np.asarray(extents, dtype=np.float64)

@@ -75,7 +75,13 @@ def import_(
     swap_xy: Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y of the labels.")] = False,
     flip_y: Annotated[bool, typer.Option("--flip-y", help="Count label rows from the last.")] = False,
     flip_x: Annotated[bool, typer.Option("--flip-x", help="Count label columns from the last.")] = False,
+    scale: Annotated[
+        float, typer.Option(help="Micrograph pixels per pixel of the label files, before turning.")
+    ] = 1.0,
     invert: Annotated[bool, typer.Option("--invert", help="Invert the contrast.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on though the labels lie beside the particles.")
+    ] = False,
 ) -> None:
     """Real micrographs and their labels become a dataset.
 
@@ -85,11 +91,13 @@ def import_(
     given = dict(locals())
     from cryoquery.data.build import BuildConfig, build_dataset
     from cryoquery.data.dataset import check_new
-    from cryoquery.data.layouts import SourceOptions, read_sources
+    from cryoquery.data.layouts import SourceOptions, read_sources, refuse_misplaced
 
     check_new(out)
     config = BuildConfig(**keys(BuildConfig, given))
     source = read_sources(sources, SourceOptions(**keys(SourceOptions, given)))
+    if not force:
+        refuse_misplaced(source)
     with counting("importing") as progress:
         dataset = build_dataset(
             source.micrographs, out, config, notes=source.notes, origin=source.origin, progress=progress

@@ -54,8 +54,8 @@ def pick(
     """
     given = dict(locals())
     from cryoquery.convert import micrograph_files
-    from cryoquery.pick import PickOptions, load_picker
-    from cryoquery.pick_files import check_target, pick_micrographs
+    from cryoquery.pick.files import check_target, pick_micrographs
+    from cryoquery.pick.picker import PickOptions, load_picker
 
     options = PickOptions(**keys(PickOptions, given))
     files = [file for path in micrographs for file in (micrograph_files(path) if path.is_dir() else [path])]

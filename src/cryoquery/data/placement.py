@@ -74,6 +74,12 @@ class Placement:
         """Place points (n, 2) as (y, x) in px on a micrograph of ``shape`` (height, width)."""
         return self.orientation.apply(to_scaled(np.asarray(points, dtype=np.float64), self.scale), shape)
 
+    def undo(self, points: NDArray[np.float64], shape: tuple[float, float]) -> NDArray[np.float64]:
+        """The coordinates (n, 2) in the file of points that were placed on a micrograph of ``shape``."""
+        turn = self.orientation
+        flipped = Orientation(False, turn.flip_y, turn.flip_x).apply(points, shape)
+        return to_scaled(flipped[:, ::-1] if turn.swap_xy else flipped, 1 / self.scale)
+
 
 AS_IN_FILE = Placement()
 """Coordinates as they stand in the file."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryoquery.data.layouts.options import Labels
 from cryoquery.errors import DataError
-from cryoquery.formats import COORDINATE_SUFFIXES, MICROGRAPH_SUFFIXES, match_micrographs
+from cryoquery.formats import COORDINATE_SUFFIXES, match_micrographs, micrograph_stem, micrograph_suffix
 
 MASK_ENDING = "_mask"
 SUFFIXES_FOR_ALL = (".star", ".txt", ".cs", ".json")
@@ -37,8 +37,8 @@ class Found:
 
     @property
     def name(self) -> str:
-        """The stem: everything before the last dot."""
-        return self.image.stem
+        """The stem: everything before the suffix."""
+        return micrograph_stem(self.image)
 
     def is_labeled(self, labels: Labels) -> bool:
         """Whether the kind of labels that is asked for is there."""
@@ -70,8 +70,8 @@ def group_name(folder: Path) -> str:
 def images_in(folder: Path, notes: list[str]) -> list[Path]:
     """Micrographs of a folder, sorted; files of other kinds are noted, hidden ones ignored."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.suffix.lower() in MICROGRAPH_SUFFIXES]
-    others = [path.name for path in files if path.suffix.lower() not in MICROGRAPH_SUFFIXES]
+    images = [path for path in files if micrograph_suffix(path)]
+    others = [path.name for path in files if not micrograph_suffix(path)]
     if others:
         notes.append(f"{folder}: left out, not micrographs: {shorten(others)}")
     return images
@@ -79,7 +79,7 @@ def images_in(folder: Path, notes: list[str]) -> list[Path]:
 
 def has_images(folder: Path) -> bool:
     """Whether a folder holds at least one micrograph."""
-    return folder.is_dir() and any(path.suffix.lower() in MICROGRAPH_SUFFIXES for path in folder.iterdir())
+    return folder.is_dir() and any(micrograph_suffix(path) for path in folder.iterdir())
 
 
 def coordinates_in(folder: Path) -> dict[str, Path]:
@@ -89,7 +89,7 @@ def coordinates_in(folder: Path) -> dict[str, Path]:
 
 def masks_in(folder: Path) -> dict[str, Path]:
     """Masks ``<stem>_mask.*`` of a folder by the stem of their micrograph; empty without the folder."""
-    masks = [p for p in _files(folder) if p.suffix.lower() in MICROGRAPH_SUFFIXES]
+    masks = [p for p in _files(folder) if micrograph_suffix(p)]
     return _by_stem(masks, ending=MASK_ENDING)
 
 
@@ -100,7 +100,7 @@ def _files(folder: Path) -> list[Path]:
 def _by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
-        stem = path.stem.removesuffix(ending)
+        stem = micrograph_stem(path).removesuffix(ending)
         if stem in found:
             raise DataError(f"{found[stem]} and {path}: two files of labels for one micrograph; remove one")
         found[stem] = path
@@ -115,7 +115,7 @@ def pair(
     A file of coordinates may have an ending like ``_autopick``; a single one may be for all.
     """
     images = list(images)
-    stems = {image.stem for image in images}
+    stems = {micrograph_stem(image) for image in images}
     coordinates = _with_endings(coordinates, images, stems)
     for_all = None
     if len(coordinates) == 1 and len(images) > 1 and not coordinates.keys() & stems:
@@ -123,7 +123,9 @@ def pair(
         if alone_there.suffix.lower() in SUFFIXES_FOR_ALL:
             for_all = coordinates.popitem()[1]
     for image in images:
-        yield Found(image, group, coordinates.get(image.stem, for_all), masks.get(image.stem))
+        yield Found(
+            image, group, coordinates.get(micrograph_stem(image), for_all), masks.get(micrograph_stem(image))
+        )
     for kind, labels in (("coordinates", coordinates), ("masks", masks)):
         alone = sorted(path.name for stem, path in labels.items() if stem not in stems)
         if alone:
@@ -138,7 +140,7 @@ def _with_endings(
     others = {path.name: path for stem, path in coordinates.items() if stem not in stems}
     matched = match_micrographs(others, images, allow_missing=True) if others else {}
     for name, path in others.items():
-        stem = matched[name].stem if name in matched else path.stem
+        stem = micrograph_stem(matched[name]) if name in matched else path.stem
         if stem in paired:
             raise DataError(f"{paired[stem]} and {path}: two files of labels for one micrograph; remove one")
         paired[stem] = path

@@ -92,16 +92,11 @@ def read_particles(
     particles = np.column_stack([picks.centers_yx, diameters])
     if found.dummy_boxes:
         particles = particles[particles[:, :2].any(axis=1)]
-    particles[:, 2] = diameter or particles[:, 2]
+    particles[:, 2] = diameter or options.scale * particles[:, 2]
     if (particles[:, 2] <= 0).any():
         bad = float(particles[particles[:, 2] <= 0][0, 2])
         raise DataError(f"{found.coordinates}: a diameter of {bad:g} px; give --diameter-px")
-    if options.swap_xy:
-        particles = particles[:, [1, 0, 2]]
-    if options.flip_y:
-        particles[:, 0] = header.shape[0] - 1 - particles[:, 0]
-    if options.flip_x:
-        particles[:, 1] = header.shape[1] - 1 - particles[:, 1]
+    particles[:, :2] = options.placement.apply(particles[:, :2], header.shape)
     return particles
 
 

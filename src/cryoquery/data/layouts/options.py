@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from cryoquery.config import CheckedModel
+from cryoquery.data.orientation import Orientation
+from cryoquery.data.placement import Placement
 from cryoquery.errors import ConfigError
 
 Labels = Literal["auto", "coordinates", "masks"]
@@ -36,8 +38,15 @@ class SourceOptions(CheckedModel):
     """Count the rows of the labels from the last row of the micrograph."""
     flip_x: bool = False
     """Count the columns of the labels from the last column of the micrograph."""
+    scale: float = Field(default=1.0, gt=0)
+    """Pixels of the micrograph per pixel of the labels' coordinates; applied before they are turned."""
     invert: bool = False
     """Invert the contrast of the micrographs."""
+
+    @property
+    def placement(self) -> Placement:
+        """How coordinates of the label files become pixels of the micrographs."""
+        return Placement(Orientation(self.swap_xy, self.flip_y, self.flip_x), self.scale)
 
     @field_validator("group_pattern")
     @classmethod

@@ -8,8 +8,8 @@ from scipy.special import expit
 
 from cryoquery.device import DeviceConfig
 from cryoquery.model import ModelConfig, initial_weights
+from cryoquery.pick.tiles import EXACT_SIDE_PX, predict_tiled, tile_starts
 from cryoquery.predict import Predictor
-from cryoquery.tiles import EXACT_SIDE_PX, predict_tiled, tile_starts
 
 FABRIC = DeviceConfig(accelerator="cpu", precision="32-true").fabric()
 

@@ -12,17 +12,17 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from cryoquery.config import CheckedModel
-from cryoquery.contamination import contaminated
 from cryoquery.data.dataset import decode, encode
 from cryoquery.data.source import MAX_DIAMETER_RATIO
 from cryoquery.device import DeviceConfig
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Micrograph, Picks, choose_pixel_size, read_header, read_micrograph
 from cryoquery.lengths import Length, parse_length
+from cryoquery.pick.contamination import contaminated
+from cryoquery.pick.tiles import predict_tiled
 from cryoquery.picking import MIN_DISTANCE, find_particles
 from cryoquery.predict import Predictor
 from cryoquery.preprocess import fit_scale, normalize
-from cryoquery.tiles import predict_tiled
 from cryoquery.train import read_model
 from cryoquery.tuning import PickingRecipe
 

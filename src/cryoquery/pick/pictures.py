@@ -11,7 +11,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from cryoquery.data.dataset import decode
-from cryoquery.pick import PickedMicrograph
+from cryoquery.pick.picker import PickedMicrograph
 from cryoquery.records import write_bytes
 
 OVERLAY_PX = 1200

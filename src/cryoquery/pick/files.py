@@ -16,8 +16,8 @@ from cryoquery.formats import (
     micrograph_suffix,
     write_coordinates,
 )
-from cryoquery.pick import PickedMicrograph, Picker, PickOptions, pick_file
-from cryoquery.pick_figures import draw_histogram, draw_overlay
+from cryoquery.pick.picker import PickedMicrograph, Picker, PickOptions, pick_file
+from cryoquery.pick.pictures import draw_histogram, draw_overlay
 
 ONE_PER_FILE = (".box", ".cbox", ".csv")
 """Formats that have no place for the name of the micrograph."""
