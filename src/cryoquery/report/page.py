@@ -103,7 +103,7 @@ def _against(findings: Findings, opponent: str) -> dict[str, Any]:
         drawing = _drawing(
             figure,
             f"Each strategy minus {label(opponent).lower()}, paired by seed. Dot: mean; ticks above it: the "
-            "seeds; thick bar: 95 % interval over seeds (bootstrap); thin line: 95 % interval over seeds "
+            "seeds; thick bar: 95 % interval over seeds; thin line: 95 % interval over seeds "
             "and held-out micrographs.",
         )
     return {"label": label(opponent), "compared": compared, "drawing": drawing, "names": _names(compared)}

@@ -35,4 +35,4 @@ def mean_std(summary: Mapping[str, float | None] | None) -> str:
     if summary is None or summary["mean"] is None:
         return "–"
     spread = "" if summary["std"] is None else f" ± {summary['std']:.3f}"
-    return f"{summary['mean']:.3f}{spread}"
+    return f"{summary['mean']:.3f}{spread}".replace("-", "−")
