@@ -128,13 +128,10 @@ def better_everywhere(measurements: Measurements) -> Hypothesis:
 
     judgments = _judge_all(results, results.judged(), test) if RANDOM in results.runs() else ()
     verdict = _overall(judgments)
-    what = f"better than random sampling at every labeled share ({span})"
+    what = f"better than random sampling at every labeled share{f' ({span})' if span else ''}"
     missing = _why_not_beside_random(results)
     if results.of(RANDOM) and not checkpoints:
-        what, missing = (
-            "better than random sampling",
-            "the schedule has no iteration in which they can differ",
-        )
+        missing = "the schedule has no iteration in which they can differ"
     return Hypothesis(
         "better_than_random_at_all_percentages",
         "Better than random at all percentages",
