@@ -73,7 +73,7 @@ def test_a_bad_micrograph_is_reported_and_the_rest_is_done(
     assert "bad.mrc" in shown.err
     assert "none.mrc: no such file" in shown.err
     assert "2 of 3 could not be picked" in shown.err
-    assert "on 1 micrographs" in shown.out
+    assert "on 1 micrograph" in shown.out
     assert Path("p.star").is_file()
 
 

@@ -79,7 +79,7 @@ def test_names_come_from_the_micrographs(tmp_path: Path, micrographs: Path) -> N
 
 def test_fractions_need_the_micrographs(tmp_path: Path, micrographs: Path) -> None:
     write_coordinates(tmp_path / "in.star", some_picks("a.mrc", "b.mrc"))
-    with pytest.raises(DataError, match="give the micrographs"):
+    with pytest.raises(DataError, match="give --micrographs"):
         convert(tmp_path / "in.star", tmp_path / "out.cs")
     convert(tmp_path / "in.star", tmp_path / "out.cs", micrographs=sorted(micrographs.iterdir()))
     assert np.load(tmp_path / "out.cs")["location/micrograph_shape"].tolist() == [[40, 60]] * 2

@@ -190,6 +190,6 @@ def _extents(picks: Picks, shapes: dict[str, tuple[int, int]], source: Path) -> 
     if missing is not None:
         raise DataError(
             f"{source}: to flip, the size of micrograph {missing or source.stem!r} must be known; "
-            "give the micrographs"
+            "give --micrographs"
         )
     return np.array([shapes[name] for name in names], dtype=np.float64).reshape(-1, 2)

@@ -71,7 +71,7 @@ def pick(
     for reason in outcome.failures.values():
         print(f"cryoquery: {reason}", file=sys.stderr)
     if outcome.n_done:
-        typer.echo(f"{out}: {len(outcome.picks):,} picks on {outcome.n_done} micrographs")
+        typer.echo(f"{out}: {_counted(len(outcome.picks), outcome.n_done)}")
     if outcome.failures:
         print(f"cryoquery: {len(outcome.failures)} of {len(files)} could not be picked", file=sys.stderr)
         raise typer.Exit(1)
@@ -167,4 +167,8 @@ def convert(
         optics=None if voltage is None else Optics(voltage, spherical_aberration, amplitude_contrast),
     )  # fmt: skip
     n_micrographs = len(set(written.micrographs.tolist()))
-    typer.echo(f"{target}: {len(written):,} picks on {n_micrographs} micrographs")
+    typer.echo(f"{target}: {_counted(len(written), n_micrographs)}")
+
+
+def _counted(n_picks: int, n_micrographs: int) -> str:
+    return f"{n_picks:,} picks on {n_micrographs} micrograph{'' if n_micrographs == 1 else 's'}"

@@ -311,7 +311,7 @@ def _rows_of_shapes(path: Path, picks: Picks, shapes: Mapping[str, tuple[int, in
     if missing is not None:
         raise DataError(
             f"{path}: a .cs file holds fractions, and the size of micrograph {missing!r} is not known; "
-            "give the micrographs"
+            "give --micrographs"
         )
     return np.array([shapes[name] for name in names], dtype=np.float64).reshape(-1, 2)
 

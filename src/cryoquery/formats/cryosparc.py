@@ -139,11 +139,9 @@ def _shapes(path: Path, rows: NDArray[Any], given: tuple[int, int] | None) -> ND
             return shapes
         if given is None:
             bad = shapes[~((shapes >= 1) & (shapes < 2**24)).all(axis=1)][0].tolist()
-            raise DataError(
-                f"{path}: {SHAPE} of {bad}, and centers are fractions of it; give the micrographs"
-            )
+            raise DataError(f"{path}: {SHAPE} of {bad}, and centers are fractions of it; give --micrographs")
     if given is None:
-        raise DataError(f"{path}: no {SHAPE}, and centers are fractions of it; give the micrographs")
+        raise DataError(f"{path}: no {SHAPE}, and centers are fractions of it; give --micrographs")
     return np.tile(np.array(given, dtype=np.float64), (len(rows), 1))
 
 
