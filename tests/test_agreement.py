@@ -251,3 +251,12 @@ def test_files_without_picks_or_without_particles(tmp_path: Path) -> None:
     star = write_star(tmp_path / "p.star", {"none": truth})
     comparison = read_comparison(PickFile(star), tmp_path / "none.csv", diameter_px=40)
     assert evaluate_picks(comparison, "20px").overall["precision_macro"] == 0
+
+
+def test_diameters_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("X-Coordinate,Y-Coordinate,Diameter\n1,2,-5\n3,4,0\n")
+    with pytest.raises(ConfigError, match=r"a particle diameter of -2\.5 px; give --diameter-px"):
+        evaluate_picks(read_comparison(PickFile(path), path))
+    with pytest.raises(ConfigError, match="diameter_px=0: must be a positive number"):
+        read_comparison(PickFile(path), path, diameter_px=0.0)

@@ -115,3 +115,28 @@ def test_the_pixel_size_follows_the_scale(tmp_path: Path) -> None:
     assert read_coordinates(tmp_path / "out.star").pixel_size == 1
     convert(tmp_path / "in.star", tmp_path / "out.star", scale=2, pixel_size=0.9)
     assert read_coordinates(tmp_path / "out.star").pixel_size == 0.9
+
+
+@pytest.mark.parametrize(("options", "size"), [({"scale": 2.0}, 1.0), ({"pixel_size": 1.3}, 1.3)])
+def test_a_pixel_size_of_before_is_not_kept(tmp_path: Path, options: dict[str, float], size: float) -> None:
+    (tmp_path / "a.star").write_text(
+        "data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnMicrographPixelSize\n1 2 2.0\n3 4 2.0\n"
+    )
+    convert(tmp_path / "a.star", tmp_path / "b.star", **options)  # type: ignore[arg-type]
+    assert read_coordinates(tmp_path / "b.star").pixel_size == pytest.approx(size)
+
+
+@pytest.mark.parametrize(
+    "options", [{"pixel_size": 0.0}, {"pixel_size": -1.0}, {"diameter_px": float("nan")}]
+)
+def test_numbers_that_cannot_be(tmp_path: Path, options: dict[str, float]) -> None:
+    write_coordinates(tmp_path / "a.csv", some_picks("a"))
+    with pytest.raises(ConfigError, match="must be a positive number"):
+        convert(tmp_path / "a.csv", tmp_path / "b.star", **options)  # type: ignore[arg-type]
+
+
+def test_outlines_that_would_stay_behind_are_dropped(tmp_path: Path) -> None:
+    picks = some_picks("a")
+    picks = picks.replace(extra={"segmentation": np.array(["[[0, 0]]"] * len(picks), dtype=object)})
+    assert "segmentation" not in turn(picks, SHAPE, flip_y=True).extra
+    assert "segmentation" in turn(picks, SHAPE).extra

@@ -122,7 +122,7 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
         ),
         ("a.csv", "X-Coordinate,Y-Coordinate,Diameter\nnan,2,3\n", "line 2, column X-Coordinate: 'nan'"),
         ("a.csv", "X-Coordinate,Y-Coordinate,Diameter\n1,2,inf\n", "line 2, column Diameter: 'inf'"),
-        ("a.csv", "X-Coordinate,Y-Coordinate,Diameter\n1,2\n", "line 2, column Diameter: ''"),
+        ("a.csv", "X-Coordinate,Y-Coordinate,Diameter\n1\n", "line 2, column Y-Coordinate: ''"),
         ("a.csv", "X-Coordinate,Y-Coordinate\n1e300,2\n", "1e+300 px"),
         ("a.txt", "x_coord\ty_coord\n1\t2\n", "no column image_name"),
         ("a.box", "1 2 3 4\nsixty 2 3 4\n", "line 2, column x: 'sixty'"),
@@ -285,3 +285,38 @@ def test_a_list_of_files_that_lists_itself_ends(tmp_path: Path) -> None:
     put(tmp_path / "c.star", text.format("c.star"))
     with pytest.raises(DataError, match="not there"):
         read_coordinates(tmp_path / "c.star")
+
+
+def test_unknown_scores_and_diameters_stay_unknown(tmp_path: Path) -> None:
+    picks = Picks.of([[1, 2], [3, 4]], scores=[0.5, np.nan], diameters_px=[10, np.nan])
+    for name in ("a.star", "a.csv"):
+        write_coordinates(tmp_path / name, picks)
+        back = read_coordinates(tmp_path / name)
+        assert back.diameters_px is not None
+        assert back.diameters_px.tolist() == pytest.approx([10, np.nan], nan_ok=True)
+        assert back.diameter_px == 10
+    again = read_coordinates(tmp_path / "a.star").scores
+    assert again is not None
+    assert again.tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
+
+
+def test_two_files_of_one_micrograph_in_a_folder(tmp_path: Path) -> None:
+    """As crYOLO leaves them: the same picks in several formats."""
+    for name in ("CBOX/a.cbox", "EMAN/a.box"):
+        (tmp_path / name).parent.mkdir()
+        write_coordinates(tmp_path / name, Picks.of([[10, 20]], diameters_px=8))
+    with pytest.raises(DataError, match=r"CBOX/a\.cbox and EMAN/a\.box are both of micrograph a"):
+        read_coordinates(tmp_path)
+    assert len(read_coordinates(tmp_path / "CBOX")) == 1
+    assert len(read_coordinates(tmp_path, format="box")) == 1
+
+
+def test_the_folder_of_a_picking_job_of_relion_3(tmp_path: Path) -> None:
+    (tmp_path / "Movies").mkdir()
+    for name in "ab":
+        write_coordinates(tmp_path / "Movies" / f"{name}_autopick.star", Picks.of([[1, 2]]))
+    (tmp_path / "coords_suffix_autopick.star").write_text("CtfFind/job003/micrographs_ctf.star\n")
+    for name in ("job.star", "default_pipeline.star", "micrographs_ctf.star"):
+        (tmp_path / name).write_text("data_job\n\n_rlnJobType 4\n")
+    (tmp_path / "note.txt").write_text("what was done\n")
+    assert sorted(read_coordinates(tmp_path).micrographs.tolist()) == ["a", "b"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cryoquery.errors import DataError
-from cryoquery.formats import Optics, Picks, read_coordinates, write_coordinates
+from cryoquery.formats import Optics, Picks, read_coordinates, read_optics_pixel_size, write_coordinates
 from cryoquery.formats.star import read_tables, table_text
 
 RELION_31 = """
@@ -190,3 +190,16 @@ def test_pixel_size_of_the_micrographs(
     columns = {"rlnCoordinateX": "1", "rlnCoordinateY": "2", **columns}
     text = table_text("particles", {name: [value] for name, value in columns.items()})
     assert read(tmp_path, text).pixel_size == expected
+
+
+def test_the_pixel_size_of_optics_groups(tmp_path: Path) -> None:
+    path = tmp_path / "micrographs_ctf.star"
+    table = "data_optics\n\nloop_\n_rlnOpticsGroup\n_rlnMicrographPixelSize\n"
+    path.write_text(table + "1 0.885\n2 0.885\n")
+    assert read_optics_pixel_size(path) == 0.885
+    for rows in ("1 0.885\n2 1.1\n", "1 0\n"):
+        path.write_text(table + rows)
+        with pytest.raises(DataError, match="state no pixel size, or several; give --pixel-size"):
+            read_optics_pixel_size(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_optics_pixel_size(tmp_path / "missing.star")

@@ -20,6 +20,7 @@ from cryoquery.formats import (
     read_coordinates,
     write_coordinates,
 )
+from cryoquery.formats.relion import STATING_PIXEL_SIZE
 from cryoquery.preprocess import to_scaled
 
 LENGTHS_IN_EXTRA = ("Width", "Height", "EstWidth", "EstHeight")
@@ -60,6 +61,9 @@ def convert(
             size of a micrograph is needed and not known.
         ConfigError: as `turn`.
     """
+    for name, value in (("pixel_size", pixel_size), ("diameter_px", diameter_px)):
+        if value is not None and not 0 < value < np.inf:
+            raise ConfigError(f"{name}={value:g}: must be a positive number")
     files = micrograph_files(micrographs) if micrographs is not None else []
     picks = _read_named(Path(source), Path(target), files)
     shapes = known_shapes(picks, files)
@@ -111,12 +115,19 @@ def turn(
         centers = centers[:, ::-1]
     extent = np.asarray(extents, dtype=np.float64)
     flipped = np.where([flip_y, flip_x], extent - 1 - centers, centers)
+    if not np.array_equal(flipped, picks.centers_yx):
+        # COCO's outlines would stay where they were.
+        picks = picks.replace(extra={n: column for n, column in picks.extra.items() if n != "segmentation"})
     if scale == 1:
         return picks.replace(centers_yx=flipped)
     return picks.replace(
         centers_yx=flipped,
         diameters_px=None if picks.diameters_px is None else picks.diameters_px * scale,
-        extra={name: _scaled(name, column, scale) for name, column in picks.extra.items()},
+        extra={
+            name: _scaled(name, column, scale)
+            for name, column in picks.extra.items()
+            if name not in STATING_PIXEL_SIZE
+        },
         pixel_size=None if picks.pixel_size is None else picks.pixel_size / scale,
         optics={name: column for name, column in picks.optics.items() if "PixelSize" not in name},
         shapes={name: (round(h * scale), round(w * scale)) for name, (h, w) in picks.shapes.items()},

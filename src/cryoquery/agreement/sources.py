@@ -97,6 +97,8 @@ def read_comparison(
             flip needs is not known, or the picks fit the images clearly better turned or scaled.
         ConfigError: the pattern or the split cannot be used.
     """
+    if diameter_px is not None and not 0 < diameter_px < np.inf:
+        raise ConfigError(f"diameter_px={diameter_px:g}: must be a positive number")
     claimed, known = _read(picks.path, None), _read_truth(truth, diameter_px, split)
     files = micrograph_files(micrographs) if micrographs is not None else []
     pairs, notes = _pair(claimed, known, only_common)
@@ -142,6 +144,9 @@ def evaluate_picks(comparison: Comparison, radius: Length | str = HALF_A_DIAMETE
     """
     length = parse_length(radius, "radius")
     diameters = _group_diameters(comparison)
+    for group, diameter in diameters.items():
+        if length.unit == "d" and diameter is not None and not diameter > 0:
+            raise ConfigError(f"group {group}: a particle diameter of {diameter:g} px; give --diameter-px")
     return Agreement(
         tuple(
             compare_picks(

@@ -27,6 +27,9 @@ def pick(
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
     pixel_size: PixelSize = None,
+    optics: Annotated[
+        Path | None, typer.Option(help="STAR file whose optics groups state the pixel size.")
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Lowest score, 0 to 1 (default: as tuned in training).")
     ] = None,
@@ -54,9 +57,12 @@ def pick(
     """
     given = dict(locals())
     from cryoquery.convert import micrograph_files
+    from cryoquery.formats import read_optics_pixel_size
     from cryoquery.pick.files import check_target, pick_micrographs
     from cryoquery.pick.picker import PickOptions, load_picker
 
+    if optics is not None:
+        given["optics_pixel_size"] = read_optics_pixel_size(optics)
     options = PickOptions(**keys(PickOptions, given))
     files = [file for path in micrographs for file in (micrograph_files(path) if path.is_dir() else [path])]
     check_target(out, files, file_format)

@@ -4,6 +4,7 @@ from cryoquery.formats.coordinates import (
     COORDINATE_FORMATS,
     COORDINATE_SUFFIXES,
     read_coordinates,
+    read_optics_pixel_size,
     write_coordinates,
 )
 from cryoquery.formats.image_file import Header
@@ -44,6 +45,7 @@ __all__ = [
     "read_header",
     "read_image",
     "read_micrograph",
+    "read_optics_pixel_size",
     "write_coordinates",
     "write_micrograph",
 ]

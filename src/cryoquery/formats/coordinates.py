@@ -79,6 +79,23 @@ def read_coordinates(
     return picks
 
 
+def read_optics_pixel_size(path: Path | str) -> float:
+    """Å/px of the micrographs by the optics groups of a STAR file, such as ``micrographs_ctf.star``.
+
+    Raises:
+        DataError: the file is missing or damaged, states none, or several that differ.
+    """
+    path = Path(path)
+    try:
+        text = _decode(path, path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    size = relion.optics_pixel_size(star.read_tables(path, text))
+    if size is None:
+        raise DataError(f"{path}: its optics groups state no pixel size, or several; give --pixel-size")
+    return size
+
+
 def _read_file(path: Path, format: str | None, shape: tuple[int, int] | None, listed: bool = False) -> Picks:
     """Picks of one file; ``listed``: it comes from a list of files, and may not be one itself."""
     if not path.is_file():
@@ -195,18 +212,31 @@ def _check(path: Path, picks: Picks) -> None:
         raise DataError(f"{path}: a coordinate of {value:g} px; no micrograph is that large, correct it")
 
 
+SUFFIX_LIST = "coords_suffix"
+"""How the file begins whose name says how the files of picks of a RELION 3.1 job end."""
+
+
 def _read_folder(folder: Path, format: str | None, shape: tuple[int, int] | None) -> Picks:
     for name in ("autopick.star", "manualpick.star"):
         if (folder / name).is_file():
             return _read_file(folder / name, "star", None)
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in COORDINATE_SUFFIXES and p.is_file())
     own = SUFFIX_OF.get(format or "", "")
-    files = [
-        p for p in files if not p.name.startswith((".", "coords_suffix")) and p.suffix.lower().endswith(own)
-    ]
+    files = [p for p in files if not p.name.startswith(".") and p.suffix.lower().endswith(own)]
+    # A picking job of RELION 3.1 says how its files end; others in its folder are about the job.
+    endings = tuple(p.name.removeprefix(SUFFIX_LIST) for p in files if p.name.startswith(SUFFIX_LIST))
+    if endings:
+        files = [p for p in files if p.name.endswith(endings) and not p.name.startswith(SUFFIX_LIST)]
     if not files:
         raise DataError(f"{folder}: no files of coordinates; they end in {' '.join(COORDINATE_SUFFIXES)}")
-    parts = [_read_file(p, format, shape).with_micrograph(micrograph_key(p.name)) for p in files]
+    by_key: dict[str, Path] = {}
+    for p in files:
+        if (other := by_key.setdefault(micrograph_key(p.name), p)) is not p:
+            raise DataError(
+                f"{folder}: {other.relative_to(folder)} and {p.relative_to(folder)} are both of micrograph "
+                f"{micrograph_key(p.name)}; give one subfolder, or one format with --format"
+            )
+    parts = [_read_file(p, format, shape).with_micrograph(key) for key, p in by_key.items()]
     return concatenate(parts)
 
 
@@ -327,7 +357,9 @@ def _write_folder(
     """One file per micrograph; in RELION's format with the lists that make a picking job of the folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: exists and is not empty; give another folder")
-    by_micrograph = picks.by_micrograph()
+    by_micrograph = dict(picks.by_micrograph())
+    for name in shapes:  # a micrograph without picks gets a file as well: it was looked at
+        by_micrograph.setdefault(name, picks.rows(np.zeros(len(picks), dtype=bool)))
     if "" in by_micrograph:
         raise DataError(f"{folder}: picks without the name of their micrograph; write them to a file")
     places = {name: _place(name, format) for name in by_micrograph}

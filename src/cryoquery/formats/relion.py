@@ -27,6 +27,8 @@ UNKNOWN = -999.0
 """What programs write that must fill a column and have nothing to say."""
 
 _PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
+STATING_PIXEL_SIZE = (*_PIXEL_SIZES, "rlnMagnification", "rlnDetectorPixelSize")
+"""Columns of particles that say the pixel size, and become wrong with another one."""
 _NUMBERS = (X, Y, SCORE, DIAMETER)
 _OWN = (MICROGRAPH, *_NUMBERS)
 
@@ -65,8 +67,8 @@ def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
     scores = _optional(path, SCORE, columns)
     diameters = _optional(path, DIAMETER, columns)
     extra = {name: text_column(values) for name, values in columns.items() if name not in _OWN}
-    if scores is not None and (scores == UNKNOWN).all():
-        scores, extra[SCORE] = None, text_column(columns[SCORE])
+    if SCORE in columns and scores is None and len(x):
+        extra[SCORE] = text_column(columns[SCORE])
     return Picks(
         np.column_stack([y, x]),
         text_column(columns.get(MICROGRAPH, [""] * len(x))),
@@ -83,6 +85,7 @@ def _optional(path: Path, name: str, columns: Mapping[str, Sequence[str]]) -> ND
     if name not in columns or not len(columns[name]):
         return None
     values = numbers(path, f"_{name}", columns[name], lambda i: f"row {i + 1} of the table", missing=True)
+    values[(values == UNKNOWN) | ((name == DIAMETER) & (values <= 0))] = np.nan
     return None if np.isnan(values).all() else values
 
 
@@ -103,6 +106,12 @@ def _pixel_size(
         )
         return detector * 1e4 / magnification if detector and magnification else None
     return None
+
+
+def optics_pixel_size(tables: Sequence[Table]) -> float | None:
+    """Å/px of the micrographs in the table of optics groups, where all of them agree."""
+    table = next((t for t in tables if t.block == "optics" and OPTICS_GROUP in t.columns), None)
+    return _pixel_size({}, {n: text_column(v) for n, v in table.columns.items()}) if table else None
 
 
 def _single(texts: Sequence[str] | NDArray[np.object_]) -> float | None:
@@ -149,6 +158,9 @@ def relion_text(picks: Picks, pixel_size: float | None = None, optics: Optics | 
     groups = _optics_columns(picks, pixel_size, optics)
     if not groups:
         return table_text("particles" if MICROGRAPH in columns else "", columns, _NUMBERS)
+    if pixel_size is not None:
+        for name in STATING_PIXEL_SIZE:  # what was stated before would win over the table of optics groups
+            columns.pop(name, None)
     columns.setdefault(OPTICS_GROUP, [groups[OPTICS_GROUP][0]] * len(picks))
     return table_text("optics", groups) + table_text("particles", columns, _NUMBERS)
 

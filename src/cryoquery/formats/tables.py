@@ -63,7 +63,11 @@ def read_table(path: Path, text: str, layout: Layout) -> Picks:
 
     own = {n.lower() for n in (layout.x, layout.y, layout.micrograph, layout.diameter, layout.score) if n}
     texts = {name: take(name) for name in (layout.y, layout.x, layout.diameter) if name}
-    values = {n: numbers(path, n, column, where) for n, column in texts.items() if column is not None}
+    values = {
+        name: numbers(path, name, column, where, missing=name == layout.diameter)
+        for name, column in texts.items()
+        if column is not None
+    }
     scores_text = take(layout.score)
     scores = None if scores_text is None else numbers(path, layout.score, scores_text, where, missing=True)
     return Picks(

@@ -13,6 +13,7 @@ from cryoquery.formats import (
     Optics,
     Picks,
     concatenate,
+    micrograph_stem,
     micrograph_suffix,
     write_coordinates,
 )
@@ -70,9 +71,12 @@ def pick_micrographs(
     """
     check_target(out, micrographs, file_format)
     names = _distinct_names(micrographs)
-    for folder in (overlays, histograms):
+    for folder in (out.parent, overlays, histograms):
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     failures: dict[Path, str] = {}
@@ -86,11 +90,13 @@ def pick_micrographs(
             parts.append(picked.picks)
             shapes[str(path)] = picked.shape
             notes += [picked.note] if picked.note else []
-            _draw(picked, name, overlays, histograms)
+            try:
+                _draw(picked, name, overlays, histograms)
+            except OSError as error:  # picks are worth more than their pictures
+                notes.append(f"{path}: its pictures could not be written ({error.strerror})")
         progress(i + 1, len(micrographs))
     everything = concatenate(parts)
     if parts:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_coordinates(out, everything, format=file_format, optics=optics, micrograph_shapes=shapes)
     return Outcome(everything, len(parts), failures, tuple(notes))
 
@@ -110,16 +116,27 @@ def check_target(out: Path, micrographs: Sequence[Path], file_format: str | None
     if out.is_dir() or not suffix:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{out}: exists and is not an empty folder; remove it or choose another name")
+        _check_stems(out, micrographs)
         return
     if file_format is None and suffix not in COORDINATE_SUFFIXES:
         raise DataError(
             f"{out}: unknown suffix {suffix!r}; coordinates are {' '.join(COORDINATE_SUFFIXES)}, or a folder"
         )
+    if suffix == ".txt":
+        _check_stems(out, micrographs)
     if len(micrographs) > 1 and suffix in ONE_PER_FILE:
         raise DataError(
             f"{out}: {suffix} files hold one micrograph, {len(micrographs)} are given; "
             f"give a new folder as --out and --format {suffix[1:]}"
         )
+
+
+def _check_stems(out: Path, micrographs: Sequence[Path]) -> None:
+    """Refuse two micrographs that a folder or a table without folders could not tell apart."""
+    seen: dict[str, Path] = {}
+    for path in micrographs:
+        if (other := seen.setdefault(micrograph_stem(path), path)) is not path:
+            raise DataError(f"{out}: {other} and {path} have the same name; pick them apart, or rename one")
 
 
 def _distinct_names(micrographs: Sequence[Path]) -> list[str]:

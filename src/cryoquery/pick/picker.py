@@ -43,6 +43,8 @@ class PickOptions(CheckedModel):
     """Particle diameter in Å; needs the pixel size."""
     pixel_size: float | None = Field(default=None, gt=0)
     """Å/px of the micrographs, where their headers do not say or are wrong."""
+    optics_pixel_size: float | None = Field(default=None, gt=0)
+    """The same by the optics groups of a STAR file, which ``pixel_size`` overrides."""
     threshold: float | None = Field(default=None, ge=0, le=1)
     """Lowest score of a pick; None: as tuned when the model was trained."""
     min_distance: Length = Length(MIN_DISTANCE, "d")
@@ -269,7 +271,13 @@ def pick_file(picker: Picker, path: Path, options: PickOptions) -> PickedMicrogr
     """
     pixels = read_micrograph(path).pixels
     size = choose_pixel_size(
-        stated=options.pixel_size, header=read_header(path).stated_pixel_size, micrograph=str(path)
+        stated=options.pixel_size,
+        optics=options.optics_pixel_size,
+        header=read_header(path).stated_pixel_size,
+        micrograph=str(path),
     )
-    picked = picker.pick(pixels, options, size.value, str(path))
+    try:
+        picked = picker.pick(pixels, options, size.value, str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({size.note})" if size.note else str(error)) from None
     return picked if size.source == "unknown" else replace(picked, note=size.note)

@@ -89,12 +89,15 @@ def read_particles(
                 f"{found.coordinates}: no diameters in it; give --diameter-px or --diameter-angstrom"
             )
         diameters = np.full(len(picks), given or 0.0)
+    elif found.diameter_px is not None:
+        diameters = np.where(np.isnan(diameters), found.diameter_px, diameters)
     particles = np.column_stack([picks.centers_yx, diameters])
     if found.dummy_boxes:
         particles = particles[particles[:, :2].any(axis=1)]
     particles[:, 2] = diameter or options.scale * particles[:, 2]
-    if (particles[:, 2] <= 0).any():
-        bad = float(particles[particles[:, 2] <= 0][0, 2])
+    wrong = ~(particles[:, 2] > 0)
+    if wrong.any():
+        bad = float(particles[wrong][0, 2])
         raise DataError(f"{found.coordinates}: a diameter of {bad:g} px; give --diameter-px")
     particles[:, :2] = options.placement.apply(particles[:, :2], header.shape)
     return particles
