@@ -116,6 +116,10 @@ class ExperimentConfig(CheckedModel):
             raise ValueError("strategies and baselines are both empty; name at least one")
         return self
 
+    def protocol(self) -> dict[str, Any]:
+        """What all runs must have in common to be compared: the network, and how it is trained."""
+        return {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
+
 
 def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:
     """Read an experiment's TOML file; ``changes`` replace its keys where they are not None.
@@ -179,10 +183,7 @@ def run_experiment(
         fabric=config.device.fabric(),
         splits=reported_splits(config, dataset),
         progress=progress or Silent(),
-        protocol={
-            "model": config.model.model_dump(mode="json"),
-            "training": config.training.model_dump(mode="json"),
-        },
+        protocol=config.protocol(),
     )
     check_image_size(config, dataset)
     runs = plan_runs(config, len(lab.pool))

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from cryoquery.data.dataset import Dataset, decode
 from cryoquery.records import write_bytes
@@ -60,19 +61,7 @@ def _show(panel: Axes, dataset: Dataset, row: int) -> None:
     diameter = record.diameter_px * record.scale
     centers = dataset.centers_in(row)
     panel.imshow(decode(content), cmap="gray", vmin=RANGE[0], vmax=RANGE[1], interpolation="antialiased")
-    panel.add_collection(
-        EllipseCollection(
-            np.full(len(centers), diameter),
-            np.full(len(centers), diameter),
-            np.zeros(len(centers)),
-            units="xy",
-            offsets=centers[:, ::-1],
-            offset_transform=panel.transData,
-            facecolors="none",
-            edgecolors=CIRCLE_COLOR,
-            linewidths=0.9,
-        )
-    )
+    draw_circles(panel, centers, np.full(len(centers), diameter), 0.9)
     is_cropped = max(content.shape) > MAX_DIAMETERS * diameter
     if is_cropped:
         half = np.minimum(MAX_DIAMETERS * diameter, content.shape) / 2
@@ -82,3 +71,22 @@ def _show(panel: Axes, dataset: Dataset, row: int) -> None:
     name = record.micrograph if len(record.micrograph) <= 34 else f"...{record.micrograph[-31:]}"
     counted = f"{len(centers)} particles{', its middle' if is_cropped else ''}"
     panel.set_title(f"{record.group} · {record.split} · {counted}\n{name}", fontsize=8)
+
+
+def draw_circles(
+    panel: Axes, centers_yx: NDArray[np.float64], diameters: NDArray[np.float64], width: float
+) -> None:
+    """Circles around centers (n, 2) as wide as the diameters (n,), both in pixels of the panel's image."""
+    panel.add_collection(
+        EllipseCollection(
+            diameters,
+            diameters,
+            np.zeros(len(diameters)),
+            units="xy",
+            offsets=centers_yx[:, ::-1],
+            offset_transform=panel.transData,
+            facecolors="none",
+            edgecolors=CIRCLE_COLOR,
+            linewidths=width,
+        )
+    )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
+from cryoquery.data.contact_sheet import RANGE, draw_circles
 from cryoquery.data.dataset import decode
 from cryoquery.pick.picker import PickedMicrograph
 from cryoquery.records import write_bytes
@@ -17,9 +17,6 @@ from cryoquery.records import write_bytes
 OVERLAY_PX = 1200
 """Longer side of an overlay."""
 DPI = 100
-RANGE = (-3.0, 3.0)
-"""Standard deviations shown as black and as white."""
-CIRCLE_COLOR = "#ffb000"
 AVOIDED_COLOR = (0.86, 0.15, 0.15, 0.3)
 BINS = np.linspace(0, 1, 41).tolist()
 
@@ -45,18 +42,7 @@ def draw_overlay(picked: PickedMicrograph, path: Path, title: str) -> None:
     if len(picks) and picks.diameters_px is not None:
         diameters = picks.diameters_px * picked.scale
         centers = (picks.centers_yx + 0.5) * picked.scale - 0.5
-        circles = EllipseCollection(
-            diameters,
-            diameters,
-            np.zeros(len(picks)),
-            units="xy",
-            offsets=centers[:, ::-1],
-            offset_transform=panel.transData,
-            facecolors="none",
-            edgecolors=CIRCLE_COLOR,
-            linewidths=1.1,
-        )
-        panel.add_collection(circles)
+        draw_circles(panel, centers, diameters, 1.1)
     panel.set_xlim(-0.5, width - 0.5)
     panel.set_ylim(height - 0.5, -0.5)
     figure.suptitle(

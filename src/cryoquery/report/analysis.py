@@ -96,7 +96,7 @@ def _bounds(interval: Interval | None) -> list[float] | None:
 def against(measurements: Measurements, opponent: str) -> dict[str, Any]:
     """Every strategy minus ``opponent``, paired by seed, p values adjusted by Holm within each number."""
     results = measurements.results
-    twins = {twin for group in results.identical for twin in group[1:]}
+    first = results.first_of_twins
     runs = [run for run in results.runs() if run.endswith("_sampling") and run != opponent]
     compared: dict[str, Any] = {}
     beyond_half = any(curve.fractions[-1] > HALF + ROUNDING for curve in results.of(opponent))
@@ -108,16 +108,12 @@ def against(measurements: Measurements, opponent: str) -> dict[str, Any]:
         differences = {run: measurements.of(run, NUMBERS[name]).minus(reference) for run in runs}
         rows = {run: _difference(d) for run, d in differences.items() if d is not None}
         for p in ("p", "p_wilcoxon"):
-            tested = [run for run in rows if rows[run][p] is not None and run not in twins]
+            tested = [run for run in rows if rows[run][p] is not None and run not in first]
             adjusted = dict(zip(tested, holm([rows[run][p] for run in tested]), strict=True))
             for run in rows:
-                rows[run][f"{p}_holm"] = adjusted.get(_first_twin(run, results))
+                rows[run][f"{p}_holm"] = adjusted.get(first.get(run, run))
         compared[name] = rows
     return compared
-
-
-def _first_twin(run: str, results: Results) -> str:
-    return next((group[0] for group in results.identical if run in group), run)
 
 
 def win_matrix(results: Results) -> dict[str, Any]:
@@ -146,8 +142,7 @@ def limits(measurements: Measurements) -> dict[str, Any]:
     random sampling and for the first step of Holm's correction.
     """
     results = measurements.results
-    twins = {twin for group in results.identical for twin in group[1:]}
-    runs = [run for run in results.judged() if results.of(RANDOM) and run not in twins]
+    runs = [run for run in results.judged() if results.of(RANDOM) and run not in results.first_of_twins]
     pairs = {run: len(results.seeds(run, RANDOM)) for run in runs}
     tested = [n for n in pairs.values() if n >= 2]
     chance = measurements.of(RANDOM, aulc)

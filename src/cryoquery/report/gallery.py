@@ -74,10 +74,9 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
     left no predictions.
     """
     seed = min(results.seeds_of_any())
-    twins = {run for group in results.identical for run in group[1:]}
     kept = {}
     for curve in results.curves:
-        if curve.seed == seed and curve.run not in twins and (chosen := _stages(curve)):
+        if curve.seed == seed and curve.run not in results.first_of_twins and (chosen := _stages(curve)):
             kept[curve.run] = chosen
     if not kept:
         return []

@@ -120,6 +120,11 @@ class Results:
                 groups.append([run])
         return [group for group in groups if len(group) > 1]
 
+    @cached_property
+    def first_of_twins(self) -> dict[str, str]:
+        """For each strategy that repeats another one, the first of those it is identical with."""
+        return {twin: group[0] for group in self.identical for twin in group[1:]}
+
     def _same(self, a: str, b: str) -> bool:
         mine, theirs = ({curve.seed: curve for curve in self.of(run)} for run in (a, b))
         if mine.keys() != theirs.keys():
@@ -236,10 +241,7 @@ def _check_made_alike(curve: LearningCurve, config: ExperimentConfig, environmen
         "dataset_fingerprint": environment.get("dataset_fingerprint"),
         "split": environment["splits"][0],
     }
-    protocol = {
-        "model": config.model.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json"),
-    }
+    protocol = config.protocol()
     for metrics in curve.iterations:
         differences = [
             f"{name.replace('_', ' ')} {str(metrics[name])[:12]} instead of {str(value)[:12]}"
