@@ -11,8 +11,8 @@ from test_cli import run
 from cryoquery.device import DeviceConfig
 from cryoquery.formats import read_coordinates, write_coordinates, write_micrograph
 from cryoquery.model import ModelConfig, initial_weights
+from cryoquery.model_file import save_model
 from cryoquery.predict import Predictor
-from cryoquery.train import save_model
 from cryoquery.tuning import picking_recipe
 
 

@@ -16,10 +16,10 @@ import torch
 from conftest import make_dataset
 
 from cryoquery import compare, load_config, run_experiment
+from cryoquery.claims import alone
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ConfigError, CryoqueryError, DataError, ExperimentError
-from cryoquery.records import alone
-from cryoquery.train import load_weights
+from cryoquery.model_file import load_weights
 
 PROTOCOL = Path(__file__).parents[1] / "configs" / "protocol.toml"
 SAMPLING = ("uncertainty", "entropy", "margin", "diversity", "hybrid", "random")
@@ -108,8 +108,12 @@ def test_labels_never_leave_and_seeds_differ(undisturbed: Path) -> None:
 
 def test_progressive_ends_where_full_supervision_is(undisturbed: Path) -> None:
     """Both train from scratch on everything: one training, done once."""
-    last = json.loads((undisturbed / "progressive_supervised/seed_42/iteration_9/metrics.json").read_text())
-    assert last["reused_from"] == "full_supervision/seed_42/iteration_0"
+    last, full = (
+        json.loads((undisturbed / name / "metrics.json").read_text())
+        for name in ("progressive_supervised/seed_42/iteration_9", "full_supervision/seed_42/iteration_0")
+    )
+    assert last["training_key"] == full["training_key"]
+    assert last["reused"]
 
 
 def test_running_again_changes_nothing(undisturbed: Path, dataset: Dataset) -> None:
@@ -217,7 +221,7 @@ def test_an_iteration_that_lost_its_metrics_is_named(dataset: Dataset, tmp_path:
 
 
 def test_two_at_once_are_told_apart(dataset: Dataset, tmp_path: Path) -> None:
-    with alone(tmp_path / "e"), pytest.raises(ExperimentError, match="another process is running"):
+    with alone(tmp_path / "e"), pytest.raises(ExperimentError, match="is running this experiment"):
         run_experiment(small(dataset, tmp_path / "e"))
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ExperimentError, match="is a file"):

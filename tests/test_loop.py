@@ -17,8 +17,10 @@ from cryoquery.device import DeviceConfig
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.loop import Laboratory, Run, active_learning, initial_set
 from cryoquery.model import ModelConfig
+from cryoquery.model_file import load_model, load_weights
 from cryoquery.oracles import SimulatedOracle
-from cryoquery.train import TrainingConfig, load_model, load_weights
+from cryoquery.store import Store
+from cryoquery.train import TrainingConfig
 
 TRAINING = TrainingConfig(initial_epochs=2, epochs=1, batch_size=4)
 COUNTS = (4, 7, 10)
@@ -30,15 +32,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture
-def lab(dataset: Dataset) -> Laboratory:
-    return Laboratory(
-        dataset, ModelConfig(base_channels=2), TRAINING, DeviceConfig().fabric(), splits=("val", "test")
-    )
+def lab(dataset: Dataset, tmp_path: Path) -> Laboratory:
+    fabric, store = DeviceConfig().fabric(), Store(tmp_path / "store")
+    return Laboratory(dataset, ModelConfig(base_channels=2), TRAINING, fabric, ("val", "test"), store)
 
 
 def run_of(folder: Path, strategy: str = "entropy", **changes: object) -> Run:
     run = Run(f"{strategy}_sampling", strategy, 5, COUNTS, folder / f"{strategy}_sampling")
     return replace(run, **changes)
+
+
+def afresh(lab: Laboratory, store: str = "another") -> Laboratory:
+    """The same laboratory with a store of its own, so that nothing is reused."""
+    return replace(lab, store=Store(lab.store.folder.with_name(store)))
 
 
 def weights_equal(first: Path, second: Path) -> bool:
@@ -85,7 +91,7 @@ def test_all_strategies_start_from_the_same_set(lab: Laboratory, tmp_path: Path)
 
 def test_uncertainty_and_margin_are_one_experiment(lab: Laboratory, tmp_path: Path) -> None:
     runs = [
-        active_learning(run_of(tmp_path, name), replace(lab, finished={}), SimulatedOracle(lab.dataset))
+        active_learning(run_of(tmp_path, name), afresh(lab, name), SimulatedOracle(lab.dataset))
         for name in ("uncertainty", "margin")
     ]
     for first, second in zip(*runs, strict=True):
@@ -98,11 +104,9 @@ def test_uncertainty_and_margin_are_one_experiment(lab: Laboratory, tmp_path: Pa
 def test_identical_trainings_are_done_once_and_say_so(lab: Laboratory, tmp_path: Path) -> None:
     uncertain = active_learning(run_of(tmp_path, "uncertainty"), lab, SimulatedOracle(lab.dataset))
     margin = active_learning(run_of(tmp_path, "margin"), lab, SimulatedOracle(lab.dataset))
-    assert [i.metrics["reused_from"] for i in uncertain] == [None] * 3
-    assert [i.metrics["reused_from"] for i in margin] == [
-        f"uncertainty_sampling/iteration_{n}" for n in range(3)
-    ]
-    own = {"run", "strategy", "reused_from", "seconds"}
+    assert not any(i.metrics["reused"] for i in uncertain)
+    assert all(i.metrics["reused"] for i in margin)
+    own = {"run", "strategy", "reused", "seconds"}
     for first, second in zip(uncertain, margin, strict=True):
         assert {k: v for k, v in first.metrics.items() if k not in own} == {
             k: v for k, v in second.metrics.items() if k not in own
@@ -122,7 +126,7 @@ def test_labels_of_the_pool_change_nothing(lab: Laboratory, tmp_path: Path, stra
     masks[unasked] = np.random.default_rng(0).integers(0, 256, masks[unasked].shape)
     masks.flush()
     (poisoned_path / "particles.csv").write_text("group,micrograph,y,x,diameter_px\n")
-    poisoned_lab = replace(lab, dataset=open_dataset(poisoned_path), finished={})
+    poisoned_lab = replace(afresh(lab), dataset=open_dataset(poisoned_path))
     poisoned = active_learning(
         run_of(tmp_path / "poisoned", strategy), poisoned_lab, SimulatedOracle(poisoned_lab.dataset)
     )
@@ -140,7 +144,7 @@ def test_labels_that_were_asked_for_do_matter(lab: Laboratory, tmp_path: Path) -
     masks = np.load(poisoned_path / "masks.npy", mmap_mode="r+")
     masks[clean[0].labeled[0]] ^= 1
     masks.flush()
-    poisoned_lab = replace(lab, dataset=open_dataset(poisoned_path), finished={})
+    poisoned_lab = replace(afresh(lab), dataset=open_dataset(poisoned_path))
     poisoned = active_learning(
         run_of(tmp_path / "poisoned"), poisoned_lab, SimulatedOracle(poisoned_lab.dataset)
     )
@@ -186,12 +190,12 @@ def test_interrupted_anywhere_it_ends_in_the_same_bits(lab: Laboratory, tmp_path
     class Interrupting(type(lab.progress)):
         trained = staticmethod(interrupt_at(at))
 
-    stopped = replace(lab, progress=Interrupting(), finished={})
+    stopped = replace(afresh(lab), progress=Interrupting())
     with pytest.raises(KeyboardInterrupt):
         active_learning(run_of(tmp_path / "b"), stopped, SimulatedOracle(lab.dataset))
     left = list((tmp_path / "b").rglob("*"))
     assert not [path for path in left if "partial" in path.name], "an error leaves nothing half-written"
-    resumed = active_learning(run_of(tmp_path / "b"), replace(lab, finished={}), SimulatedOracle(lab.dataset))
+    resumed = active_learning(run_of(tmp_path / "b"), afresh(lab), SimulatedOracle(lab.dataset))
     for first, second in zip(undisturbed, resumed, strict=True):
         for name in ("labeled_indices.json", "query.json"):
             assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
@@ -202,7 +206,7 @@ def test_from_scratch_forgets_the_iteration_before(lab: Laboratory, tmp_path: Pa
     fine_tuned = active_learning(run_of(tmp_path / "a", "random"), lab, SimulatedOracle(lab.dataset))
     scratch = active_learning(
         run_of(tmp_path / "b", "random", from_scratch=True),
-        replace(lab, finished={}),
+        afresh(lab),
         SimulatedOracle(lab.dataset),
     )
     assert weights_equal(fine_tuned[0].folder / "model.pt", scratch[0].folder / "model.pt")

@@ -17,10 +17,11 @@ from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import read_coordinates, write_micrograph
 from cryoquery.metrics import match_particles
 from cryoquery.model import ModelConfig, initial_weights
+from cryoquery.model_file import load_model, save_model
 from cryoquery.pick.files import check_target, pick_micrographs
 from cryoquery.pick.picker import Picker, PickOptions, load_picker, pick_file
 from cryoquery.predict import Predictor
-from cryoquery.train import TrainingConfig, fit, load_model, save_model
+from cryoquery.train import Training, TrainingConfig, fit
 from cryoquery.tuning import picking_recipe
 
 MODEL = ModelConfig(base_channels=4)
@@ -70,9 +71,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     indices = dataset.rows("train")
     labeled = LabeledImages(Pool.of(dataset), indices, lambda rows: dataset.masks[rows])
     network = fit(
-        initial_weights(MODEL, 0), MODEL, labeled, TrainingConfig(initial_epochs=70, batch_size=4),
-        from_scratch=True, seed=0, fabric=fabric,
-    )  # fmt: skip
+        Training(
+            initial_weights(MODEL, 0),
+            MODEL,
+            labeled,
+            TrainingConfig(initial_epochs=70, batch_size=4),
+            True,
+            0,
+        ),
+        fabric,
+    )
     recipe = picking_recipe(Predictor(network, fabric), dataset, indices, ("test",))
     save_model(folder / "model.pt", network, MODEL, {"seed": 0}, recipe)
     return folder / "model.pt"

@@ -56,7 +56,7 @@ def test_margin_ranks_as_least_confidence_to_the_last_bit(padded: Dataset) -> No
 
 def test_each_image_passes_the_network_at_most_once(padded: Dataset) -> None:
     passed: list[int] = []
-    signals = NetworkSignals(Predictor(network(), FABRIC, 4), Pool.of(padded), passed.append)
+    signals = NetworkSignals(lambda: Predictor(network(), FABRIC, 4), Pool.of(padded), watch=passed.append)
     signals.mean_score("entropy", np.array([1, 2, 3]))
     signals.features(np.array([2, 3]))
     signals.mean_score("margin", np.array([3, 4]))

@@ -13,9 +13,10 @@ from cryoquery.data.pool import LabeledImages, Pool, valid_pixels
 from cryoquery.device import DeviceConfig
 from cryoquery.errors import CryoqueryError
 from cryoquery.evaluate import evaluate
+from cryoquery.feed import turn
 from cryoquery.model import ModelConfig, initial_weights
 from cryoquery.predict import Predictor
-from cryoquery.train import Step, TrainingConfig, fit, turn
+from cryoquery.train import Step, Training, TrainingConfig, fit
 
 MODEL = ModelConfig(base_channels=4)
 FABRIC = DeviceConfig(precision="32-true").fabric()
@@ -34,8 +35,7 @@ def train(
     data: LabeledImages, seed: int = 0, from_scratch: bool = True, **changes: object
 ) -> torch.nn.Module:
     config = TrainingConfig(**{"initial_epochs": 2, "epochs": 1, "batch_size": 8} | changes)
-    start = initial_weights(MODEL, 0)
-    return fit(start, MODEL, data, config, from_scratch=from_scratch, seed=seed, fabric=FABRIC)
+    return fit(Training(initial_weights(MODEL, 0), MODEL, data, config, from_scratch, seed), FABRIC)
 
 
 def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -69,10 +69,7 @@ def test_no_image_is_dropped_and_batches_are_even(dataset: Dataset) -> None:
     steps: list[Step] = []
     config = TrainingConfig(initial_epochs=3, batch_size=16)
     data = labeled(dataset, 17)
-    fit(
-        initial_weights(MODEL, 0), MODEL, data, config,
-        from_scratch=True, seed=0, fabric=FABRIC, watch=steps.append,
-    )  # fmt: skip
+    fit(Training(initial_weights(MODEL, 0), MODEL, data, config, True, 0), FABRIC, steps.append)
     assert [step.n_images for step in steps] == [9, 8] * 3
     assert [step.loss is not None for step in steps] == [False, True] * 3
 
@@ -110,22 +107,22 @@ def test_a_loss_that_is_not_finite_stops_the_training(dataset: Dataset) -> None:
     start = initial_weights(MODEL, 0)
     start["head.bias"] = torch.full_like(start["head.bias"], float("nan"))
     with pytest.raises(CryoqueryError, match=r"loss became nan in epoch 1; lower the learning rate"):
-        fit(start, MODEL, labeled(dataset, 4), TrainingConfig(), from_scratch=True, seed=0, fabric=FABRIC)
+        fit(Training(start, MODEL, labeled(dataset, 4), TrainingConfig(), True, 0), FABRIC)
 
 
 def test_the_eight_symmetries() -> None:
     image = torch.arange(9.0).reshape(1, 1, 3, 3).repeat(8, 1, 1, 1)
-    turned = turn(image, np.arange(8))
+    turned = turn(image, torch.arange(8))
     assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
     assert torch.equal(turned[0], image[0])
     oblong = torch.arange(6.0).reshape(1, 1, 2, 3).repeat(8, 1, 1, 1)
-    assert len({tuple(t.flatten().tolist()) for t in turn(oblong, np.arange(8))}) == 4
+    assert len({tuple(t.flatten().tolist()) for t in turn(oblong, torch.arange(8))}) == 4
 
 
 def test_images_and_masks_turn_together() -> None:
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.normal(size=(5, 1, 8, 8)))
-    turns = rng.integers(8, size=5)
+    turns = torch.from_numpy(rng.integers(8, size=5))
     assert torch.equal(turn((image > 0).to(torch.uint8), turns), (turn(image, turns) > 0).to(torch.uint8))
 
 

@@ -11,7 +11,7 @@ from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.device import DeviceConfig
 from cryoquery.model import ModelConfig, initial_weights
 from cryoquery.predict import Predictor
-from cryoquery.train import TrainingConfig, fit
+from cryoquery.train import Training, TrainingConfig, fit
 from cryoquery.tuning import DEFAULT_THRESHOLD, THRESHOLDS, PickingRecipe, picking_recipe, tune_threshold
 
 MODEL = ModelConfig(base_channels=4)
@@ -27,9 +27,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def predictor(dataset: Dataset) -> Predictor:
     labeled = LabeledImages(Pool.of(dataset), np.arange(24), lambda indices: dataset.masks[indices])
     network = fit(
-        initial_weights(MODEL, 0), MODEL, labeled, TrainingConfig(initial_epochs=15, batch_size=8),
-        from_scratch=True, seed=0, fabric=FABRIC,
-    )  # fmt: skip
+        Training(
+            initial_weights(MODEL, 0),
+            MODEL,
+            labeled,
+            TrainingConfig(initial_epochs=15, batch_size=8),
+            True,
+            0,
+        ),
+        FABRIC,
+    )
     return Predictor(network, FABRIC)
 
 

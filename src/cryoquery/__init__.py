@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from cryoquery.experiment import ExperimentConfig, load_config, run_experiment
     from cryoquery.losses import CombinedLoss
     from cryoquery.model import AttentionUNet
+    from cryoquery.model_file import load_model
     from cryoquery.pick.picker import load_picker, pick_particles
     from cryoquery.report import compare
-    from cryoquery.train import load_model
 
 _HOME = {
     "AttentionUNet": "model",
@@ -26,7 +26,7 @@ _HOME = {
     "ExperimentConfig": "experiment",
     "compare": "report",
     "load_config": "experiment",
-    "load_model": "train",
+    "load_model": "model_file",
     "load_picker": "pick",
     "open_dataset": "data.dataset",
     "pick_particles": "pick",

@@ -68,6 +68,11 @@ class ExperimentProgress:
         """See `cryoquery.progress.Progress`."""
         self._work(n_images)
 
+    def waiting(self, owner: str) -> None:
+        """See `cryoquery.progress.Progress`."""
+        self._epoch = f" · waiting for {owner}, which does the same training"
+        self._show()
+
     def end(self, f1: float, how: str) -> None:
         """See `cryoquery.progress.Progress`."""
         self._done = self._done_after.get(self._now, self._done)
@@ -124,19 +129,20 @@ def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
         if run.counts != counts:
             counts = run.counts
             say(f"labelled images: {', '.join(map(str, counts))}")
-        reused = f", {cost.n_reused:,} saved" if cost.n_reused else ""
+        n_saved = cost.n_saved_training + cost.n_saved_inference
+        saved = f", {n_saved:,} saved" if n_saved else ""
         say(
             f"  {run.name:{width}}  seed {run.seed}  {cost.n_training:9,} training passes"
-            f"  {cost.n_inference:9,} inference passes{reused}"
+            f"  {cost.n_inference:9,} inference passes{saved}"
         )
     total = plan.cost
-    everything = total.n_training + total.n_reused
     n_trainings = sum(cost.n_training > 0 for planned in plan.runs for cost in planned.iterations)
     say()
     say(f"{len(plan.runs)} runs, {n_trainings} trainings; a pass is one image through the network")
     say(
-        f"{total.n_training:,} training passes ({total.n_reused:,} of {everything:,} saved: identical "
-        f"trainings are done once), {total.n_inference:,} inference passes"
+        f"{total.n_training:,} training passes, {total.n_inference:,} inference passes; identical work is "
+        f"done once, which saves {total.n_saved_training:,} and {total.n_saved_inference:,} more "
+        f"({total.saved:.1%} of all)"
     )
     if plan.note:
         say(f"note: {plan.note}")

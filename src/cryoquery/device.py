@@ -8,11 +8,16 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pydantic import Field
 
 from cryoquery.config import CheckedModel
 from cryoquery.errors import ConfigError
+from cryoquery.model import AttentionUNet
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+NARROW = 16
+"""Networks with fewer channels at the first level keep the plain layout in bfloat16 on a CPU."""
 
 
 class DeviceConfig(CheckedModel):
@@ -20,6 +25,12 @@ class DeviceConfig(CheckedModel):
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
+    n_devices: int = Field(default=1, ge=1)
+    """GPUs that share one training, or processes on a CPU; the batch stays as it is and is divided."""
+    deterministic: bool = True
+    """Give the same bits in a rerun; false: let cuDNN choose and try faster algorithms on a GPU."""
+    compile: bool = False
+    """Train through `torch.compile`, which takes a minute to begin with and needs a C++ compiler."""
 
     def fabric(self) -> Fabric:
         """The Lightning Fabric that places networks and data on one device.
@@ -32,9 +43,12 @@ class DeviceConfig(CheckedModel):
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if accelerator == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device.accelerator='cuda': no GPU that torch can use; take 'cpu' or 'auto'")
-        # A rerun is to give the same bits, on a GPU as far as cuDNN can.
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+        if accelerator == "cuda" and self.n_devices > torch.cuda.device_count():
+            raise ConfigError(
+                f"device.n_devices={self.n_devices}: this machine has {torch.cuda.device_count()} GPU(s)"
+            )
+        torch.backends.cudnn.deterministic = self.deterministic
+        torch.backends.cudnn.benchmark = not self.deterministic
         precision = self.precision
         if precision == "auto":
             precision = "bf16-mixed" if _has_fast_bfloat16(accelerator) else "32-true"
@@ -43,6 +57,18 @@ class DeviceConfig(CheckedModel):
         # One process, also inside a Slurm job or under somebody's LT_ variables.
         environment = LightningEnvironment()
         return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[environment])
+
+
+def place(network: AttentionUNet, fabric: Fabric) -> AttentionUNet:
+    """Move a network to its device, in the layout in which it runs fastest there.
+
+    Channels last, but for narrow networks in bfloat16 on a CPU: their few channels do not fill the
+    vector units, and oneDNN does better with a layout of its own (`benchmarks/training.py`).
+    """
+    low_precision = str(fabric.strategy.precision.precision) != "32-true"
+    narrow = fabric.device.type == "cpu" and low_precision and network.base_channels < NARROW
+    layout = torch.contiguous_format if narrow else torch.channels_last
+    return network.to(fabric.device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
 
 def _has_fast_bfloat16(accelerator: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey
+from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey, read_rows
 from cryoquery.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
 from cryoquery.picking import MIN_DISTANCE, find_particles
 from cryoquery.predict import Predictor
@@ -157,7 +157,7 @@ def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -
 def _score(dataset: Dataset, predicted: PredictedMicrograph) -> MicrographResult:
     pixels = PixelCounts()
     for row, values in predicted.logits.items():
-        mask = dataset.masks[row]
+        mask = read_rows(dataset.masks, [row])[0]
         valid = mask != IGNORE
         pixels.add(values[valid], mask[valid] == PARTICLE)
     diameter_px = predicted.diameter_px

@@ -14,19 +14,22 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from cryoquery.acquisition.strategies import check_known
+from cryoquery.claims import alone
 from cryoquery.config import CheckedModel, parse, read_toml
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.device import DeviceConfig, describe
 from cryoquery.errors import ConfigError, DataError, ExperimentError
-from cryoquery.loop import Iteration, Laboratory, Run, active_learning
+from cryoquery.loop import MODEL, Iteration, Laboratory, Run, active_learning
 from cryoquery.model import ModelConfig
 from cryoquery.oracles import LabelCost, SimulatedOracle
 from cryoquery.progress import Progress, Silent
-from cryoquery.records import alone, read_json, write_json, write_text
+from cryoquery.records import read_json, write_json, write_text
+from cryoquery.store import Store
 from cryoquery.train import TrainingConfig
 
 FULL_SUPERVISION = "full_supervision"
 PROGRESSIVE = "progressive_supervised"
+OWN_STORE = ".store"
 
 
 class Schedule(CheckedModel):
@@ -75,6 +78,8 @@ class ExperimentConfig(CheckedModel):
     """Folder of the dataset, relative to the working directory."""
     out: Path = Path("experiments/active_learning")
     """Folder for the results."""
+    store: Path | None = None
+    """Folder of finished trainings that experiments share; None: one in ``out``, for this one alone."""
     strategies: tuple[str, ...] = ("uncertainty", "entropy", "margin", "diversity", "hybrid", "random")
     baselines: tuple[Literal["full_supervision", "progressive_supervised"], ...] = (
         "full_supervision",
@@ -182,6 +187,8 @@ def run_experiment(
         training=config.training,
         fabric=config.device.fabric(),
         splits=reported_splits(config, dataset),
+        store=Store(config.store or config.out / OWN_STORE),
+        device=config.device,
         progress=progress or Silent(),
         protocol=config.protocol(),
     )
@@ -194,7 +201,7 @@ def run_experiment(
                 active_learning(run, lab, SimulatedOracle(dataset)) for run in runs if run.seed == seed
             ]
             for iterations in finished:
-                _drop_models(iterations, config.keep_models)
+                _drop_models(iterations, config.keep_models, lab.store if config.store is None else None)
     return config.out
 
 
@@ -271,7 +278,7 @@ def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig
     return now.model_copy(update=both)
 
 
-FREE_TO_CHANGE = {"dataset", "out", "strategies", "baselines", "seeds", "keep_models", "label_cost"}
+FREE_TO_CHANGE = {"dataset", "out", "store", "strategies", "baselines", "seeds", "keep_models", "label_cost"}
 """What may differ when an experiment is resumed: where things are, and what is added to it."""
 
 
@@ -305,7 +312,10 @@ def _environment(lab: Laboratory) -> dict[str, Any]:
     }
 
 
-def _drop_models(iterations: list[Iteration], keep: str) -> None:
+def _drop_models(iterations: list[Iteration], keep: str, store: Store | None) -> None:
+    """Remove the models that are not to stay, also from the experiment's own ``store``."""
     droppable = {"all": [], "last": iterations[:-1], "none": iterations}[keep]
     for iteration in droppable:
-        (iteration.folder / "model.pt").unlink(missing_ok=True)
+        (iteration.folder / MODEL).unlink(missing_ok=True)
+        if store is not None:
+            store.discard(iteration.metrics["training_key"])

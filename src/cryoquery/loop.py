@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
@@ -33,17 +33,23 @@ from cryoquery import acquisition, train
 from cryoquery.acquisition.candidates import Candidates, NetworkSignals
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, as_indices
+from cryoquery.device import DeviceConfig
 from cryoquery.errors import ExperimentError
 from cryoquery.evaluate import evaluate, example_rows, predict_examples
 from cryoquery.model import AttentionUNet, ModelConfig, initial_weights
+from cryoquery.model_file import Weights, load_model, load_weights, save_model
 from cryoquery.oracles import Oracle
 from cryoquery.predict import Predictor
 from cryoquery.progress import Progress, Silent
-from cryoquery.records import read_json, staged_directory, write_json
-from cryoquery.train import TrainingConfig
+from cryoquery.records import link, read_json, sha256, staged_directory, write_json
+from cryoquery.store import SignalStore, Store
+from cryoquery.train import Training, TrainingConfig
 from cryoquery.tuning import picking_recipe
 
-EXAMPLES = "examples.npz"
+MODEL, SCORES, EXAMPLES = "model.pt", "scores.json", "examples.npz"
+
+TRAINING_VERSION = 1
+"""Raised whenever a change of this program makes the same training come out otherwise."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +78,17 @@ class Laboratory:
     fabric: Fabric
     splits: tuple[str, ...]
     """Held-out splits to measure on; the first is the one that is reported."""
+    store: Store
+    """Finished trainings: identical work is done once."""
+    device: DeviceConfig = field(default_factory=DeviceConfig)
     progress: Progress = field(default_factory=Silent)
     protocol: dict[str, Any] = field(default_factory=dict)
     """What every run must have in common to be compared, written to each `metrics.json`."""
-    finished: dict[str, Path] = field(default_factory=dict)
-    """Folder of a finished iteration by the key of its training: identical work is done once."""
 
     @cached_property
     def pool(self) -> Pool:
         """The training images without their labels."""
         return Pool.of(self.dataset)
-
-    def remember(self, iteration: Iteration) -> None:
-        """Let later runs find a training; one whose model was kept is worth more."""
-        key = iteration.metrics["training_key"]
-        if key not in self.finished or not (self.finished[key] / "model.pt").is_file():
-            self.finished[key] = iteration.folder
 
 
 @dataclass(frozen=True)
@@ -111,19 +112,43 @@ def active_learning(run: Run, lab: Laboratory, oracle: Oracle) -> list[Iteration
         if done:
             labeled = as_indices(np.concatenate([labeled, done[-1].query]))
         oracle.ask(labeled)
-        if not is_finished(folder):
+        sets = [*(iteration.labeled for iteration in done), labeled]
+        about = describe(run, lab, oracle, sets)
+        if is_finished(folder):
+            _enter(folder, about, lab)
+        else:
             started = time.perf_counter()
+            entry, here = trained(run, lab, oracle, sets)
+            how = "trained" if here else "same training as another"
+            n_wanted = run.counts[number + 1] - count if number + 1 < len(run.counts) else 0
+            query = choose(run, lab, entry, labeled, n_wanted)
             with staged_directory(folder) as staged:
-                network, metrics, how = train_and_evaluate(run, lab, oracle, labeled, done, staged)
-                n_wanted = run.counts[number + 1] - count if number + 1 < len(run.counts) else 0
-                query = choose(run, lab, network, labeled, n_wanted, number)
+                for name in (MODEL, EXAMPLES):
+                    link(entry / name, staged / name)
                 write_json(staged / "labeled_indices.json", labeled.tolist())
                 write_json(staged / "query.json", query)
-                write_json(staged / "metrics.json", metrics | {"seconds": time.perf_counter() - started})
+                seconds = {"seconds": time.perf_counter() - started, "reused": not here}
+                write_json(staged / "metrics.json", read_json(entry / SCORES) | about | seconds)
         done.append(read_iteration(folder, expected=labeled))
-        lab.remember(done[-1])
         lab.progress.end(done[-1].metrics["f1"], how)
     return done
+
+
+def describe(run: Run, lab: Laboratory, oracle: Oracle, sets: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
+    """What `metrics.json` says of an iteration beside its scores: where it belongs, and its costs."""
+    labeled = sets[-1]
+    return {
+        "run": run.name,
+        "strategy": run.strategy,
+        "seed": run.seed,
+        "iteration": len(sets) - 1,
+        "n_labeled_images": len(labeled),
+        "n_labeled_particles": oracle.n_particles(labeled),
+        "labeled_fraction": len(labeled) / len(lab.pool),
+        "training_key": training_key(run, lab, sets),
+        "dataset_fingerprint": lab.dataset.fingerprint,
+        "protocol": lab.protocol,
+    }
 
 
 def initial_set(pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
@@ -132,15 +157,20 @@ def initial_set(pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
 
 
 def choose(
-    run: Run, lab: Laboratory, network: AttentionUNet, labeled: NDArray[np.int64], n: int, iteration: int
+    run: Run, lab: Laboratory, entry: Path, labeled: NDArray[np.int64], n: int
 ) -> list[dict[str, Any]]:
-    """The next query of ``n`` images, as written to `query.json`."""
-    predictor = Predictor(network, lab.fabric, lab.training.batch_size)
+    """The next query of ``n`` images by the network in ``entry``, as written to `query.json`."""
+
+    def load() -> Predictor:
+        network = load_model(entry / MODEL)
+        return Predictor(network, lab.fabric, lab.training.batch_size)
+
+    iteration = run.counts.index(len(labeled))
     candidates = Candidates(
         indices=np.setdiff1d(np.arange(len(lab.pool)), labeled),
         labeled=labeled,
         groups=lab.pool.groups,
-        signals=NetworkSignals(predictor, lab.pool, lab.progress.predicted),
+        signals=NetworkSignals(load, lab.pool, SignalStore(entry / "signals"), lab.progress.predicted),
         rng=np.random.default_rng([run.seed, zlib.crc32(run.name.encode()), iteration]),
     )
     choices = acquisition.select(run.strategy, candidates, n)
@@ -150,77 +180,36 @@ def choose(
     ]
 
 
-def train_and_evaluate(
-    run: Run,
-    lab: Laboratory,
-    oracle: Oracle,
-    labeled: NDArray[np.int64],
-    done: list[Iteration],
-    staged: Path,
-) -> tuple[AttentionUNet, dict[str, Any], str]:
-    """Leave `model.pt` in ``staged``; return the network, what it scores, and how it was had."""
-    parent = _parent(run, lab, done)
-    key = training_key(run, lab, labeled, parent)
-    twin = lab.finished.get(key)
-    if twin is not None and not all((twin / name).is_file() for name in ("model.pt", EXAMPLES)):
-        twin = None
-    metrics = {
-        "run": run.name,
-        "strategy": run.strategy,
-        "seed": run.seed,
-        "iteration": len(done),
-        "n_labeled_images": len(labeled),
-        "n_labeled_particles": oracle.n_particles(labeled),
-        "labeled_fraction": len(labeled) / len(lab.pool),
-        "training_key": key,
-        "reused_from": _short(twin),
-        "dataset_fingerprint": lab.dataset.fingerprint,
-        "protocol": lab.protocol,
-    }
-    if twin is not None:
-        for name in ("model.pt", EXAMPLES):
-            _link(twin / name, staged / name)
-        network = train.load_model(staged / "model.pt")
-        return network, read_iteration(twin).metrics | metrics, f"same training as {_short(twin)}"
-    start = _weights(run, lab, oracle, done) if parent else None
-    network = _train(run, lab, oracle, labeled, start)
-    _save(network, run, lab, key, labeled, staged)
-    return network, metrics | _measure(network, lab, staged), "trained"
+def trained(
+    run: Run, lab: Laboratory, oracle: Oracle, sets: Sequence[NDArray[np.int64]]
+) -> tuple[Path, bool]:
+    """The training on the last of the labelled ``sets``, one per iteration; and whether it was done here.
+
+    It is looked up by its key, and done where nobody has done it. So are those that it goes on from,
+    where their models were not kept.
+    """
+    labeled, goes_on = sets[-1], _goes_on(run, lab, sets)
+    key = training_key(run, lab, sets)
+
+    def make(folder: Path) -> None:
+        start = load_weights(trained(run, lab, oracle, sets[:-1])[0] / MODEL)[0] if goes_on else None
+        network = _fit(run, lab, oracle, labeled, start)
+        predictor = Predictor(network, lab.fabric, lab.training.batch_size)
+        made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
+        picking = picking_recipe(predictor, lab.dataset, labeled, lab.splits, lab.progress.predicted)
+        save_model(folder / MODEL, network, lab.model, made_by, picking)
+        _measure(predictor, lab, folder)
+
+    return lab.store.obtain(key, make, lab.progress.waiting)
 
 
-def _weights(run: Run, lab: Laboratory, oracle: Oracle, done: list[Iteration]) -> train.Weights:
-    """The weights of the last finished iteration; trained again where its model was not kept."""
-    last = done[-1]
-    twin = lab.finished.get(last.metrics["training_key"], last.folder)
-    for folder in (last.folder, twin):
-        if (folder / "model.pt").is_file():
-            return train.load_weights(folder / "model.pt")[0]
-    start = _weights(run, lab, oracle, done[:-1]) if _parent(run, lab, done[:-1]) else None
-    network = _train(run, lab, oracle, last.labeled, start)
-    _save(network, run, lab, last.metrics["training_key"], last.labeled, last.folder)
-    return network.state_dict()
+def _goes_on(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -> bool:
+    """Whether a training goes on from the weights of the one before, instead of from scratch."""
+    return len(sets) > 1 and not run.from_scratch and lab.training.fine_tune
 
 
-def _parent(run: Run, lab: Laboratory, done: list[Iteration]) -> Iteration | None:
-    """The iteration whose weights the next training goes on from; None: it starts from scratch."""
-    return done[-1] if done and not run.from_scratch and lab.training.fine_tune else None
-
-
-def _save(
-    network: AttentionUNet, run: Run, lab: Laboratory, key: str, labeled: NDArray[np.int64], folder: Path
-) -> None:
-    made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
-    predictor = Predictor(network, lab.fabric, lab.training.batch_size)
-    picking = picking_recipe(predictor, lab.dataset, labeled, lab.splits)
-    train.save_model(folder / "model.pt", network, lab.model, made_by, picking)
-
-
-def _train(
-    run: Run,
-    lab: Laboratory,
-    oracle: Oracle,
-    labeled: NDArray[np.int64],
-    start: train.Weights | None,
+def _fit(
+    run: Run, lab: Laboratory, oracle: Oracle, labeled: NDArray[np.int64], start: Weights | None
 ) -> AttentionUNet:
     """A network fitted to ``labeled``, going on from ``start``, or from scratch where that is None."""
 
@@ -229,45 +218,64 @@ def _train(
         if step.loss is not None:
             lab.progress.epoch(step.epoch + 1, step.n_epochs, step.loss)
 
-    return train.fit(
-        initial_weights(lab.model, run.seed) if start is None else start,
-        lab.model,
-        LabeledImages(lab.pool, labeled, oracle.masks),
-        lab.training,
+    training = Training(
+        start=initial_weights(lab.model, run.seed) if start is None else start,
+        model=lab.model,
+        labeled=LabeledImages(lab.pool, labeled, oracle.masks),
+        config=lab.training,
         from_scratch=start is None,
         seed=run.seed,
-        fabric=lab.fabric,
-        watch=watch,
     )
+    network = train.fit(training, lab.fabric, watch, lab.device)
+    lab.progress.predicted(lab.training.n_recalibrated(len(labeled)))
+    return network
 
 
-def _measure(network: AttentionUNet, lab: Laboratory, staged: Path) -> dict[str, Any]:
-    """Scores on the reported split, and beside them those on the others; leaves `examples.npz`."""
-    predictor = Predictor(network, lab.fabric, lab.training.batch_size)
+def _measure(predictor: Predictor, lab: Laboratory, folder: Path) -> None:
+    """Leave scores on the reported split, and beside them those on the others, and `examples.npz`."""
     rows = example_rows(lab.dataset, lab.splits[0])
-    np.savez_compressed(
-        staged / EXAMPLES, rows=rows, probability=predict_examples(predictor, lab.dataset, rows)
-    )
+    probability = predict_examples(predictor, lab.dataset, rows)
+    lab.progress.predicted(len(rows))
+    np.savez_compressed(folder / EXAMPLES, rows=rows, probability=probability)
     reported, *others = (
         evaluate(predictor, lab.dataset, split, lab.progress.predicted) for split in lab.splits
     )
-    return reported | {scores["split"]: scores for scores in others}
+    beside = {scores["split"]: scores for scores in others}
+    write_json(folder / SCORES, reported | beside | {"model_sha256": sha256(folder / MODEL)})
 
 
-def training_key(run: Run, lab: Laboratory, labeled: NDArray[np.int64], parent: Iteration | None) -> str:
+def training_key(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -> str:
     """What a training's result is a function of, digested: equal keys mean equal weights."""
     ingredients = {
         "dataset": lab.dataset.fingerprint,
-        "labeled": labeled.tolist(),
-        "parent": parent.metrics["training_key"] if parent else None,
+        "labeled": sets[-1].tolist(),
+        "parent": training_key(run, lab, sets[:-1]) if _goes_on(run, lab, sets) else None,
         "training": lab.training.model_dump(mode="json"),
         "model": lab.model.model_dump(mode="json"),
-        "precision": str(lab.fabric.strategy.precision.precision),
-        "device": lab.fabric.device.type,
+        "device": [lab.fabric.device.type, str(lab.fabric.strategy.precision.precision)],
+        "how": lab.device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"}),
+        "version": [TRAINING_VERSION, torch.__version__],
         "splits": lab.splits,
         "seed": run.seed,
     }
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+
+
+def _enter(folder: Path, about: dict[str, Any], lab: Laboratory) -> None:
+    """Give the store a training that a finished iteration has and the store has lost."""
+    metrics, key = read_json(folder / "metrics.json"), about["training_key"]
+    if lab.store.has(key) or metrics["training_key"] != key or not (folder / MODEL).is_file():
+        return
+    if sha256(folder / MODEL) != metrics["model_sha256"]:
+        return  # damaged: whoever needs it trains it again
+
+    def make(entry: Path) -> None:
+        for name in (MODEL, EXAMPLES):
+            link(folder / name, entry / name)
+        own = {*about, "seconds", "reused"}
+        write_json(entry / SCORES, {name: value for name, value in metrics.items() if name not in own})
+
+    lab.store.obtain(key, make)
 
 
 def is_finished(folder: Path) -> bool:
@@ -298,19 +306,3 @@ def read_iteration(folder: Path, expected: NDArray[np.int64] | None = None) -> I
             "remove this folder and those after it, and run again"
         )
     return Iteration(folder, labeled, query, read_json(folder / "metrics.json"))
-
-
-def _short(folder: Path | None) -> str | None:
-    """A folder within its experiment: ``margin_sampling/seed_1/iteration_0``."""
-    if folder is None:
-        return None
-    n_parts = 3 if folder.parent.name.startswith("seed_") else 2
-    return "/".join(folder.parts[-n_parts:])
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file where the file system can, a copy where it cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,7 +50,13 @@ class CombinedLoss(nn.Module):
         self.alpha = alpha
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor | None = None,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """The loss, a scalar in float32.
 
         Args:
@@ -56,6 +64,8 @@ class CombinedLoss(nn.Module):
             target: same shape, 1 on particles and 0 on background.
             valid: same shape, 1 where a pixel counts and 0 where it does not (padding, ignored
                 regions); None: every pixel counts.
+            total: adds up a vector over the processes that share a batch, so that each of them gets
+                the loss of the whole batch; None: this is the whole batch.
         """
         if logits.shape != target.shape:
             raise ValueError(f"CombinedLoss: logits {tuple(logits.shape)}, target {tuple(target.shape)}")
@@ -64,20 +74,18 @@ class CombinedLoss(nn.Module):
         weight = torch.ones_like(target) if valid is None else valid.float()
         # Whatever stands in ignored pixels must not reach the result, not even as 0 · NaN.
         target = torch.where(weight > 0, target, 0.0)
-        focal = self._focal(logits, target, weight)
-        dice = self._dice(logits, target, weight)
-        return self.focal_weight * focal + self.dice_weight * dice
+        p = torch.sigmoid(logits) * weight
+        focal = (self._focal(logits, target) * weight).sum()
+        sums = torch.stack([focal, weight.sum(), (p * target).sum(), p.sum(), target.sum()])
+        focal, n_valid, overlap, p_sum, n_true = sums if total is None else total(sums)
+        dice = torch.where(n_true > 0, 1 - 2 * overlap / (p_sum + n_true).clamp(min=1e-7), 0.0)
+        loss: Tensor = self.focal_weight * focal / n_valid.clamp(min=1.0) + self.dice_weight * dice
+        return loss
 
-    def _focal(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    def _focal(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Focal loss of each pixel."""
         cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         p_true = torch.exp(-cross_entropy)
         alpha = self.alpha * target + (1 - self.alpha) * (1 - target)
-        per_pixel = alpha * (1 - p_true) ** self.gamma * cross_entropy
-        return (per_pixel * weight).sum() / weight.sum().clamp(min=1.0)
-
-    @staticmethod
-    def _dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        p = torch.sigmoid(logits) * weight
-        n_true = target.sum()
-        score = 2 * (p * target).sum() / (p.sum() + n_true).clamp(min=1e-7)
-        return torch.where(n_true > 0, 1 - score, 0.0)
+        per_pixel: Tensor = alpha * (1 - p_true) ** self.gamma * cross_entropy
+        return per_pixel

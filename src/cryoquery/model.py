@@ -83,6 +83,7 @@ class AttentionUNet(nn.Module):
         super().__init__()
         widths = [base_channels * 2**i for i in range(N_LEVELS + 1)]
         self.in_channels = in_channels
+        self.base_channels = base_channels
         self.down = nn.ModuleList(
             _double_conv(n_in, n_out)
             for n_in, n_out in zip([in_channels, *widths[:-2]], widths[:-1], strict=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cryoquery.config import CheckedModel
-from cryoquery.data.dataset import Dataset
+from cryoquery.data.dataset import Dataset, read_rows
 
 
 class LabelCost(CheckedModel):
@@ -51,7 +51,7 @@ class SimulatedOracle:
     def masks(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Oracle`."""
         self._check(indices)
-        return self._dataset.masks[indices]
+        return read_rows(self._dataset.masks, indices)
 
     def n_particles(self, indices: NDArray[np.int64]) -> int:
         """See `Oracle`."""

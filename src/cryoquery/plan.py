@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from cryoquery.data.dataset import ZERO_LEVEL, open_dataset
+from cryoquery.data.dataset import ZERO_LEVEL, Dataset, open_dataset
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.errors import DataError
+from cryoquery.evaluate import example_rows
 from cryoquery.experiment import ExperimentConfig, check_image_size, plan_runs, reported_splits
 from cryoquery.loop import Run
 from cryoquery.model import initial_weights
 from cryoquery.predict import Predictor
-from cryoquery.train import TrainingConfig, fit
+from cryoquery.train import Training, TrainingConfig, fit
+from cryoquery.tuning import MAX_IMAGES, tuning_rows
 
+N_SIGNALS = {"random": 0, "stratified_random": 0, "hybrid": 2}
+"""How many signals of the network a strategy asks for, where it is not one; all come from one pass."""
+LOOKS_AT_LABELED = ("core_set",)
+"""Strategies that need the labelled images' features, too."""
 SAME_RANKING = {"margin": "uncertainty"}
 """Strategies that choose the same images by construction, and whose trainings are therefore the same."""
 
@@ -31,22 +39,27 @@ class Cost:
 
     n_training: int = 0
     """Forward and backward."""
-    n_reused: int = 0
-    """Not passed, because another run has trained the same already."""
     n_inference: int = 0
-    """Forward only: scoring the pool, and measuring on held-out images."""
+    """Forward only: recalibration, tuning the threshold, measuring on held-out images, scoring the pool."""
+    n_saved_training: int = 0
+    """Not passed, because another run does the same training."""
+    n_saved_inference: int = 0
+    """Not passed, because another run needs the same of the same network."""
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.n_training + other.n_training,
-            self.n_reused + other.n_reused,
-            self.n_inference + other.n_inference,
-        )
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Cost(*(a + b for a, b in pairs))
 
     @property
     def work(self) -> int:
         """The cost as one number, in inference passes."""
         return TRAINING_WEIGHT * self.n_training + self.n_inference
+
+    @property
+    def saved(self) -> float:
+        """The share of all passes that is not made, because identical work is done once."""
+        n_saved = self.n_saved_training + self.n_saved_inference
+        return n_saved / max(n_saved + self.n_training + self.n_inference, 1)
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,6 @@ class Plan:
 
     runs: tuple[PlannedRun, ...]
     n_train: int
-    n_held_out: int | None
-    """Held-out images; None where the dataset is not there yet."""
     image_shape: tuple[int, int] | None
     note: str | None
     """What could not be looked up."""
@@ -100,33 +111,60 @@ def make_plan(config: ExperimentConfig) -> Plan:
         note: str | None = (
             f"{error}; planned for {n_train} training images, without measuring on held-out ones"
         )
-        n_held_out: int | None = None
+        images = _Images(n_train)
     else:
         check_image_size(config, dataset)
         n_train, note = len(dataset.rows("train")), None
-        n_held_out = sum(len(dataset.rows(split)) for split in reported_splits(config, dataset))
+        images = _Images.of(dataset, reported_splits(config, dataset), n_train)
         shape = (dataset.images.shape[1], dataset.images.shape[2])
     seen: set[tuple[object, ...]] = set()
-    runs = tuple(
-        _planned(run, n_train, n_held_out or 0, config.training, seen) for run in plan_runs(config, n_train)
-    )
-    return Plan(runs, n_train, n_held_out, shape, note)
+    runs = tuple(_planned(run, images, config.training, seen) for run in plan_runs(config, n_train))
+    return Plan(runs, n_train, shape, note)
 
 
-def _planned(
-    run: Run, n_train: int, n_held_out: int, training: TrainingConfig, seen: set[tuple[object, ...]]
-) -> PlannedRun:
+@dataclass(frozen=True)
+class _Images:
+    """How many images there are, and what is done with them."""
+
+    n_train: int
+    n_held_out: int = 0
+    n_tuned: int = 0
+    """Validation images that thresholds are tuned on; 0: they are tuned on the labelled ones."""
+    n_examples: int = 0
+
+    @classmethod
+    def of(cls, dataset: Dataset, splits: Sequence[str], n_train: int) -> _Images:
+        return cls(
+            n_train,
+            n_held_out=sum(len(dataset.rows(split)) for split in splits),
+            n_tuned=len(tuning_rows(dataset, np.empty(0, np.int64), splits)[1]),
+            n_examples=len(example_rows(dataset, splits[0])),
+        )
+
+
+def _planned(run: Run, pool: _Images, training: TrainingConfig, seen: set[tuple[object, ...]]) -> PlannedRun:
     costs = []
     for iteration, count in enumerate(run.counts):
         from_scratch = iteration == 0 or run.from_scratch or not training.fine_tune
-        n_passes = count * training.n_epochs(count, from_scratch)
-        key = _identity(run, iteration, n_train, from_scratch)
-        reused = key in seen
-        seen.add(key)
-        scores_pool = iteration + 1 < len(run.counts) and run.strategy != "random"
-        n_scored = n_train - count if scores_pool else 0
-        costs.append(Cost(0, n_passes, n_scored) if reused else Cost(n_passes, 0, n_scored + n_held_out))
+        key = _identity(run, iteration, pool.n_train, from_scratch)
+        n_tuned = min(pool.n_tuned or count, MAX_IMAGES)
+        n_after = training.n_recalibrated(count) + n_tuned + pool.n_examples + pool.n_held_out
+        cost = _once(Cost(count * training.n_epochs(count, from_scratch), n_after), ("trained", *key), seen)
+        if iteration + 1 < len(run.counts):
+            for _ in range(N_SIGNALS.get(run.strategy, 1)):
+                cost += _once(Cost(0, pool.n_train - count), ("scored", *key), seen)
+            if run.strategy in LOOKS_AT_LABELED:
+                cost += _once(Cost(0, count), ("scored what is labelled", *key), seen)
+        costs.append(cost)
     return PlannedRun(run, tuple(costs))
+
+
+def _once(cost: Cost, key: tuple[object, ...], seen: set[tuple[object, ...]]) -> Cost:
+    """The cost of work that is done once and saved from then on."""
+    if key in seen:
+        return Cost(0, 0, cost.n_training, cost.n_inference)
+    seen.add(key)
+    return cost
 
 
 def _identity(run: Run, iteration: int, n_train: int, from_scratch: bool) -> tuple[object, ...]:
@@ -176,14 +214,12 @@ def measure_speed(config: ExperimentConfig, image_shape: tuple[int, int]) -> Spe
     masks = (levels > ZERO_LEVEL).astype(np.uint8)
     labeled = LabeledImages(pool, np.arange(batch), lambda indices: masks[indices])
     steps: list[float] = []
+    training = config.training.model_copy(update={"initial_epochs": 4, "min_steps": 0, "batch_size": batch})
     network = fit(
-        initial_weights(config.model, 0),
-        config.model,
-        labeled,
-        config.training.model_copy(update={"initial_epochs": 4, "min_steps": 0, "batch_size": batch}),
-        from_scratch=True,
-        seed=0,
-        fabric=fabric,
+        Training(
+            initial_weights(config.model, 0), config.model, labeled, training, from_scratch=True, seed=0
+        ),
+        fabric,
         watch=lambda step: steps.append(time.perf_counter()),
     )
     predictor = Predictor(network, fabric, batch)

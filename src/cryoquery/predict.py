@@ -11,8 +11,10 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL
+from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, read_rows
 from cryoquery.data.pool import Pool, valid_pixels
+from cryoquery.device import place
+from cryoquery.feed import ahead, to_device
 from cryoquery.model import SIZE_MULTIPLE, AttentionUNet
 
 PixelScore = Callable[[Tensor], Tensor]
@@ -35,18 +37,20 @@ class Predictor:
     """A network that is ready to be applied, in evaluation mode on its device."""
 
     def __init__(self, network: AttentionUNet, fabric: Fabric, batch_size: int = 16) -> None:
-        self.network = network.to(fabric.device).eval()
+        self.network = place(network, fabric).eval()
         self.fabric = fabric
         self.batch_size = batch_size
 
     def stream(self, levels: NDArray[np.uint8], rows: NDArray[np.int64]) -> Iterator[Prediction]:
         """Apply the network to images ``levels[rows]`` (n, h, w), batch by batch, in their order."""
-        for start in range(0, len(rows), self.batch_size):
-            batch = rows[start : start + self.batch_size]
+        device = self.fabric.device
+        starts = range(0, len(rows), self.batch_size)
+        batches = [rows[start : start + self.batch_size] for start in starts]
+        loaded = ahead(lambda batch: to_device(read_rows(levels, batch), device), batches)
+        for start, images in zip(starts, loaded, strict=True):
             with torch.inference_mode(), self.fabric.autocast():
-                images = network_input(self.fabric.to_device(torch.from_numpy(levels[batch])[:, None]))
-                logits, features = self.network.forward_with_features(images)
-            yield Prediction(np.arange(start, start + len(batch)), logits[:, 0].float(), features)
+                logits, features = self.network.forward_with_features(network_input(images))
+            yield Prediction(np.arange(start, start + len(images)), logits[:, 0].float(), features)
 
 
 def network_input(levels: Tensor) -> Tensor:

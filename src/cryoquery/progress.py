@@ -20,6 +20,9 @@ class Progress(Protocol):
     def predicted(self, n_images: int) -> None:
         """So many images passed the network forward."""
 
+    def waiting(self, owner: str) -> None:
+        """Another process is doing the same training; this one waits for it."""
+
     def end(self, f1: float, how: str) -> None:
         """The iteration is on disk; ``how`` says whether it was trained, reused or already there."""
 
@@ -37,6 +40,9 @@ class Silent:
         """See `Progress`."""
 
     def predicted(self, n_images: int) -> None:
+        """See `Progress`."""
+
+    def waiting(self, owner: str) -> None:
         """See `Progress`."""
 
     def end(self, f1: float, how: str) -> None:

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import fcntl
+import glob
+import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from cryoquery.errors import DataError, ExperimentError
+from cryoquery.errors import DataError
+
+
+@contextmanager
+def write_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream to fill that becomes ``path`` when the block ends without an error.
+
+    A reader sees the old file or the new one, never a part; after an error nothing stays.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``; a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
+    """Write ``content`` to ``path``, whole or not at all."""
+    with write_file(path) as stream:
         stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    _sync_directory(path.parent)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -50,38 +66,18 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Make ``folder`` and keep other processes on this machine out of it while the block runs.
-
-    The operating system takes the lock back when the process ends, however it ends.
-
-    Raises:
-        ExperimentError: another process is at work in it, or ``folder`` is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ExperimentError(f"{folder}: is a file; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ExperimentError(
-                f"{folder}: another process is running this experiment; wait for it, or stop it first"
-            ) from None
-        yield
-
-
-@contextmanager
 def staged_directory(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``path`` when the block ends without an error.
 
-    Whatever an interrupted earlier attempt left is removed first; after an error nothing stays.
+    Whatever an interrupted earlier attempt left is removed first; after an error nothing stays. Each
+    attempt has a folder of its own, so that one that was thought dead cannot write into another's.
     ``path`` must not exist yet, or be an empty folder; a symbolic link is followed.
     """
     path = path.resolve()
-    staged = path.with_name(f".{path.name}.partial")
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(staged, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in path.parent.glob(f".{glob.escape(path.name)}.*partial"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     staged.mkdir()
     try:
         yield staged
@@ -94,6 +90,23 @@ def staged_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     _sync_directory(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for a file where the file system can, a copy where it cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _sync_file(path: Path) -> None:

@@ -1,12 +1,10 @@
-"""Fit one network to labelled images, and keep it with the configuration that made it."""
+"""Fit one network to labelled images, on one device or on several."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,13 +18,17 @@ from typing_extensions import Self
 from cryoquery.config import CheckedModel
 from cryoquery.data.dataset import IGNORE, PARTICLE
 from cryoquery.data.pool import LabeledImages
-from cryoquery.errors import CryoqueryError, DataError
+from cryoquery.device import DeviceConfig, place
+from cryoquery.errors import CryoqueryError
+from cryoquery.feed import Batch, Feed
 from cryoquery.losses import CombinedLoss
 from cryoquery.model import AttentionUNet, ModelConfig
+from cryoquery.model_file import Weights
 from cryoquery.predict import network_input
-from cryoquery.records import write_bytes
 
-Weights = Mapping[str, Tensor]
+MAX_RECALIBRATED = 1024
+"""A thousand images estimate the statistics of batch normalization well enough (Wu & Johnson 2021)."""
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -51,7 +53,7 @@ class TrainingConfig(CheckedModel):
     augment: bool = True
     """Turn and mirror every image at random (the 8 symmetries of the square)."""
     recalibrate: bool = True
-    """Average the statistics of batch normalization once more over the labelled images at the end."""
+    """Average the statistics of batch normalization once more at the end, over labelled images."""
     fine_tune: bool = True
     """Go on from the weights of the iteration before; false: always from scratch."""
 
@@ -72,6 +74,10 @@ class TrainingConfig(CheckedModel):
         """Optimizer steps per epoch."""
         return math.ceil(n_images / self.batch_size)
 
+    def n_recalibrated(self, n_images: int) -> int:
+        """Images that the statistics of batch normalization are averaged over at the end."""
+        return min(n_images, MAX_RECALIBRATED) if self.recalibrate else 0
+
     def loss(self) -> CombinedLoss:
         """The loss that training minimizes."""
         return CombinedLoss(self.focal_weight, self.dice_weight, self.focal_alpha, self.focal_gamma)
@@ -89,66 +95,144 @@ class Step:
     """Mean loss of the epoch, on its last step only: looking earlier would stall the device."""
 
 
-def fit(
-    start: Weights,
-    model: ModelConfig,
-    labeled: LabeledImages,
-    config: TrainingConfig,
-    *,
-    from_scratch: bool,
-    seed: int,
-    fabric: Fabric,
-    watch: Callable[[Step], None] = lambda step: None,
-) -> AttentionUNet:
-    """Train a network that starts from the weights ``start``.
+Watch = Callable[[Step], None]
 
-    The order of the images and their turns come from ``seed`` and the number of images alone, so
-    that equal labelled sets give equal weights, whichever strategy chose them. The last weights are
-    the result: no checkpoint is chosen on any split.
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, from what, on which images, and how."""
+
+    start: Weights
+    model: ModelConfig
+    labeled: LabeledImages
+    config: TrainingConfig
+    from_scratch: bool
+    seed: int
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of this training."""
+        return self.config.n_epochs(len(self.labeled), self.from_scratch)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the Adam optimizer, throughout."""
+        return self.config.initial_learning_rate if self.from_scratch else self.config.learning_rate
+
+    def epochs(self) -> Iterator[list[Batch]]:
+        """The batches of each epoch, and of one more for the recalibration.
+
+        Order and turns come from the seed and the number of images alone, so that equal labelled
+        sets give equal weights, whichever strategy chose them and however many devices there are.
+        """
+        n = len(self.labeled)
+        rng = np.random.default_rng([self.seed, n])
+        for _ in range(self.n_epochs):
+            order = rng.permutation(n)
+            turns = rng.integers(8, size=n) if self.config.augment else None
+            yield _batches(order, turns, self.config.n_steps(n))
+        n_last = self.config.n_recalibrated(n)
+        yield _batches(rng.permutation(n)[:n_last], None, self.config.n_steps(max(n_last, 1)))
+
+
+def _batches(order: NDArray[np.int64], turns: NDArray[np.int64] | None, n: int) -> list[Batch]:
+    """Even batches: no image is dropped, and none is alone with its statistics."""
+    positions = np.array_split(order, n)
+    if turns is None:
+        return [Batch(some) for some in positions]
+    return [
+        Batch(some, some_turns) for some, some_turns in zip(positions, np.array_split(turns, n), strict=True)
+    ]
+
+
+def fit(
+    training: Training,
+    fabric: Fabric,
+    watch: Watch = lambda step: None,
+    device: DeviceConfig | None = None,
+) -> AttentionUNet:
+    """Train a network; the last weights are the result, no checkpoint is chosen on any split.
+
+    Args:
+        training: what is to be done.
+        fabric: the device that the network ends up on.
+        watch: told about every step.
+        device: says how many devices share the work, and whether to compile; None: one, and no.
 
     Raises:
         CryoqueryError: the loss is not a finite number.
+        ConfigError: torch cannot compile on this machine.
     """
-    network = model.build()
-    network.load_state_dict(start)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = config.initial_learning_rate if from_scratch else config.learning_rate
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=config.betas, fused=True)
-    wrapped, optimizer = fabric.setup(network, optimizer)
-    loss_function = config.loss()
-    rng = np.random.default_rng([seed, len(labeled)])
-    n_epochs = config.n_epochs(len(labeled), from_scratch)
-    wrapped.train()
-    for epoch in range(n_epochs):
-        losses = []
-        batches = list(_batches(len(labeled), config.batch_size, rng))
-        for at, positions in enumerate(batches):
-            images, masks = _to_device(*labeled.batch(positions), fabric)
-            if config.augment:
-                turns = rng.integers(8, size=len(positions))
-                images, masks = turn(images, turns), turn(masks, turns)
-            valid = masks != IGNORE
-            loss = loss_function(wrapped(network_input(images)), masks == PARTICLE, valid)
-            fabric.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
-            last = at == len(batches) - 1
-            mean = _finite_mean(losses, epoch, rate) if last else None
-            watch(Step(epoch, n_epochs, len(positions), mean))
-    if config.recalibrate:
-        _recalibrate(network, labeled, _batches(len(labeled), config.batch_size, rng), fabric)
+    device = device or DeviceConfig()
+    n_devices = min(device.n_devices, _smallest_batch(training))
+    if n_devices > 1:
+        # Imported here, because it imports this module.
+        from cryoquery.parallel import optimize_together
+
+        network = training.model.build()
+        network.load_state_dict(optimize_together(training, fabric, n_devices, device.compile, watch))
+        place(network, fabric)
+    else:
+        network = optimize(training, fabric, device.compile, watch)
+    if training.config.recalibrate:
+        *_, batches = training.epochs()
+        _recalibrate(network, Feed(training.labeled, fabric)(batches), fabric)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        rate = training.learning_rate
         raise CryoqueryError(
             f"training: the last step broke the weights; lower the learning rate (now {rate})"
         )
     return network
 
 
+def optimize(training: Training, fabric: Fabric, compiled: bool, watch: Watch) -> AttentionUNet:
+    """All optimizer steps of a training; in each of the processes of ``fabric``, on its share of each batch.
+
+    Raises:
+        CryoqueryError: the loss is not a finite number.
+        ConfigError: torch cannot compile on this machine.
+    """
+    network = training.model.build()
+    network.load_state_dict(training.start)
+    place(network, fabric)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    rate, betas = training.learning_rate, training.config.betas
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)
+    module: Any = torch.compile(network) if compiled else network
+    wrapped, optimizer = fabric.setup(module, optimizer)
+    loss_function, feed = training.config.loss(), Feed(training.labeled, fabric)
+    total = _sum_over_processes if fabric.world_size > 1 else None
+    wrapped.train()
+    n_epochs = training.n_epochs
+    for epoch, batches in zip(range(n_epochs), training.epochs(), strict=False):
+        shares = [batch.share(fabric.global_rank, fabric.world_size) for batch in batches]
+        losses: list[Tensor] = []
+        for batch, (images, masks) in zip(batches, feed(shares), strict=True):
+            loss = loss_function(wrapped(network_input(images)), masks == PARTICLE, masks != IGNORE, total)
+            fabric.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.detach())
+            mean = _finite_mean(losses, epoch, rate) if len(losses) == len(batches) else None
+            watch(Step(epoch, n_epochs, len(batch.positions), mean))
+    return network
+
+
+def _smallest_batch(training: Training) -> int:
+    n = len(training.labeled)
+    return n // training.config.n_steps(n)
+
+
+def _sum_over_processes(sums: Tensor) -> Tensor:
+    from torch.distributed.nn.functional import all_reduce
+
+    total: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
+    return total
+
+
 @torch.no_grad()
-def _recalibrate(
-    network: AttentionUNet, labeled: LabeledImages, batches: Iterable[NDArray[np.int64]], fabric: Fabric
-) -> None:
+def _recalibrate(network: AttentionUNet, batches: Iterable[tuple[Tensor, Tensor]], fabric: Fabric) -> None:
     """Replace the running statistics of batch normalization by those of the final weights.
 
     Running statistics trail the weights by some tens of steps, and a training on few images has no
@@ -162,40 +246,11 @@ def _recalibrate(
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over batches
     network.train()
-    for positions in batches:
-        images, _ = _to_device(*labeled.batch(positions), fabric)
+    for images, _ in batches:
         with fabric.autocast():
             network(network_input(images))
     for layer, value in zip(layers, momentum, strict=True):
         layer.momentum = value
-
-
-def _batches(n: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """A random order of ``n`` positions, dealt into batches of nearly equal size; none is dropped."""
-    yield from np.array_split(rng.permutation(n), math.ceil(n / batch_size))
-
-
-def _to_device(images: NDArray[np.uint8], masks: NDArray[np.uint8], fabric: Fabric) -> tuple[Tensor, Tensor]:
-    tensors = [torch.from_numpy(array)[:, None] for array in (images, masks)]
-    return fabric.to_device(tensors[0]), fabric.to_device(tensors[1])
-
-
-def turn(images: Tensor, turns: NDArray[np.int64]) -> Tensor:
-    """Apply to each image (n, c, h, w) one of the 8 symmetries of the square.
-
-    Numbers 0 to 3 are quarter turns, 4 to 7 the same after mirroring. Images that are not square
-    are only mirrored and turned by halves.
-    """
-    square = images.shape[-1] == images.shape[-2]
-    out = torch.empty_like(images)
-    for symmetry in np.unique(turns):
-        at = torch.from_numpy(np.flatnonzero(turns == symmetry)).to(images.device)
-        some = images[at]
-        quarters = int(symmetry % 4) if square else 2 * int(symmetry % 2)
-        if symmetry >= 4:
-            some = some.flip(-1)
-        out[at] = torch.rot90(some, quarters, (-2, -1))
-    return out
 
 
 def _finite_mean(losses: list[Tensor], epoch: int, rate: float) -> float:
@@ -205,83 +260,3 @@ def _finite_mean(losses: list[Tensor], epoch: int, rate: float) -> float:
             f"training: the loss became {mean} in epoch {epoch + 1}; lower the learning rate (now {rate})"
         )
     return mean
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """What a `model.pt` holds."""
-
-    weights: Weights
-    model: ModelConfig
-    made_by: Mapping[str, Any]
-    """How it was trained: training configuration, seed, digest of the training."""
-    picking: Mapping[str, Any] | None
-    """How to pick with it, see `cryoquery.tuning.PickingRecipe`; None in older files."""
-
-    def build(self) -> AttentionUNet:
-        """The network with these weights, in evaluation mode on the CPU."""
-        network = self.model.build()
-        network.load_state_dict(self.weights)
-        return network.eval()
-
-
-def save_model(
-    path: Path,
-    network: AttentionUNet,
-    model: ModelConfig,
-    made_by: Mapping[str, Any],
-    picking: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the weights with the configuration of the network and records of its making and use.
-
-    Args:
-        path: of the new `model.pt`.
-        network: whose weights are kept.
-        model: its configuration.
-        made_by: how it was trained; plain types only.
-        picking: how to pick with it, from `cryoquery.tuning.picking_recipe`; plain types only.
-    """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    content: dict[str, Any] = {"model": model.model_dump(), "made_by": dict(made_by), "weights": weights}
-    if picking is not None:
-        content["picking"] = dict(picking)
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_bytes(path, stream.getvalue())
-
-
-def load_model(path: Path | str) -> AttentionUNet:
-    """The network in a `model.pt`, in evaluation mode on the CPU. Nothing in the file is executed.
-
-    Raises:
-        DataError: the file is missing, damaged, or not written by `save_model`.
-    """
-    return read_model(Path(path)).build()
-
-
-def load_weights(path: Path) -> tuple[Weights, ModelConfig, Mapping[str, Any]]:
-    """Weights, configuration of the network, and record of how it was made.
-
-    Raises:
-        DataError: the file is missing, damaged, or not written by `save_model`.
-    """
-    saved = read_model(path)
-    return saved.weights, saved.model, saved.made_by
-
-
-def read_model(path: Path) -> SavedModel:
-    """Everything in a `model.pt`. Nothing in the file is executed.
-
-    Raises:
-        DataError: the file is missing, damaged, or not written by `save_model`.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return SavedModel(
-            content["weights"], ModelConfig(**content["model"]), content["made_by"], content.get("picking")
-        )
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such model") from None
-    except Exception as error:  # torch.load raises many kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a model written by cryoquery, or damaged ({reason})") from None

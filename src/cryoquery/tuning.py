@@ -6,7 +6,7 @@ beside a reported test split it is tuned there, otherwise on the labelled traini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -67,7 +67,11 @@ class PickingRecipe(CheckedModel):
 
 
 def picking_recipe(
-    predictor: Predictor, dataset: Dataset, labeled: NDArray[np.int64], splits: Sequence[str]
+    predictor: Predictor,
+    dataset: Dataset,
+    labeled: NDArray[np.int64],
+    splits: Sequence[str],
+    watch: Callable[[int], None] = lambda n_images: None,
 ) -> dict[str, Any]:
     """The recipe for a network trained on the images ``labeled`` of ``dataset``, as plain types.
 
@@ -76,12 +80,10 @@ def picking_recipe(
         dataset: what it was trained on.
         labeled: training images whose labels it has seen, and the only ones whose labels are read here.
         splits: the held-out splits, the reported one first.
+        watch: told how many images each batch had.
     """
-    on: TunedOn = "labelled training images"
-    rows = np.sort(labeled)
-    if splits and splits[0] == "test" and len(dataset.rows("val")):
-        on, rows = "val", dataset.rows("val")
-    threshold, f1, n_particles = tune_threshold(predictor, dataset, rows)
+    on, rows = tuning_rows(dataset, labeled, splits)
+    threshold, f1, n_particles = tune_threshold(predictor, dataset, rows, watch)
     config = dataset.recipe["config"]
     train = [record for record in dataset.records if record.split == "train"]
     sizes = np.array([record.diameter_px * record.scale for record in train])
@@ -101,8 +103,20 @@ def picking_recipe(
     return recipe.model_dump(mode="json")
 
 
+def tuning_rows(
+    dataset: Dataset, labeled: NDArray[np.int64], splits: Sequence[str]
+) -> tuple[TunedOn, NDArray[np.int64]]:
+    """What a threshold is tuned on, and its rows: never the split that is reported."""
+    if splits and splits[0] == "test" and len(rows := dataset.rows("val")):
+        return "val", rows
+    return "labelled training images", np.sort(labeled)
+
+
 def tune_threshold(
-    predictor: Predictor, dataset: Dataset, rows: NDArray[np.int64]
+    predictor: Predictor,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    watch: Callable[[int], None] = lambda n_images: None,
 ) -> tuple[float, float | None, int]:
     """The score threshold of the best particle F1 on the images ``rows``, macro over micrographs.
 
@@ -112,7 +126,7 @@ def tune_threshold(
     """
     chosen = _whole_micrographs(dataset, rows)
     curves, n_particles = [], 0
-    for predicted in predict_micrographs(predictor, dataset, chosen):
+    for predicted in predict_micrographs(predictor, dataset, chosen, watch):
         diameter = predicted.diameter_px
         found = find_particles(
             predicted.probability, diameter * dataset.disc_fraction, 0.0, MIN_DISTANCE * diameter

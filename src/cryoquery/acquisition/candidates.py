@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryoquery.acquisition.scores import PIXEL_SCORES
 from cryoquery.data.pool import Pool
 from cryoquery.predict import Predictor, compute_signals
+from cryoquery.store import SignalRecord, SignalStore
 
 
 class SignalSource(Protocol):
@@ -24,18 +25,29 @@ class SignalSource(Protocol):
         """Pooled bottleneck features, (n, c)."""
 
 
+STRETCH = 4096
+"""After so many images what the network said of them is kept, so that an interruption costs no more."""
+
+
 class NetworkSignals:
     """Signals of one network over one pool; each image passes the network at most once.
 
-    One pass yields all signals, so that a strategy that wants two of them costs no second pass.
-    What is kept per image is three numbers and a feature vector; pixel maps are not.
+    One pass yields all signals, so that a strategy that wants two of them costs no second pass, and
+    what was computed is kept beside the model, so that a repeated or resumed query costs none at all:
+    the network is loaded only where something is missing. What is kept per image is three numbers and
+    a feature vector; pixel maps are not.
     """
 
     def __init__(
-        self, predictor: Predictor, pool: Pool, watch: Callable[[int], None] = lambda n_images: None
+        self,
+        load: Callable[[], Predictor],
+        pool: Pool,
+        store: SignalStore | None = None,
+        watch: Callable[[int], None] = lambda n_images: None,
     ) -> None:
-        self._predictor = predictor
+        self._load = load
         self._pool = pool
+        self._store = store
         self._watch = watch
         self._known = np.zeros(len(pool), dtype=bool)
         self._scores = {name: np.empty(len(pool)) for name in PIXEL_SCORES}
@@ -52,16 +64,38 @@ class NetworkSignals:
         return self._features[indices]
 
     def _ensure(self, indices: NDArray[np.int64]) -> None:
+        if self._known[indices].all():
+            return
+        if self._store is None:
+            self._compute(indices)
+            return
+        with self._store.alone():
+            for record in self._store.load():
+                self._enter(record)
+            self._compute(indices)
+
+    def _compute(self, indices: NDArray[np.int64]) -> None:
         missing = indices[~self._known[indices]]
         if len(missing) == 0:
             return
-        signals = compute_signals(self._predictor, self._pool, missing, PIXEL_SCORES, self._watch)
+        predictor = self._load()
+        for start in range(0, len(missing), STRETCH):
+            some = missing[start : start + STRETCH]
+            signals = compute_signals(predictor, self._pool, some, PIXEL_SCORES, self._watch)
+            record = SignalRecord(some, signals.scores, signals.features)
+            self._enter(record)
+            if self._store is not None:
+                self._store.save(record)
+
+    def _enter(self, record: SignalRecord) -> None:
+        if set(record.scores) != set(self._scores):
+            return  # kept by a version that knew other scores
         if self._features.size == 0:
-            self._features = np.empty((len(self._pool), signals.features.shape[1]), dtype=np.float32)
-        for name, values in signals.scores.items():
-            self._scores[name][missing] = values
-        self._features[missing] = signals.features
-        self._known[missing] = True
+            self._features = np.empty((len(self._pool), record.features.shape[1]), dtype=np.float32)
+        for name, values in record.scores.items():
+            self._scores[name][record.indices] = values
+        self._features[record.indices] = record.features
+        self._known[record.indices] = True
 
 
 @dataclass(frozen=True)

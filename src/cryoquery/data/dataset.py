@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cryoquery.errors import DataError
 from cryoquery.records import read_json, staged_directory, write_json, write_text
@@ -58,6 +58,25 @@ def encode(normalized: NDArray[np.floating]) -> NDArray[np.uint8]:
 def decode(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Undo `encode`: 8-bit levels (any shape) to standard deviations. Padding is 0."""
     return (levels.astype(np.float32) - ZERO_LEVEL) / LEVELS_PER_SIGMA
+
+
+def read_rows(stack: NDArray[np.uint8], rows: ArrayLike) -> NDArray[np.uint8]:
+    """A copy of the images ``stack[rows]`` (n, h, w).
+
+    Of a memory map they are read from the file: pages of a map would count as memory of this process
+    as long as it lives, and are not kept up to date by every network file system.
+    """
+    indices = np.asarray(rows, dtype=np.int64)
+    file = getattr(stack, "filename", None)
+    if not isinstance(stack, np.memmap) or file is None or stack.base is None:
+        return np.asarray(stack[indices])
+    out = np.empty((len(indices), *stack.shape[1:]), dtype=np.uint8)
+    with Path(file).open("rb", buffering=0) as stream:
+        for image, row in zip(out, indices.tolist(), strict=True):
+            stream.seek(stack.offset + row * image.size)
+            if stream.readinto(image.data) != image.size:
+                raise DataError(f"{file}: ends before image {row}; import the dataset again")
+    return out
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,10 @@ class Dataset:
     notes: Sequence[str]
     fingerprint: str
 
+    def __reduce__(self) -> tuple[Callable[[Path], Dataset], tuple[Path]]:
+        """Another process opens the folder for itself."""
+        return open_dataset, (self.path,)
+
     @property
     def disc_fraction(self) -> float:
         """Diameter of the discs in the masks over the diameter of the particles."""
@@ -137,11 +160,7 @@ class Dataset:
 
     def n_foreground(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Pixels of particles in the masks of the images ``rows`` (n,): (n,)."""
-        # Read and not mapped: pages of a map would count as memory of this process until it ends.
-        area = int(np.prod(self.masks.shape[1:]))
-        start = getattr(self.masks, "offset", 0)
-        file = self.path / "masks.npy"
-        masks = (np.fromfile(file, np.uint8, area, offset=start + int(row) * area) for row in rows)
+        masks = (read_rows(self.masks, [row]) for row in rows)
         return np.array([np.count_nonzero(mask == PARTICLE) for mask in masks], dtype=np.int64)
 
     def n_valid(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoquery.data.dataset import Dataset
+from cryoquery.data.dataset import Dataset, read_rows
 from cryoquery.errors import DataError
+
+
+class MappedFile(NamedTuple):
+    """Where a memory map that starts with the first image lies."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,7 @@ class Pool:
     """The training images of a dataset, without their labels."""
 
     levels: NDArray[np.uint8]
-    """(n, h, w) images as stored, a memory map."""
+    """(n, h, w) images as stored, a memory map; `read` gives copies."""
     content: NDArray[np.int64]
     """(n, 2) height and width of the content; the rest, below and to the right, is padding."""
     groups: tuple[str, ...]
@@ -46,6 +55,23 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.levels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process maps the file for itself; what is no file is copied."""
+        state = dict(self.__dict__)
+        if isinstance(self.levels, np.memmap):
+            state["levels"] = MappedFile(str(self.levels.filename), self.levels.offset, self.levels.shape)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__getstate__`."""
+        if isinstance(levels := state["levels"], MappedFile):
+            state["levels"] = np.memmap(levels.path, np.uint8, "r", levels.offset, levels.shape)
+        self.__dict__.update(state)
+
+    def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
+        """A copy of the images ``indices`` (k,): (k, h, w)."""
+        return read_rows(self.levels, indices)
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -76,7 +102,7 @@ class LabeledImages:
     def batch(self, positions: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Images and masks, each (k, h, w), at ``positions`` (k,) within the labelled images."""
         indices = self.indices[np.asarray(positions)]
-        return self.pool.levels[indices], self.read_masks(indices)
+        return self.pool.read(indices), self.read_masks(indices)
 
 
 def as_indices(values: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

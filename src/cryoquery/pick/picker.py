@@ -18,12 +18,12 @@ from cryoquery.device import DeviceConfig
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Micrograph, Picks, choose_pixel_size, read_header, read_micrograph
 from cryoquery.lengths import Length, parse_length
+from cryoquery.model_file import read_model
 from cryoquery.pick.contamination import contaminated
 from cryoquery.pick.tiles import predict_tiled
 from cryoquery.picking import MIN_DISTANCE, find_particles
 from cryoquery.predict import Predictor
 from cryoquery.preprocess import fit_scale, normalize
-from cryoquery.train import read_model
 from cryoquery.tuning import PickingRecipe
 
 CONTAMINATION_STRICTNESS = 0.5

@@ -1,0 +1,141 @@
+"""Finished trainings, found by their key: identical work is done once, also across experiments.
+
+::
+
+    STORE/3f/3fa9…/
+      entry.json      the SHA-256 of the other files
+      model.pt  scores.json  examples.npz
+      signals/        scores and features of pool images, as far as somebody asked for them
+
+A key is the digest of everything that a training is a function of, so that whoever makes an entry makes
+the same. An entry appears whole, is checked when it is found, and is never changed; one that is damaged
+is thrown away and made again. Nothing in a store is needed by a finished experiment: its folders hold
+names of their own for the files (hard links, where the file system has them).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoquery.claims import claimed
+from cryoquery.errors import DataError
+from cryoquery.records import read_json, sha256, staged_directory, write_file, write_json
+
+MANIFEST = "entry.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished trainings, shared by processes, machines and experiments."""
+
+    folder: Path
+
+    def find(self, key: str) -> Path | None:
+        """The folder of an entry; None where there is none. A damaged one is thrown away."""
+        entry = self._entry(key)
+        if not entry.is_dir():
+            return None
+        try:
+            if all(sha256(entry / name) == digest for name, digest in read_json(entry / MANIFEST).items()):
+                return entry
+        except (DataError, OSError, AttributeError):
+            pass
+        self.discard(key)
+        return None
+
+    def obtain(
+        self, key: str, make: Callable[[Path], None], waiting: Callable[[str], None] = lambda owner: None
+    ) -> tuple[Path, bool]:
+        """The folder of an entry, made by ``make`` (which fills the folder it is given) where needed.
+
+        Only one process makes an entry; the others wait for it.
+
+        Returns:
+            the folder, and whether it was made here.
+        """
+        while True:
+            if (entry := self.find(key)) is not None:
+                return entry, False
+            path = self._entry(key)
+            with claimed(path.with_name(f"{key}.claim"), settled=path.is_dir, waiting=waiting) as mine:
+                if mine and (entry := self.find(key)) is None:
+                    self._make(path, make)
+                    return path, True
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry, whole or damaged."""
+        return self._entry(key).is_dir()
+
+    def discard(self, key: str) -> None:
+        """Remove an entry, at once for whoever looks for it."""
+        entry = self._entry(key)
+        aside = entry.with_name(f".{key}.{uuid.uuid4().hex}.discarded")
+        with contextlib.suppress(FileNotFoundError):
+            entry.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / key[:2] / key
+
+    @staticmethod
+    def _make(path: Path, make: Callable[[Path], None]) -> None:
+        with staged_directory(path) as staged:
+            make(staged)
+            files = sorted(file.relative_to(staged) for file in staged.rglob("*") if file.is_file())
+            write_json(staged / MANIFEST, {str(name): sha256(staged / name) for name in files})
+
+
+@dataclass(frozen=True)
+class SignalRecord:
+    """Signals of some pool images, as they came out of one stretch of the pass."""
+
+    indices: NDArray[np.int64]
+    scores: Mapping[str, NDArray[np.float64]]
+    """For each pixel score (n,)."""
+    features: NDArray[np.float32]
+    """(n, c)"""
+
+
+@dataclass(frozen=True)
+class SignalStore:
+    """The signals of one network over the pool, kept beside its model."""
+
+    folder: Path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep others from computing the same while the block runs."""
+        with claimed(self.folder.with_name("signals.claim")):
+            yield
+
+    def load(self) -> list[SignalRecord]:
+        """Everything that is kept; damaged files are removed."""
+        records = []
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    values = {name: file[name] for name in file.files}
+                indices, features = values.pop("indices"), values.pop("features")
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                path.unlink(missing_ok=True)
+                continue
+            records.append(SignalRecord(indices, values, features))
+        return records
+
+    def save(self, record: SignalRecord) -> None:
+        """Keep the signals of some images, whole or not at all."""
+        self.folder.mkdir(exist_ok=True)
+        name = f"{int(record.indices[0]):09d}-{len(record.indices)}.npz"
+        columns = {**record.scores, "indices": record.indices, "features": record.features}
+        with write_file(self.folder / name) as stream:
+            np.savez(stream, **columns)  # type: ignore[arg-type]
