@@ -9,8 +9,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+from threadpoolctl import threadpool_limits
 
-from cryoquery.acquisition import STRATEGIES, entropy, k_center, k_means, least_confidence, margin, select
+from cryoquery.acquisition import (
+    STRATEGIES,
+    diversity,
+    entropy,
+    k_center,
+    k_means,
+    least_confidence,
+    margin,
+    select,
+    strategies,
+)
 from cryoquery.acquisition.candidates import Candidates
 from cryoquery.errors import ConfigError
 
@@ -68,6 +80,75 @@ def test_k_center_against_brute_force(seed: int, n: int, n_labeled: int, on_a_gr
     if on_a_grid:  # many ties
         features, labeled = np.rint(features), np.rint(labeled)
     assert k_center(features, labeled, n).tolist() == greedy_reference(features, labeled, n)
+
+
+def plain_k_center(features: np.ndarray, labeled: np.ndarray, n: int) -> list[int]:
+    """Greedy k-center in float64, with all distances from differences at each pick."""
+    features, labeled = features.astype(np.float64), labeled.astype(np.float64)
+    first = cdist(features, features.mean(axis=0, keepdims=True), "sqeuclidean")[:, 0]
+    chosen: list[int] = [] if len(labeled) else [int(first.argmin())]
+    while len(chosen) < n:
+        centers = np.concatenate([labeled, features[chosen]])
+        nearest = cdist(features, centers, "sqeuclidean").min(axis=1)
+        nearest[chosen] = -1
+        chosen.append(int(nearest.argmax()))
+    return chosen
+
+
+def awkward(kind: str, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Features that trouble a method that does not compute every distance from differences."""
+    normal = rng.normal(size=(rows, 6))
+    far = 10 * rng.normal(size=(12, 6))
+    return {
+        "plain": lambda: normal,
+        "offset": lambda: normal + 1e6,
+        "tiny at an offset": lambda: 1e-6 * normal + 1e6,
+        "duplicates": lambda: normal[rng.integers(0, 40, rows)],
+        "grid": lambda: rng.integers(0, 3, (rows, 6)).astype(float),
+        "all equal": lambda: np.full((rows, 6), 0.1),
+        "clusters": lambda: far[rng.integers(0, 12, rows)] + 0.01 * normal,
+        "one far away": lambda: np.where(np.arange(rows)[:, None] == rows // 2, 1e9, normal),
+        "rectified": lambda: np.maximum(normal - 1, 0),
+        "beyond squares": lambda: 1e160 * normal,
+        "below squares": lambda: 1e-160 * normal,
+    }[kind]()
+
+
+IN_BOTH = ["plain", "offset", "tiny at an offset", "duplicates", "grid", "all equal", "clusters"]
+IN_BOTH += ["one far away", "rectified"]
+KINDS = [(kind, dtype) for kind in IN_BOTH for dtype in (np.float32, np.float64)]
+KINDS += [("beyond squares", np.float64), ("below squares", np.float64)]
+
+
+@pytest.mark.parametrize("n_labeled", [0, 1, 30])
+@pytest.mark.parametrize(("kind", "dtype"), KINDS)
+def test_k_center_is_the_plain_algorithm_to_the_row(
+    kind: str, dtype: type, n_labeled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diversity, "_ROWS", 100)
+    monkeypatch.setattr(diversity, "_CENTERS", 16)
+    both = awkward(kind, 400 + n_labeled, np.random.default_rng(n_labeled)).astype(dtype)
+    features, labeled = both[n_labeled:], both[:n_labeled]
+    assert k_center(features, labeled, 60).tolist() == plain_k_center(features, labeled, 60)
+
+
+def test_k_center_takes_every_row_once_and_spares_its_arguments() -> None:
+    features = awkward("duplicates", 300, np.random.default_rng(0)).astype(np.float32)
+    before = features.copy()
+    rows = k_center(features, features[:5], 300)
+    assert rows.tolist() == plain_k_center(features, features[:5], 300)
+    assert sorted(rows) == list(range(300))
+    assert np.array_equal(features, before)
+
+
+def test_selection_does_not_depend_on_the_number_of_threads() -> None:
+    features = np.random.default_rng(0).normal(size=(1500, 32)).astype(np.float32)
+    rows = []
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads):
+            by_distance = k_center(features, features[:40] + 1, 60)
+            rows.append((by_distance.tolist(), k_means(features, 60, np.random.default_rng(0)).tolist()))
+    assert rows[0] == rows[1]
 
 
 def test_k_center_without_labels_starts_in_the_middle() -> None:
@@ -208,6 +289,70 @@ def test_hybrid_is_70_to_30() -> None:
     rest = some.without(np.array(hybrid[:7]))
     assert hybrid[7:] == [c.index for c in select("diversity", candidates().without(np.array(hybrid[:7])), 3)]
     assert set(hybrid[7:]) <= set(rest.indices.tolist())
+
+
+FEATURE_STRATEGIES = ("diversity", "core_set", "hybrid")
+
+
+@pytest.mark.parametrize("name", FEATURE_STRATEGIES)
+@pytest.mark.parametrize("n", [1, 10, 34])
+def test_a_pool_no_larger_than_the_shortlist_is_chosen_from_whole(
+    name: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, again = candidates(), candidates()
+    unlimited = select(name, some, n)
+    monkeypatch.setattr(strategies, "SHORTLIST", 34)
+    assert select(name, again, n) == unlimited
+    assert not any("drawn" in choice.reason for choice in unlimited)
+    assert some.rng.bit_generator.state == again.rng.bit_generator.state
+
+
+@pytest.mark.parametrize("name", FEATURE_STRATEGIES)
+@pytest.mark.parametrize("n", [1, 5, 60, 394])
+def test_a_larger_pool_is_chosen_from_by_shortlists(
+    name: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strategies, "SHORTLIST", 40)
+    some = candidates(n=400)
+    choices = select(name, some, n)
+    assert choices == select(name, candidates(n=400), n), "the same arguments give the same query"
+    indices = [choice.index for choice in choices]
+    assert len(set(indices)) == n
+    assert set(indices) <= set(some.indices.tolist())
+    assert choices[-1].reason.endswith("(of 40 drawn at random)") == (name != "hybrid" or n > 1)
+
+
+def test_the_network_sees_only_the_shortlist_and_what_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategies, "SHORTLIST", 40)
+    some = candidates(n=400)
+    seen: list[np.ndarray] = []
+    features = some.signals.features
+    some.signals.features = lambda indices: seen.append(indices) or features(indices)  # type: ignore[method-assign]
+    chosen = {choice.index for choice in select("core_set", some, 10)}
+    shortlist = set(np.concatenate(seen).tolist()) - set(some.labeled.tolist())
+    assert len(shortlist) == 40
+    assert chosen <= shortlist
+
+
+def test_every_candidate_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategies, "SHORTLIST", 8)
+    some = candidates(n=60)
+    chosen = {choice.index for _ in range(300) for choice in select("diversity", some, 2)}
+    assert chosen == set(some.indices.tolist())
+
+
+def test_what_one_shortlist_yields_counts_as_labelled_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategies, "SHORTLIST", 40)
+    some = candidates(n=400)
+    asked: list[np.ndarray] = []
+    features = some.signals.features
+    some.signals.features = lambda indices: asked.append(indices) or features(indices)  # type: ignore[method-assign]
+    taken = [choice.index for choice in select("core_set", some, 15)]
+    first, labeled, second, labeled_then = asked
+    assert set(taken[:10]) <= set(first.tolist())
+    assert set(taken[10:]) <= set(second.tolist()) - set(taken[:10])
+    assert labeled.tolist() == some.labeled.tolist()
+    assert labeled_then.tolist() == sorted([*some.labeled, *taken[:10]])
 
 
 def test_core_set_depends_on_what_is_labelled() -> None:

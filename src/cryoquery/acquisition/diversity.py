@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +12,10 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
+
+_Floats: TypeAlias = "NDArray[np.float32] | NDArray[np.float64]"
+# Distances are taken in blocks of as many rows and centers: 16 MiB for their products.
+_ROWS, _CENTERS = 4096, 512
 
 
 def k_means(features: ArrayLike, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -23,7 +28,7 @@ def k_means(features: ArrayLike, n: int, rng: np.random.Generator) -> NDArray[np
     Raises:
         ValueError: features that are not (m, c) or not finite, or ``n`` outside 1 … m.
     """
-    points = _checked(features, n)
+    points = _checked(features, n).astype(np.float64, copy=False)
     seed = int(rng.integers(2**31))
     clusters = points if n == len(points) else _cluster_centers(points, n, seed)
     distances = cdist(clusters, points)
@@ -39,8 +44,12 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
     the core-set of Sener & Savarese 2018, arXiv:1708.00489); ties go to the lowest row. With nothing
     labelled yet the first is the row nearest to the mean.
 
+    The rows are those of the plain algorithm with every distance computed in float64, whatever the
+    number of threads. Only the few rows farthest away are followed pick by pick: the others can only
+    come nearer, so they wait, and meet all new picks at once when one of them could be next.
+
     Args:
-        features: (m, c) of the candidates.
+        features: (m, c) of the candidates; of float32 only blocks and the rows that are followed are copied.
         labeled_features: (k, c) of what is labelled; k may be 0.
         n: how many to choose.
 
@@ -48,29 +57,111 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
         ValueError: features that are not (m, c) or not finite, another c, or ``n`` outside 1 … m.
     """
     points = _checked(features, n)
-    labeled = np.asarray(labeled_features, dtype=np.float64)
+    labeled = _floats(labeled_features)
     if labeled.size and (labeled.shape[1:] != points.shape[1:] or not np.isfinite(labeled).all()):
         raise ValueError(
             f"labeled_features: shape {labeled.shape}: expected (k, {points.shape[1]}) finite values"
         )
-    chosen = np.empty(n, dtype=np.int64)
+    origin = points.mean(axis=0, dtype=np.float64)
+    nearest = np.full(len(points), np.inf)
+    chosen: list[int] = []
     if labeled.size:
-        nearest = np.full(len(points), np.inf)
-        for start in range(0, len(labeled), 512):
-            nearest = np.minimum(
-                nearest, cdist(points, labeled[start : start + 512], "sqeuclidean").min(axis=1)
-            )
-        chosen[0] = np.argmax(nearest)
+        _approach(nearest, points, labeled, origin)
     else:
-        chosen[0] = np.argmin(cdist(points, points.mean(axis=0, keepdims=True), "sqeuclidean"))
-        nearest = np.full(len(points), np.inf)
-    for i in range(1, n):
-        last = points[chosen[i - 1]]
-        nearest = np.minimum(nearest, cdist(points, last[None], "sqeuclidean")[:, 0])
+        blocks = [_squared(points[rows], origin) for rows in _blocks(len(points), _ROWS)]
+        chosen.append(int(np.argmin(np.concatenate(blocks))))
+    n_met, n_ahead = 0, max(256, len(points) // 32)
+    while len(chosen) < n:
+        _approach(nearest, points, points[chosen[n_met:]], origin)
         # What is taken stays out, also where every candidate lies on something taken.
-        nearest[chosen[i - 1]] = -1.0
-        chosen[i] = np.argmax(nearest)
-    return chosen
+        nearest[chosen] = -1.0
+        n_met = len(chosen)
+        chosen += _among_the_farthest(nearest, points, n_ahead, n - n_met)
+        if len(chosen) - n_met < 16:
+            n_ahead *= 2
+    return np.array(chosen, dtype=np.int64)
+
+
+def _among_the_farthest(nearest: NDArray[np.float64], points: _Floats, n_ahead: int, n: int) -> list[int]:
+    """The next greedy picks, at most ``n``, as long as they lie among the ``n_ahead`` farthest rows."""
+    m = len(points)
+    if n_ahead < m:
+        least = np.partition(nearest, m - n_ahead)[m - n_ahead]
+        ahead = np.concatenate([np.flatnonzero(nearest > least), np.flatnonzero(nearest == least)])[:n_ahead]
+        behind = nearest.copy()
+        behind[ahead] = -np.inf
+        rival = int(np.argmax(behind))
+        bar = float(behind[rival])
+        ahead.sort()
+    else:
+        ahead, rival, bar = np.arange(m), m, -np.inf
+    distances, vectors = nearest[ahead], points[ahead].astype(np.float64)
+    picks: list[int] = []
+    while len(picks) < n:
+        best = int(np.argmax(distances))
+        row = int(ahead[best])
+        if distances[best] < bar or (distances[best] == bar and row > rival):
+            break
+        picks.append(row)
+        np.minimum(distances, _squared(vectors, vectors[best]), out=distances)
+        distances[best] = -1.0
+    return picks
+
+
+def _approach(
+    nearest: NDArray[np.float64], points: _Floats, centers: _Floats, origin: NDArray[np.float64]
+) -> None:
+    """Lower ``nearest`` (m,) to the squared distance from ``points`` (m, c) to the nearest of ``centers``.
+
+    Matrix products tell which centers can be nearest; the distances to those are then computed from
+    differences. So the result has the bits of the differences, also for duplicates and large offsets.
+    """
+    for some in _blocks(len(centers), _CENTERS):
+        around = centers[some].astype(np.float64)
+        for rows in _blocks(len(points), _ROWS):
+            block = points[rows].astype(np.float64)
+            so_far = nearest[rows]
+            row, center = _can_be_nearer(block - origin, around - origin, so_far)
+            if 8 * len(row) > len(block) * len(around):
+                np.minimum(so_far, cdist(block, around, "sqeuclidean").min(axis=1), out=so_far)
+                continue
+            order = np.argsort(center, kind="stable")
+            ends = np.cumsum(np.bincount(center, minlength=len(around)))
+            for its, one in zip(np.split(row[order], ends[:-1]), around, strict=True):
+                so_far[its] = np.minimum(so_far[its], _squared(block[its], one))
+
+
+def _can_be_nearer(
+    x: NDArray[np.float64], y: NDArray[np.float64], so_far: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs among which is, for each row of ``x``, the nearest of ``y`` that is nearer than ``so_far``.
+
+    |x|² + |y|² − 2xy is compared with a bound on its rounding, (c + 2) eps (|x|² + |y|²) for each of
+    its terms and for the sum over differences (Higham 2002, § 3.1), here taken twice as large.
+    """
+    unsure = 8 * (x.shape[1] + 8) * np.finfo(np.float64).eps
+    tiny = np.finfo(np.float64).tiny * x.shape[1]
+    with np.errstate(over="ignore"):
+        xx, yy = (x**2).sum(axis=1), (y**2).sum(axis=1)
+        if not np.isfinite(4 * (xx.max() + yy.max())):
+            every = np.indices((len(x), len(y))).reshape(2, -1)
+            return every[0], every[1]
+    least = x @ (-2 * y).T
+    least += (1 - unsure) * yy - tiny
+    at = least.argmin(axis=1)
+    most = least[np.arange(len(x)), at] + 2 * unsure * (xx + yy[at]) + 2 * tiny
+    most = np.minimum(most, so_far - (1 - unsure) * xx)
+    row, center = np.nonzero(least <= most[:, None])
+    return row, center
+
+
+def _squared(points: _Floats, center: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared distances in float64, (m,); the same bits for a row whatever stands around it."""
+    return cdist(points, center[None], "sqeuclidean")[:, 0]
+
+
+def _blocks(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _cluster_centers(points: NDArray[np.float64], n: int, seed: int) -> NDArray[np.float64]:
@@ -83,8 +174,13 @@ def _cluster_centers(points: NDArray[np.float64], n: int, seed: int) -> NDArray[
     return centers
 
 
-def _checked(features: ArrayLike, n: int) -> NDArray[np.float64]:
-    points = np.asarray(features, dtype=np.float64)
+def _floats(values: ArrayLike) -> _Floats:
+    array = np.asarray(values)
+    return array if array.dtype == np.float32 else np.asarray(array, dtype=np.float64)
+
+
+def _checked(features: ArrayLike, n: int) -> _Floats:
+    points = _floats(features)
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"features: shape {points.shape}: expected (m, c) finite values")
     if not 1 <= n <= len(points):
