@@ -11,14 +11,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from numpy.typing import NDArray
+from torch import Tensor
 
 from cryoquery.model_file import Weights
 from cryoquery.train import Step, Training, Watch, optimize
+
+Result = TypeVar("Result")
 
 
 def optimize_together(
@@ -32,6 +37,18 @@ def optimize_together(
     Raises:
         CryoqueryError: the loss is not a finite number.
     """
+    n_threads = max(1, torch.get_num_threads() // n_processes)
+    with _listening(watch) as steps:
+        work = partial(_work, training=training, compiled=compiled, n_threads=n_threads, steps=steps)
+        arrays = launch(work, n_processes, fabric)
+    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+
+
+def launch(work: Callable[[Fabric], Result], n_processes: int, fabric: Fabric) -> Result:
+    """What ``work`` returns in the first of ``n_processes``, each with a device like that of ``fabric``.
+
+    It must not return tensors: they would be memory of a process that has ended.
+    """
     together = Fabric(
         accelerator=fabric.device.type,
         devices=n_processes,
@@ -39,14 +56,45 @@ def optimize_together(
         precision=fabric.strategy.precision.precision,
         plugins=[LightningEnvironment()],
     )
-    n_threads = max(1, torch.get_num_threads() // n_processes)
-    with _listening(watch) as steps:
-        work = partial(_work, training=training, compiled=compiled, n_threads=n_threads, steps=steps)
-        weights: Weights = together.launch(work)
-    return weights
+    result: Result = together.launch(partial(_leaving_together, work=work))
+    return result
 
 
-def _work(fabric: Fabric, training: Training, compiled: bool, n_threads: int, steps: Any) -> Weights:
+def _leaving_together(fabric: Fabric, work: Callable[[Fabric], Result]) -> Result:
+    result = work(fabric)
+    # A process that leaves while another still talks to it takes that one down.
+    fabric.barrier()
+    torch.distributed.destroy_process_group()
+    return result
+
+
+def total_over_processes(sums: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, of which gradients can be taken."""
+    total: Tensor = _Total.apply(sums)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Total(torch.autograd.Function):
+    """Every process has the total, and what it does with it moves the part of each of the others."""
+
+    @staticmethod
+    def forward(context: Any, sums: Tensor) -> Tensor:
+        return _all_reduced(sums)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return _all_reduced(gradient)
+
+
+def _all_reduced(values: Tensor) -> Tensor:
+    total = values.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def _work(
+    fabric: Fabric, training: Training, compiled: bool, n_threads: int, steps: Any
+) -> dict[str, NDArray[np.generic]]:
     """What each process does; only what the first one returns is passed on."""
     if fabric.device.type == "cpu":
         torch.set_num_threads(n_threads)
@@ -55,8 +103,9 @@ def _work(fabric: Fabric, training: Training, compiled: bool, n_threads: int, st
         if fabric.global_rank == 0:
             steps.put(step)
 
-    network = optimize(training, fabric, compiled, tell)
-    return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    network = optimize(training, fabric, tell, compiled, total_over_processes)
+    # Arrays, because tensors would be passed on as memory of a process that is about to end.
+    return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
 
 
 @contextmanager

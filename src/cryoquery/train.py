@@ -173,7 +173,7 @@ def fit(
         network.load_state_dict(optimize_together(training, fabric, n_devices, device.compile, watch))
         place(network, fabric)
     else:
-        network = optimize(training, fabric, device.compile, watch)
+        network = optimize(training, fabric, watch, device.compile)
     if training.config.recalibrate:
         *_, batches = training.epochs()
         _recalibrate(network, Feed(training.labeled, fabric)(batches), fabric)
@@ -185,8 +185,21 @@ def fit(
     return network
 
 
-def optimize(training: Training, fabric: Fabric, compiled: bool, watch: Watch) -> AttentionUNet:
+def optimize(
+    training: Training,
+    fabric: Fabric,
+    watch: Watch,
+    compiled: bool = False,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> AttentionUNet:
     """All optimizer steps of a training; in each of the processes of ``fabric``, on its share of each batch.
+
+    Args:
+        training: what is to be done.
+        fabric: the device, and which of how many processes this is.
+        watch: told about every step.
+        compiled: go through `torch.compile`.
+        total: adds up a vector over the processes, see `CombinedLoss`; None: there is one.
 
     Raises:
         CryoqueryError: the loss is not a finite number.
@@ -202,7 +215,6 @@ def optimize(training: Training, fabric: Fabric, compiled: bool, watch: Watch) -
     module: Any = torch.compile(network) if compiled else network
     wrapped, optimizer = fabric.setup(module, optimizer)
     loss_function, feed = training.config.loss(), Feed(training.labeled, fabric)
-    total = _sum_over_processes if fabric.world_size > 1 else None
     wrapped.train()
     n_epochs = training.n_epochs
     for epoch, batches in zip(range(n_epochs), training.epochs(), strict=False):
@@ -222,13 +234,6 @@ def optimize(training: Training, fabric: Fabric, compiled: bool, watch: Watch) -
 def _smallest_batch(training: Training) -> int:
     n = len(training.labeled)
     return n // training.config.n_steps(n)
-
-
-def _sum_over_processes(sums: Tensor) -> Tensor:
-    from torch.distributed.nn.functional import all_reduce
-
-    total: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
-    return total
 
 
 @torch.no_grad()
