@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cryoquery.errors import DataError
-from cryoquery.pick.pipeline import default_workers, in_stages
+from cryoquery.pick.pipeline import in_stages
 
 
 def same(value: Any) -> Any:
@@ -134,7 +134,3 @@ def test_whoever_stops_listening_ends_the_threads() -> None:
         assert next(results) == (0, 0, 0)
     assert pick_threads() == []
     assert len(begun) < 20
-
-
-def test_there_is_a_worker_for_each_core() -> None:
-    assert 1 <= default_workers() <= 16

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoquery.data.build import default_workers
 from cryoquery.errors import DataError
 from cryoquery.formats import (
     COORDINATE_FORMATS,
@@ -23,7 +24,7 @@ from cryoquery.formats import (
 )
 from cryoquery.pick.picker import PickedMicrograph, Picker, PickOptions, PreparedMicrograph, prepare_file
 from cryoquery.pick.pictures import draw_histogram, draw_overlay
-from cryoquery.pick.pipeline import default_workers, in_stages
+from cryoquery.pick.pipeline import in_stages
 
 ONE_PER_FILE = (".box", ".cbox", ".csv")
 """Formats that have no place for the name of the micrograph."""
@@ -79,19 +80,11 @@ def pick_micrographs(
     """
     check_target(out, micrographs, file_format)
     names = _distinct_names(micrographs)
-    for folder in (out.parent, overlays, histograms):
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
+    _make_folders(out.parent, overlays, histograms)
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     failures: dict[Path, str] = {}
     notes: list[str] = []
-
-    def prepare(item: tuple[Path, str]) -> PreparedMicrograph:
-        return prepare_file(picker, item[0], options)
 
     def find(
         item: tuple[Path, str], prepared: PreparedMicrograph, probability: NDArray[np.float32]
@@ -100,7 +93,14 @@ def pick_micrographs(
         return picked, _draw(picked, *item, overlays, histograms)
 
     items = list(zip(micrographs, names, strict=True))
-    with closing(in_stages(items, prepare, picker.predict, find, n_workers or default_workers())) as outcomes:
+    stages = in_stages(
+        items,
+        lambda item: prepare_file(picker, item[0], options),
+        picker.predict,
+        find,
+        default_workers() if n_workers is None else n_workers,
+    )
+    with closing(stages) as outcomes:
         for i, (path, outcome) in enumerate(zip(micrographs, outcomes, strict=True)):
             if isinstance(outcome, Exception):
                 failures[path] = _about(path, outcome)
@@ -144,6 +144,15 @@ def check_target(out: Path, micrographs: Sequence[Path], file_format: str | None
             f"{out}: {suffix} files hold one micrograph, {len(micrographs)} are given; "
             f"give a new folder as --out and --format {suffix[1:]}"
         )
+
+
+def _make_folders(*folders: Path | None) -> None:
+    for folder in folders:
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
 
 
 def _check_stems(out: Path, micrographs: Sequence[Path]) -> None:

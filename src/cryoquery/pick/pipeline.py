@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,19 +12,11 @@ from cryoquery.errors import CryoqueryError
 
 FAILURES = (CryoqueryError, OSError, MemoryError)
 """What may happen to one item while the others go on."""
-MAX_WORKERS = 16
-"""More would wait for the network, and each needs memory for a micrograph."""
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
-
-
-def default_workers() -> int:
-    """One thread for each core that this process may use, up to `MAX_WORKERS`."""
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(n_cores, MAX_WORKERS)
 
 
 def in_stages(
