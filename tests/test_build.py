@@ -223,3 +223,9 @@ def test_opening_again_gives_the_same(tmp_path: Path) -> None:
     opened.check_unchanged()
     for micrograph in several():
         assert np.array_equal(opened.particles[micrograph.key], micrograph.particles)
+
+
+def test_there_is_a_worker_for_each_core_and_its_number_is_not_in_the_recipe(tmp_path: Path) -> None:
+    assert 1 <= BuildConfig().n_workers <= 16
+    built = build_dataset(several(), tmp_path / "d", BuildConfig(size=32, n_workers=3))
+    assert "n_workers" not in built.recipe["config"]

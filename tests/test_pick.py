@@ -14,7 +14,8 @@ from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.data.source import SourceMicrograph
 from cryoquery.device import DeviceConfig
 from cryoquery.errors import ConfigError, DataError
-from cryoquery.formats import read_coordinates, write_micrograph
+from cryoquery.formats import concatenate, read_coordinates, write_micrograph
+from cryoquery.lengths import parse_length
 from cryoquery.metrics import match_particles
 from cryoquery.model import ModelConfig, initial_weights
 from cryoquery.model_file import load_model, save_model
@@ -278,6 +279,60 @@ def test_nothing_is_written_when_nothing_could_be_picked_or_it_was_interrupted(
     first = pick_micrographs(picker, micrographs, out, OPTIONS).picks
     again = pick_micrographs(picker, micrographs, out, OPTIONS).picks
     assert np.array_equal(first.centers_yx, again.centers_yx)
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_the_pipeline_picks_as_one_after_the_other(
+    picker: Picker, micrographs: list[Path], tmp_path: Path, n_workers: int
+) -> None:
+    """Picks, failures, notes and progress; with files that fail amid the others."""
+    options = PickOptions(diameter_angstrom=DIAMETER * 4, pixel_size=4.0)
+    told: list[tuple[int, int]] = []
+    outcome = pick_micrographs(
+        picker, micrographs, tmp_path / "p.star", options,
+        n_workers=n_workers, progress=lambda *at: told.append(at),
+    )  # fmt: skip
+    readable, damaged = [micrographs[i] for i in (0, 2, 3)], [micrographs[i] for i in (1, 4)]
+    alone = [pick_file(picker, path, options) for path in readable]
+    failures = {}
+    for path in damaged:
+        with pytest.raises(DataError) as caught:
+            pick_file(picker, path, options)
+        failures[path] = str(caught.value)
+    expected = concatenate([picked.picks for picked in alone])
+    assert expected.scores is not None
+    assert outcome.picks.scores is not None
+    assert np.array_equal(outcome.picks.centers_yx, expected.centers_yx)
+    assert np.array_equal(outcome.picks.scores, expected.scores)
+    assert outcome.picks.micrographs.tolist() == expected.micrographs.tolist()
+    assert (outcome.failures, outcome.notes) == (failures, tuple(p.note for p in alone))
+    assert list(outcome.failures) == list(failures)
+    assert told == [(i + 1, 5) for i in range(5)]
+
+
+def test_pictures_that_cannot_be_written_are_a_note(
+    picker: Picker, micrographs: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "o" / "m1.png").mkdir(parents=True)
+    outcome = pick_micrographs(
+        picker, micrographs, tmp_path / "p.star", OPTIONS, overlays=tmp_path / "o", n_workers=2
+    )
+    assert outcome.n_done == 3
+    assert len(outcome.notes) == 1
+    assert f"{micrographs[2]}: its pictures could not be written" in outcome.notes[0]
+
+
+def test_lengths_that_cannot_be_known_are_named_with_their_file(
+    picker: Picker, micrographs: list[Path], tmp_path: Path
+) -> None:
+    write_micrograph(tmp_path / "m.mrc", draw(scattered(10, (150, 210), 1)))
+    options = PickOptions(diameter_px=DIAMETER, edge_margin=parse_length("9A", "edge_margin"))
+    paths = [tmp_path / "m.mrc", micrographs[0]]
+    outcome = pick_micrographs(picker, paths, tmp_path / "p.star", options)
+    assert outcome.n_done == 1
+    reason = outcome.failures[paths[0]]
+    assert "edge_margin 9A: the pixel size is not known" in reason
+    assert str(paths[0]) in reason
 
 
 def test_targets_are_refused_before_the_work(micrographs: list[Path], tmp_path: Path) -> None:

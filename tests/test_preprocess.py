@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cryoquery import preprocess
 from cryoquery.errors import DataError
 from cryoquery.preprocess import (
     draw_mask,
@@ -153,3 +154,15 @@ def test_a_mask_at_another_size_lands_where_discs_would(reduction: int) -> None:
     assert mask.shape == discs.shape
     overlap = 2 * np.sum(mask & discs) / (mask.sum() + discs.sum())
     assert overlap > 0.95
+
+
+def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hot pixels are the same however much of a micrograph is looked at in one go; also at its edges."""
+    rng = np.random.default_rng(5)
+    pixels = rng.normal(0, 1, (90, 70)).astype(np.float32)
+    pixels.flat[rng.integers(0, pixels.size, 60)] = 40
+    whole = remove_hot_pixels(pixels)
+    assert (whole != pixels).sum() > 50
+    for n_pixels in (1, 70, 700):
+        monkeypatch.setattr(preprocess, "STRIP_PIXELS", n_pixels)
+        assert np.array_equal(remove_hot_pixels(pixels), whole)

@@ -56,12 +56,23 @@ def find_particles(
     peaks, n_peaks = ndimage.label(is_peak, structure=np.ones((3, 3)))
     if n_peaks == 0 or scores.min() == scores.max():
         return Found(np.empty((0, 2)), np.empty(0))
-    numbers = np.arange(1, n_peaks + 1)
-    plateaus: NDArray[np.float64] = np.array(ndimage.center_of_mass(is_peak, peaks, numbers))
-    heights: NDArray[np.float64] = np.array(ndimage.maximum(scores, peaks, numbers), dtype=np.float64)
+    plateaus, heights = _plateaus(scores, peaks, n_peaks)
     distance = MIN_DISTANCE * disc_diameter_px if min_distance_px is None else min_distance_px
     kept = _apart(plateaus, heights, distance)
     return Found(_refine(scores, plateaus[kept]), np.minimum(heights[kept], 1.0))
+
+
+def _plateaus(
+    scores: NDArray[np.float32], peaks: NDArray[np.integer], n_peaks: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centers (n, 2) and heights (n,) of the maxima that are numbered from 1 in ``peaks`` (h, w)."""
+    at = np.nonzero(peaks)
+    number = peaks[at] - 1
+    n_pixels = np.bincount(number, minlength=n_peaks)
+    centers = np.stack([np.bincount(number, along, n_peaks) / n_pixels for along in at], axis=1)
+    heights = np.empty(n_peaks)
+    heights[number] = scores[at]  # one value: touching maxima are equally high
+    return centers, heights
 
 
 def disc_scores(probability: NDArray[np.floating], disc_diameter_px: float) -> NDArray[np.float32]:
@@ -83,9 +94,20 @@ def disc_scores(probability: NDArray[np.floating], disc_diameter_px: float) -> N
         else:
             # Beyond the edge the map goes on as it ends, or a disc cut by the edge would move inward.
             padded = np.pad(inside, 1, mode="edge")
-            total += (ndimage.distance_transform_edt(padded)[1:-1, 1:-1] / radius).astype(np.float32)
+            total[inside] += (_distance(padded, inside) / radius).astype(np.float32)
     mean = total / np.float32(len(LEVELS) * PEAK)
     return np.asarray(ndimage.gaussian_filter(mean, SMOOTHING * disc_diameter_px, mode="nearest"))
+
+
+def _distance(padded: NDArray[np.bool_], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance (n,) of the pixels ``inside`` to the nearest one that is not; ``padded`` by one at the edges.
+
+    Scipy finds the nearest one quickly, but computes the distances of all pixels at length.
+    """
+    nearest = ndimage.distance_transform_edt(padded, return_distances=False, return_indices=True)
+    y, x = np.nonzero(inside)
+    to_y, to_x = (axis[1:-1, 1:-1][inside] - 1 for axis in nearest)
+    return np.asarray(np.sqrt(((to_y - y) ** 2 + (to_x - x) ** 2).astype(np.float64)))
 
 
 def _apart(centers: NDArray[np.float64], heights: NDArray[np.float64], distance: float) -> NDArray[np.int64]:

@@ -25,6 +25,8 @@ BISQUARE = 4.685
 """Tukey's constant for 95 % efficiency."""
 MAX_SAMPLES = 1 << 20
 """Pixels that statistics of a raw micrograph are estimated from."""
+STRIP_PIXELS = 1 << 18
+"""A micrograph is looked through in strips of so many pixels, which stay in the processor's cache."""
 
 NORMALIZATION: Mapping[str, Any] = {
     "hot_pixels": {"limit_sigma": HOT_LIMIT, "replaced_by_median_of_px": HOT_WINDOW},
@@ -64,7 +66,9 @@ def normalize(pixels: NDArray[np.floating], scale: float = 1.0) -> Normalized:
     """
     pixels = np.asarray(pixels, dtype=np.float32)
     offset = float(np.median(_sample(pixels)))
-    scaled = rescale(remove_hot_pixels(pixels - np.float32(offset)), scale)
+    shifted = pixels - np.float32(offset)
+    _replace_hot_pixels(shifted)
+    scaled = rescale(shifted, scale)
     surface = fit_background(scaled)
     flat = scaled - surface
     level = float(np.median(flat))
@@ -87,22 +91,43 @@ def remove_hot_pixels(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         A copy, (height, width).
 
     """
-    height, width = pixels.shape
-    deviation = np.abs(pixels - fit_background(pixels))
-    sigma = MAD_TO_SIGMA * float(np.median(_sample(deviation))) or float(_sample(deviation).std())
-    suspects = np.argwhere(deviation > HOT_LIMIT * sigma)
     result = pixels.copy()
+    _replace_hot_pixels(result)
+    return np.asarray(result)
+
+
+def _replace_hot_pixels(pixels: NDArray[np.float32]) -> None:
+    """`remove_hot_pixels` in place: a whole micrograph is large, and this one is not copied again."""
+    height, width = pixels.shape
+    surface = _fit_surface(pixels)
+    stride = _stride(pixels)
+    sampled = np.abs(_sample(pixels) - surface.at(range(0, height, stride), range(0, width, stride)))
+    sigma = MAD_TO_SIGMA * float(np.median(sampled)) or float(sampled.std())
+    suspects = _beyond(pixels, surface, HOT_LIMIT * sigma)
     reach = HOT_WINDOW // 2
     offsets = np.argwhere(np.ones((HOT_WINDOW, HOT_WINDOW))) - reach
+    replaced = []
     for start in range(0, len(suspects), 1 << 16):
-        at = suspects[start : start + (1 << 16)]
-        y = np.clip(at[:, :1] + offsets[:, 0], 0, height - 1)
-        x = np.clip(at[:, 1:] + offsets[:, 1], 0, width - 1)
+        at_y, at_x = np.divmod(suspects[start : start + (1 << 16)], width)
+        y = np.clip(at_y[:, None] + offsets[:, 0], 0, height - 1)
+        x = np.clip(at_x[:, None] + offsets[:, 1], 0, width - 1)
         around = np.median(pixels[y, x], axis=1)
-        values = pixels[at[:, 0], at[:, 1]]
-        hot = np.abs(values - around) > HOT_LIMIT * sigma
-        result[at[hot, 0], at[hot, 1]] = around[hot]
-    return np.asarray(result)
+        hot = np.abs(pixels[at_y, at_x] - around) > HOT_LIMIT * sigma
+        replaced.append((at_y[hot], at_x[hot], around[hot]))
+    for at_y, at_x, around in replaced:  # only now, or one replacement would be the surroundings of the next
+        pixels[at_y, at_x] = around
+
+
+def _beyond(pixels: NDArray[np.float32], surface: _Surface, limit: float) -> NDArray[np.int64]:
+    """Flat indices (n,) of the pixels further than ``limit`` from the surface."""
+    height, width = pixels.shape
+    n_rows = max(STRIP_PIXELS // width, 1)
+    found = []
+    for top in range(0, height, n_rows):
+        strip = pixels[top : top + n_rows]
+        deviation = np.abs(strip - surface.at(range(top, top + len(strip)), range(width)))
+        found.append(np.flatnonzero(deviation > limit) + top * width)
+    return np.concatenate(found)
 
 
 def fit_background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -112,6 +137,30 @@ def fit_background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     empty corners do not tilt it.
     """
     height, width = pixels.shape
+    return _fit_surface(pixels).at(range(height), range(width))
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """A quadratic function of the place in an image."""
+
+    shape: tuple[int, int]
+    coefficients: NDArray[np.float32]
+    """(6,) of 1, y, x, y², xy, x², where y and x run from -1 to 1."""
+
+    def at(self, rows: range, columns: range) -> NDArray[np.float32]:
+        """Its values (n_rows, n_columns)."""
+        height, width = self.shape
+        y = (np.array(rows) / height * 2 - 1)[:, None]
+        x = (np.array(columns) / width * 2 - 1)[None, :]
+        constant, by_y, by_x, by_yy, by_xy, by_xx = self.coefficients
+        along_y = (constant + by_y * y + by_yy * y**2).astype(np.float32)
+        along_x = (by_x * x + by_xx * x**2).astype(np.float32)
+        return np.asarray(along_y + along_x + (by_xy * y).astype(np.float32) * x.astype(np.float32))
+
+
+def _fit_surface(pixels: NDArray[np.float32]) -> _Surface:
+    height, width = pixels.shape
     stride = _stride(pixels)
     sampled = pixels[::stride, ::stride]
     rows, columns = (_blocks(side) for side in sampled.shape)  # (n, tall), (m, wide)
@@ -120,15 +169,12 @@ def fit_background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     block_y = rows.mean(axis=1) * stride / height * 2 - 1
     block_x = columns.mean(axis=1) * stride / width * 2 - 1
     terms = _quadratic_terms(np.repeat(block_y, len(columns)), np.tile(block_x, len(rows)))
+    coefficients = np.zeros(terms.shape[1], dtype=np.float32)
     if len(medians) < 2 * terms.shape[1]:
-        return np.full_like(pixels, np.median(sampled))
-    coefficients = _fit_robustly(terms, medians.astype(np.float64))
-    y = (np.arange(height) / height * 2 - 1)[:, None]
-    x = (np.arange(width) / width * 2 - 1)[None, :]
-    constant, by_y, by_x, by_yy, by_xy, by_xx = (np.float32(c) for c in coefficients)
-    along_y = (constant + by_y * y + by_yy * y**2).astype(np.float32)
-    along_x = (by_x * x + by_xx * x**2).astype(np.float32)
-    return np.asarray(along_y + along_x + (by_xy * y).astype(np.float32) * x.astype(np.float32))
+        coefficients[0] = np.median(sampled)
+    else:
+        coefficients[:] = _fit_robustly(terms, medians.astype(np.float64))
+    return _Surface((height, width), coefficients)
 
 
 def _blocks(side: int) -> NDArray[np.int64]:

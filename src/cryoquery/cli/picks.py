@@ -50,6 +50,9 @@ def pick(
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the picks.")] = None,
     histograms: Annotated[Path | None, typer.Option(help="Folder for histograms of the scores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads beside the network (default: one per core).")
+    ] = None,
 ) -> None:
     """Pick particles with a trained model and write them in any coordinate format.
 
@@ -70,7 +73,8 @@ def pick(
     with counting("picking") as progress:
         outcome = pick_micrographs(
             picker, files, out, options,
-            overlays=overlays, histograms=histograms, file_format=file_format, progress=progress,
+            overlays=overlays, histograms=histograms, file_format=file_format, n_workers=workers,
+            progress=progress,
         )  # fmt: skip
     for note in outcome.notes:
         print(f"cryoquery: note: {note}", file=sys.stderr)

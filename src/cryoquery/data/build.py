@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -47,9 +48,17 @@ from cryoquery.preprocess import Field as FieldOfImage
 SIZE_STEP = 16
 """The network halves an image four times."""
 DEFAULT_TEST_FRACTION = 0.25
+MAX_WORKERS = 16
+"""So many threads at most where no number is given; each needs memory for a micrograph."""
 
 Progress = Callable[[int, int], None]
 """Called with (micrographs done, all of them)."""
+
+
+def default_workers() -> int:
+    """One thread for each core that this process may use, up to `MAX_WORKERS`."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(n_cores, MAX_WORKERS)
 
 
 class BuildConfig(CheckedModel):
@@ -71,8 +80,9 @@ class BuildConfig(CheckedModel):
     twins: str | None = None
     """Regular expression: names in which it finds the same text are of one place, see `tie_twins`."""
     seed: int = Field(default=0, ge=0)
-    n_workers: int = Field(default=2, gt=0)
-    """Threads. Memory is needed for so many micrographs at a time; the result does not depend on it."""
+    n_workers: int = Field(default_factory=default_workers, gt=0)
+    """Threads, one per core where not given. Memory is needed for so many micrographs at a time; the result
+    does not depend on it."""
 
     @field_validator("size", "field")
     @classmethod

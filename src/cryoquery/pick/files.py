@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryoquery.errors import CryoqueryError, DataError
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoquery.data.build import default_workers
+from cryoquery.errors import DataError
 from cryoquery.formats import (
     COORDINATE_FORMATS,
     COORDINATE_SUFFIXES,
@@ -17,8 +22,9 @@ from cryoquery.formats import (
     micrograph_suffix,
     write_coordinates,
 )
-from cryoquery.pick.picker import PickedMicrograph, Picker, PickOptions, pick_file
+from cryoquery.pick.picker import PickedMicrograph, Picker, PickOptions, PreparedMicrograph, prepare_file
 from cryoquery.pick.pictures import draw_histogram, draw_overlay
+from cryoquery.pick.pipeline import in_stages
 
 ONE_PER_FILE = (".box", ".cbox", ".csv")
 """Formats that have no place for the name of the micrograph."""
@@ -47,6 +53,7 @@ def pick_micrographs(
     histograms: Path | None = None,
     file_format: str | None = None,
     optics: Optics | None = None,
+    n_workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Pick ``micrographs`` and write the picks to ``out``; one that cannot be picked stops no other.
@@ -64,6 +71,8 @@ def pick_micrographs(
         histograms: folder for a PNG of the scores of each micrograph.
         file_format: where the suffix of ``out`` does not say.
         optics: for RELION's table of optics groups.
+        n_workers: threads that read micrographs ahead of the network and find the particles behind it;
+            None: one per core. Memory is needed for so many micrographs; the picks do not depend on it.
         progress: called with (micrographs done, all of them).
 
     Raises:
@@ -71,30 +80,36 @@ def pick_micrographs(
     """
     check_target(out, micrographs, file_format)
     names = _distinct_names(micrographs)
-    for folder in (out.parent, overlays, histograms):
-        if folder is not None:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
+    _make_folders(out.parent, overlays, histograms)
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     failures: dict[Path, str] = {}
     notes: list[str] = []
-    for i, (path, name) in enumerate(zip(micrographs, names, strict=True)):
-        try:
-            picked = pick_file(picker, path, options)
-        except (CryoqueryError, OSError, MemoryError) as error:
-            failures[path] = _about(path, error)
-        else:
-            parts.append(picked.picks)
-            shapes[str(path)] = picked.shape
-            notes += [picked.note] if picked.note else []
-            try:
-                _draw(picked, name, overlays, histograms)
-            except OSError as error:  # picks are worth more than their pictures
-                notes.append(f"{path}: its pictures could not be written ({error.strerror})")
-        progress(i + 1, len(micrographs))
+
+    def find(
+        item: tuple[Path, str], prepared: PreparedMicrograph, probability: NDArray[np.float32]
+    ) -> tuple[PickedMicrograph, str]:
+        picked = picker.find(prepared, probability, options)
+        return picked, _draw(picked, *item, overlays, histograms)
+
+    items = list(zip(micrographs, names, strict=True))
+    stages = in_stages(
+        items,
+        lambda item: prepare_file(picker, item[0], options),
+        picker.predict,
+        find,
+        default_workers() if n_workers is None else n_workers,
+    )
+    with closing(stages) as outcomes:
+        for i, (path, outcome) in enumerate(zip(micrographs, outcomes, strict=True)):
+            if isinstance(outcome, Exception):
+                failures[path] = _about(path, outcome)
+            else:
+                picked, note = outcome
+                parts.append(picked.picks)
+                shapes[str(path)] = picked.shape
+                notes += [line for line in (picked.note, note) if line]
+            progress(i + 1, len(micrographs))
     everything = concatenate(parts)
     if parts:
         write_coordinates(out, everything, format=file_format, optics=optics, micrograph_shapes=shapes)
@@ -131,6 +146,15 @@ def check_target(out: Path, micrographs: Sequence[Path], file_format: str | None
         )
 
 
+def _make_folders(*folders: Path | None) -> None:
+    for folder in folders:
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
+
+
 def _check_stems(out: Path, micrographs: Sequence[Path]) -> None:
     """Refuse two micrographs that a folder or a table without folders could not tell apart."""
     seen: dict[str, Path] = {}
@@ -159,8 +183,15 @@ def _about(path: Path, error: Exception) -> str:
     return reason if str(path) in reason else f"{path}: {reason}"
 
 
-def _draw(picked: PickedMicrograph, name: str, overlays: Path | None, histograms: Path | None) -> None:
-    if overlays is not None:
-        draw_overlay(picked, overlays / f"{name}.png", name)
-    if histograms is not None:
-        draw_histogram(picked, histograms / f"{name}_scores.png", name)
+def _draw(
+    picked: PickedMicrograph, path: Path, name: str, overlays: Path | None, histograms: Path | None
+) -> str:
+    """Pictures of one micrograph; picks are worth more than these, so failing is only a line to note."""
+    try:
+        if overlays is not None:
+            draw_overlay(picked, overlays / f"{name}.png", name)
+        if histograms is not None:
+            draw_histogram(picked, histograms / f"{name}_scores.png", name)
+    except OSError as error:
+        return f"{path}: its pictures could not be written ({error.strerror})"
+    return ""

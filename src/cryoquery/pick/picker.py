@@ -69,6 +69,29 @@ class PickOptions(CheckedModel):
 
 
 @dataclass(frozen=True)
+class PreparedMicrograph:
+    """A micrograph as the network sees it, and what is needed to find particles in the answer.
+
+    Much smaller than the micrograph, which is no longer needed.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    """(height, width) of the micrograph."""
+    levels: NDArray[np.uint8]
+    """(h, w) see `data.dataset.decode`."""
+    scale: float
+    """Pixels of ``levels`` per pixel of the micrograph."""
+    pixel_size: float | None
+    diameter_px: float
+    """This and the other lengths in pixels of the micrograph."""
+    min_distance_px: float
+    edge_margin_px: float
+    note: str = ""
+    """One line about a doubtful pixel size, or empty."""
+
+
+@dataclass(frozen=True)
 class PickedMicrograph:
     """Picks of one micrograph, and what they were read from."""
 
@@ -110,19 +133,35 @@ class Picker:
             ConfigError: the particle diameter cannot be known, or does not fit the micrograph.
             DataError: the micrograph cannot be normalized.
         """
+        prepared = self.prepare(pixels, options, pixel_size, name)
+        return self.find(prepared, self.predict(prepared), options)
+
+    def prepare(
+        self, pixels: NDArray[np.floating], options: PickOptions, pixel_size: float | None, name: str = ""
+    ) -> PreparedMicrograph:
+        """What comes before the network, on the CPU. Arguments and errors as in `pick`."""
         height, width = pixels.shape
         diameter = self._diameter_px(options, pixel_size, (height, width), name)
         scale = self._scale((height, width), diameter, name)
+        min_distance = options.min_distance.in_px(diameter, pixel_size, "min_distance")
+        edge_margin = options.edge_margin.in_px(diameter, pixel_size, "edge_margin")
         invert = self.recipe.invert if options.invert is None else options.invert
-        image = normalize(-pixels if invert else pixels, scale).image
-        levels = encode(image)
-        probability = predict_tiled(self.predictor, levels, self.recipe.image_side)
-        found = find_particles(
-            probability,
-            diameter * scale * self.recipe.disc_fraction,
-            0.0,
-            options.min_distance.in_px(diameter, pixel_size, "min_distance") * scale,
+        levels = encode(normalize(-pixels if invert else pixels, scale).image)
+        return PreparedMicrograph(
+            name, (height, width), levels, scale, pixel_size, diameter, min_distance, edge_margin
         )
+
+    def predict(self, prepared: PreparedMicrograph) -> NDArray[np.float32]:
+        """Probability of a particle (h, w) in [0, 1], computed on the device."""
+        return predict_tiled(self.predictor, prepared.levels, self.recipe.image_side)
+
+    def find(
+        self, prepared: PreparedMicrograph, probability: NDArray[np.float32], options: PickOptions
+    ) -> PickedMicrograph:
+        """What comes after the network, on the CPU: particles in the ``probability`` (h, w)."""
+        levels, scale, diameter = prepared.levels, prepared.scale, prepared.diameter_px
+        disc_diameter = diameter * scale * self.recipe.disc_fraction
+        found = find_particles(probability, disc_diameter, 0.0, prepared.min_distance_px * scale)
         avoided = np.zeros(levels.shape, dtype=bool)
         if options.avoid_contamination:
             avoided = contaminated(decode(levels), diameter * scale)
@@ -131,18 +170,19 @@ class Picker:
         stricter = CONTAMINATION_STRICTNESS * (1 - threshold) * avoided[at[:, 0], at[:, 1]]
         centers = (found.centers_yx + 0.5) / scale - 0.5
         kept = found.scores >= threshold + stricter
-        margin = options.edge_margin.in_px(diameter, pixel_size, "edge_margin")
-        if margin > 0:
-            last = np.array([height, width]) - 1
+        if (margin := prepared.edge_margin_px) > 0:
+            last = np.array(prepared.shape) - 1
             kept &= ((centers >= margin) & (centers <= last - margin)).all(axis=1)
         picks = Picks.of(
             centers[kept],
-            micrograph=name,
+            micrograph=prepared.name,
             scores=found.scores[kept],
             diameters_px=diameter,
-            pixel_size=pixel_size,
+            pixel_size=prepared.pixel_size,
         )
-        return PickedMicrograph(picks, (height, width), levels, avoided, scale, found.scores, threshold, "")
+        return PickedMicrograph(
+            picks, prepared.shape, levels, avoided, scale, found.scores, threshold, prepared.note
+        )
 
     def _diameter_px(
         self, options: PickOptions, pixel_size: float | None, shape: tuple[int, int], name: str
@@ -269,6 +309,12 @@ def pick_file(picker: Picker, path: Path, options: PickOptions) -> PickedMicrogr
         DataError: the file is missing, damaged, or not a micrograph.
         ConfigError: the particle diameter cannot be known, or does not fit.
     """
+    prepared = prepare_file(picker, path, options)
+    return picker.find(prepared, picker.predict(prepared), options)
+
+
+def prepare_file(picker: Picker, path: Path, options: PickOptions) -> PreparedMicrograph:
+    """Read a file and do what comes before the network. Errors as in `pick_file`."""
     pixels = read_micrograph(path).pixels
     size = choose_pixel_size(
         stated=options.pixel_size,
@@ -277,7 +323,7 @@ def pick_file(picker: Picker, path: Path, options: PickOptions) -> PickedMicrogr
         micrograph=str(path),
     )
     try:
-        picked = picker.pick(pixels, options, size.value, str(path))
+        prepared = picker.prepare(pixels, options, size.value, str(path))
     except ConfigError as error:
         raise ConfigError(f"{error} ({size.note})" if size.note else str(error)) from None
-    return picked if size.source == "unknown" else replace(picked, note=size.note)
+    return prepared if size.source == "unknown" else replace(prepared, note=size.note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,12 @@ OVERLAY_PX = 1200
 """Longer side of an overlay."""
 DPI = 100
 AVOIDED_COLOR = (0.86, 0.15, 0.15, 0.3)
+COMPRESSION = 1
+"""Of a PNG. Noise is not compressed any better by more, which takes five times as long."""
 BINS = np.linspace(0, 1, 41).tolist()
+
+_RENDERING = threading.Lock()
+"""Matplotlib renders in one thread at a time only."""
 
 
 def draw_overlay(picked: PickedMicrograph, path: Path, title: str) -> None:
@@ -72,5 +78,8 @@ def draw_histogram(picked: PickedMicrograph, path: Path, title: str) -> None:
 
 def _write(figure: Figure, path: Path) -> None:
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+    with _RENDERING:
+        FigureCanvasAgg(figure).print_png(
+            stream, metadata={"Software": None}, pil_kwargs={"compress_level": COMPRESSION}
+        )
     write_bytes(path, stream.getvalue())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -38,8 +36,9 @@ def predict_tiled(predictor: Predictor, levels: NDArray[np.uint8], side: int) ->
     weight = np.zeros(padded.shape, dtype=np.float32)
     corners = [(top, left) for top in tops for left in lefts]
     weights = [[_ramp(i, starts, side) for i in range(len(starts))] for starts in (tops, lefts)]
-    for numbers, logits in _batches(predictor, padded, corners, side):
-        for number, tile in zip(numbers, logits, strict=True):
+    tiles = np.stack([padded[top : top + side, left : left + side] for top, left in corners])
+    for batch in predictor.stream(tiles, np.arange(len(tiles))):
+        for number, tile in zip(batch.positions.tolist(), batch.logits.cpu().numpy(), strict=True):
             top, left = corners[number]
             i, j = divmod(number, len(lefts))
             share = np.outer(weights[0][i], weights[1][j])
@@ -76,13 +75,3 @@ def _ramp(number: int, starts: list[int], side: int) -> NDArray[np.float32]:
     if number < len(starts) - 1:
         weight = np.minimum(weight, falling)
     return weight.astype(np.float32)
-
-
-def _batches(
-    predictor: Predictor, padded: NDArray[np.uint8], corners: list[tuple[int, int]], side: int
-) -> Iterator[tuple[range, NDArray[np.float32]]]:
-    for start in range(0, len(corners), predictor.batch_size):
-        numbers = range(start, min(start + predictor.batch_size, len(corners)))
-        tiles = np.stack([padded[y : y + side, x : x + side] for y, x in (corners[i] for i in numbers)])
-        batch = next(predictor.stream(tiles, np.arange(len(tiles))))
-        yield numbers, batch.logits.cpu().numpy()
