@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster
 
 from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, encode, new_dataset, open_dataset
 
@@ -15,6 +17,23 @@ def real_data() -> Path:
     if not (REAL_DATA / "manifest.csv").is_file():
         pytest.skip(f"no real micrographs: {REAL_DATA} is missing")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def started_slurm() -> Iterator[SlurmCluster]:
+    if missing := missing_programs():
+        pytest.skip(f"no Slurm: {', '.join(missing)} missing; .ci/install gets them")
+    with slurm_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(started_slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
+    """A cluster that sbatch and its like reach from the test; idle before and after."""
+    for name, value in started_slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    yield started_slurm
+    started_slurm.clear()
 
 
 def disc_mask(shape: tuple[int, int], centers_yx: np.ndarray, diameter_px: float) -> np.ndarray:
