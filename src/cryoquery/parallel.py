@@ -7,19 +7,20 @@ normalization are, too. On a CPU each process normalizes with those of its own s
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoquery.errors import CryoqueryError
 from cryoquery.model_file import Weights
 from cryoquery.train import Step, Training, Watch, optimize
 
@@ -35,19 +36,28 @@ def optimize_together(
     ``if __name__ == "__main__":``.
 
     Raises:
-        CryoqueryError: the loss is not a finite number.
+        CryoqueryError: the loss is not a finite number, or a process was lost.
     """
     n_threads = max(1, torch.get_num_threads() // n_processes)
-    with _listening(watch) as steps:
-        work = partial(_work, training=training, compiled=compiled, n_threads=n_threads, steps=steps)
-        arrays = launch(work, n_processes, fabric)
-    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+    with tempfile.TemporaryDirectory() as folder, _listening(watch) as steps:
+        file = Path(folder) / "weights.pt"
+        work = partial(
+            _work, training=training, compiled=compiled, n_threads=n_threads, steps=steps, file=file
+        )
+        try:
+            launch(work, n_processes, fabric)
+        except torch.multiprocessing.ProcessException as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise CryoqueryError(f"training on {n_processes} devices: {reason}") from error
+        weights: Weights = torch.load(file, weights_only=True)
+    return weights
 
 
 def launch(work: Callable[[Fabric], Result], n_processes: int, fabric: Fabric) -> Result:
     """What ``work`` returns in the first of ``n_processes``, each with a device like that of ``fabric``.
 
-    It must not return tensors: they would be memory of a process that has ended.
+    What it returns must be small and hold no tensors: it goes through a pipe that nobody reads before
+    all processes have ended.
     """
     together = Fabric(
         accelerator=fabric.device.type,
@@ -92,10 +102,8 @@ def _all_reduced(values: Tensor) -> Tensor:
     return total
 
 
-def _work(
-    fabric: Fabric, training: Training, compiled: bool, n_threads: int, steps: Any
-) -> dict[str, NDArray[np.generic]]:
-    """What each process does; only what the first one returns is passed on."""
+def _work(fabric: Fabric, training: Training, compiled: bool, n_threads: int, steps: Any, file: Path) -> None:
+    """What each process does; the first one leaves the weights in ``file``."""
     if fabric.device.type == "cpu":
         torch.set_num_threads(n_threads)
 
@@ -104,8 +112,8 @@ def _work(
             steps.put(step)
 
     network = optimize(training, fabric, tell, compiled, total_over_processes)
-    # Arrays, because tensors would be passed on as memory of a process that is about to end.
-    return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
+    if fabric.global_rank == 0:
+        torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, file)
 
 
 @contextmanager
