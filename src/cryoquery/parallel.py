@@ -19,6 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.model_file import Weights
@@ -46,7 +47,7 @@ def optimize_together(
         )
         try:
             launch(work, n_processes, fabric)
-        except torch.multiprocessing.ProcessException as error:
+        except (ProcessRaisedException, ProcessExitedException) as error:
             reason = str(error).strip().splitlines()[-1]
             raise CryoqueryError(f"training on {n_processes} devices: {reason}") from error
         weights: Weights = torch.load(file, weights_only=True)
