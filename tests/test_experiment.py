@@ -32,6 +32,7 @@ SMALL_PROTOCOL = {
     "schedule": {"fractions": [i / 10 for i in range(1, 11)]},
     "model": {"base_channels": 2},
     "training": {"initial_epochs": 2, "epochs": 1},
+    "workers": 1,
 }
 
 

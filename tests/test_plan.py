@@ -43,6 +43,8 @@ class Counting:
 
     def waiting(self, owner: str) -> None: ...
 
+    def standing(self, states: object) -> None: ...
+
     def end(self, f1: float, how: str) -> None: ...
 
     def trained(self, n_images: int) -> None:
@@ -63,6 +65,7 @@ def test_the_plan_is_what_is_done(tmp_path: Path, fine_tune: bool) -> None:
         schedule={"counts": (2, 5, 10)},
         model={"base_channels": 2},
         training={"initial_epochs": 2, "epochs": 1, "fine_tune": fine_tune},
+        workers=1,
     )
     plan = make_plan(config)
     counting = Counting()

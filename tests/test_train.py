@@ -146,3 +146,35 @@ def test_valid_pixels() -> None:
     valid = valid_pixels(np.array([[2, 3], [4, 4]]), 4, 4)
     assert valid.sum(axis=(1, 2)).tolist() == [6, 16]
     assert valid[0, :2, :3].all()
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [3, 7, 11])
+def test_an_interrupted_training_goes_on_to_the_same_bits(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr("cryoquery.train.CHECKPOINT_SECONDS", 0.0)
+    config = TrainingConfig(initial_epochs=4, batch_size=8)
+    training = Training(initial_weights(MODEL, 0), MODEL, labeled(dataset, 17), config, True, 0)
+    seen: list[Step] = []
+
+    def stop(step: Step) -> None:
+        seen.append(step)
+        if len(seen) == at:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(training, FABRIC, stop, checkpoint=tmp_path / "checkpoint")
+    after: list[Step] = []
+    resumed = fit(training, FABRIC, after.append, checkpoint=tmp_path / "checkpoint")
+    assert after[0].epoch == (at - 1) // 3, "the epoch that was broken off is done again"
+    assert equal(resumed, fit(training, FABRIC))
+
+
+def test_a_damaged_checkpoint_is_ignored(dataset: Dataset, tmp_path: Path) -> None:
+    training = Training(initial_weights(MODEL, 0), MODEL, labeled(dataset, 9), TrainingConfig(), True, 0)
+    (tmp_path / "checkpoint").write_bytes(b"half")
+    assert equal(fit(training, FABRIC, checkpoint=tmp_path / "checkpoint"), fit(training, FABRIC))

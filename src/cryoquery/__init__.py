@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cryoquery import acquisition, formats, metrics
     from cryoquery.data.dataset import open_dataset
-    from cryoquery.experiment import ExperimentConfig, load_config, run_experiment
+    from cryoquery.executors import run_experiment
+    from cryoquery.experiment import ExperimentConfig, load_config
     from cryoquery.losses import CombinedLoss
     from cryoquery.model import AttentionUNet
     from cryoquery.model_file import load_model
@@ -30,7 +31,7 @@ _HOME = {
     "load_picker": "pick",
     "open_dataset": "data.dataset",
     "pick_particles": "pick",
-    "run_experiment": "experiment",
+    "run_experiment": "executors",
 }
 _MODULES = ("acquisition", "formats", "metrics")
 

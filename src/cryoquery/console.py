@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.inspection import Inspection
-from cryoquery.plan import TRAINING_WEIGHT, Plan, Speed
+from cryoquery.plan import Plan, Speed
+from cryoquery.progress import TRAINING_WEIGHT
 from cryoquery.records import read_json
+from cryoquery.run_state import RunState
 
 
 class ExperimentProgress:
@@ -29,6 +31,7 @@ class ExperimentProgress:
                 done += cost.work
                 self._done_after[(planned.run.name, planned.run.seed, iteration)] = done
         self._now = ("", 0, 0)
+        self._standing: dict[tuple[str, int], int] = {}
         self._done = self._worked = 0
         self._started = time.perf_counter()
         self._where = self._epoch = self._last_f1 = ""
@@ -86,6 +89,35 @@ class ExperimentProgress:
                 highlight=False,
             )
         self._show()
+
+    def standing(self, states: Sequence[RunState]) -> None:
+        """See `cryoquery.progress.Progress`."""
+        for state in states:
+            before = self._standing.get((state.run, state.seed))
+            if before is not None and before != state.n_finished and state.f1 is not None:
+                self._say_finished(state)
+            self._standing[(state.run, state.seed)] = state.n_finished
+        at_work = [state for state in states if state.state == "running"]
+        total = max(sum(state.total for state in states), 1)
+        self._total, self._done = total, sum(state.done for state in states)
+        names = ", ".join(f"{s.run} seed {s.seed} {s.n_finished}/{s.n_iterations}" for s in at_work)
+        n_finished = sum(state.state == "finished" for state in states)
+        self._where, self._epoch = (
+            f"{n_finished} of {len(states)} runs finished · at work: {names or 'none'}",
+            "",
+        )
+        self._show()
+
+    def _say_finished(self, state: RunState) -> None:
+        self._last_f1 = f" · F1 {state.f1:.3f}"
+        if not self._console.is_terminal:
+            self._console.print(
+                f"{state.run} seed {state.seed} · iteration {state.n_finished}/{state.n_iterations}"
+                f" · F1 {state.f1:.3f}",
+                soft_wrap=True,
+                markup=False,
+                highlight=False,
+            )
 
     def _work(self, amount: int) -> None:
         self._done += amount

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from cryoquery.config import parse
 from cryoquery.data.dataset import open_dataset
-from cryoquery.experiment import ExperimentConfig, run_experiment
+from cryoquery.executors import run_experiment
+from cryoquery.experiment import ExperimentConfig
 from cryoquery.progress import Progress
 from cryoquery.records import read_json
 from cryoquery.report import compare

@@ -27,6 +27,9 @@ class DeviceConfig(CheckedModel):
     precision: Precision = "auto"
     n_devices: int = Field(default=1, ge=1)
     """GPUs that share one training, or processes on a CPU; the batch stays as it is and is divided."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of each process; None: the cores, divided among the processes. They decide on the last
+    bits of a result on a CPU."""
     deterministic: bool = True
     """Give the same bits in a rerun; false: let cuDNN choose and try faster algorithms on a GPU."""
     compile: bool = False

@@ -1,5 +1,7 @@
 """Mistakes a user can make; the command line prints them in one line, without a traceback."""
 
+import signal
+
 
 class CryoqueryError(Exception):
     """A user's mistake. The message names the file or key, the value found, and the way out."""
@@ -15,3 +17,15 @@ class DataError(CryoqueryError):
 
 class ExperimentError(CryoqueryError):
     """An experiment's folder that does not fit what was asked of it."""
+
+
+class UnfinishedRunsError(ExperimentError):
+    """Some runs of an experiment could not be finished; the others are."""
+
+
+class Stopped(BaseException):
+    """A signal asked this process to let its work go; like `KeyboardInterrupt` it is no error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = signal.Signals(number)

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import tomli_w
-import torch
 from pydantic import Field, field_validator, model_validator
 
 from cryoquery.acquisition.strategies import check_known
-from cryoquery.claims import alone
 from cryoquery.config import CheckedModel, parse, read_toml
-from cryoquery.data.dataset import Dataset, open_dataset
-from cryoquery.device import DeviceConfig, describe
-from cryoquery.errors import ConfigError, DataError, ExperimentError
-from cryoquery.loop import MODEL, Iteration, Laboratory, Run, active_learning
+from cryoquery.data.dataset import Dataset
+from cryoquery.device import DeviceConfig
+from cryoquery.errors import ConfigError
+from cryoquery.loop import Run
 from cryoquery.model import ModelConfig
-from cryoquery.oracles import LabelCost, SimulatedOracle
-from cryoquery.progress import Progress, Silent
-from cryoquery.records import read_json, write_json, write_text
-from cryoquery.store import Store
+from cryoquery.oracles import LabelCost
 from cryoquery.train import TrainingConfig
 
 FULL_SUPERVISION = "full_supervision"
 PROGRESSIVE = "progressive_supervised"
-OWN_STORE = ".store"
 
 
 class Schedule(CheckedModel):
@@ -71,6 +61,27 @@ class Schedule(CheckedModel):
         return counts
 
 
+class SlurmConfig(CheckedModel):
+    """What each run asks of Slurm; one job per run."""
+
+    partition: str | None = None
+    account: str | None = None
+    gpus: int = Field(default=0, ge=0)
+    """GPUs per run."""
+    cpus: int = Field(default=4, ge=1)
+    memory_gb: float = Field(default=32, gt=0)
+    hours: float = Field(default=24, gt=0)
+    """Time limit; a run that needs more is put into the queue again, and goes on where it was."""
+    array_parallelism: int = Field(default=64, ge=1)
+    """Runs that may be under way at the same time."""
+    max_requeues: int = Field(default=50, ge=0)
+    """How often a run goes back into the queue before it counts as failed."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before the run, such as ``module load cuda``."""
+    extra: dict[str, str | int | bool] = Field(default_factory=dict)
+    """More options of sbatch by their long names, such as ``constraint = "a100"``."""
+
+
 class ExperimentConfig(CheckedModel):
     """Everything an experiment is made of. The defaults are those of the protocol."""
 
@@ -96,6 +107,11 @@ class ExperimentConfig(CheckedModel):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     device: DeviceConfig = DeviceConfig()
+    executor: Literal["local", "slurm"] = "local"
+    """Who does the runs: processes on this machine, or jobs of Slurm."""
+    workers: int | None = Field(default=None, ge=1)
+    """Local processes; None: one per GPU, or as many as cores and memory allow. 1: this process alone."""
+    slurm: SlurmConfig = SlurmConfig()
     label_cost: LabelCost = LabelCost()
     """From labels to minutes, in the report."""
 
@@ -161,50 +177,6 @@ def plan_runs(config: ExperimentConfig, n_train: int) -> list[Run]:
     return runs
 
 
-def run_experiment(
-    config: ExperimentConfig | Mapping[str, Any] | Path | str, progress: Progress | None = None
-) -> Path:
-    """Run an experiment, or what is left of it, and return its folder.
-
-    Args:
-        config: a configuration, its values, or the path of a TOML file with them.
-        progress: who is told how it goes.
-
-    Raises:
-        ConfigError: a key or value that cannot be used.
-        DataError: the dataset is missing, damaged, or not the one the experiment began with.
-        ExperimentError: the folder holds another experiment.
-    """
-    if isinstance(config, (str, Path)):
-        config = load_config(config)
-    elif isinstance(config, Mapping):
-        config = parse(ExperimentConfig, config, "config")
-    dataset = open_dataset(config.dataset)
-    dataset.check_unchanged()
-    lab = Laboratory(
-        dataset=dataset,
-        model=config.model,
-        training=config.training,
-        fabric=config.device.fabric(),
-        splits=reported_splits(config, dataset),
-        store=Store(config.store or config.out / OWN_STORE),
-        device=config.device,
-        progress=progress or Silent(),
-        protocol=config.protocol(),
-    )
-    check_image_size(config, dataset)
-    runs = plan_runs(config, len(lab.pool))
-    with alone(config.out):
-        _open_folder(config, lab)
-        for seed in config.seeds:
-            finished = [
-                active_learning(run, lab, SimulatedOracle(dataset)) for run in runs if run.seed == seed
-            ]
-            for iterations in finished:
-                _drop_models(iterations, config.keep_models, lab.store if config.store is None else None)
-    return config.out
-
-
 def reported_splits(config: ExperimentConfig, dataset: Dataset) -> tuple[str, ...]:
     """The held-out splits that a dataset has, the reported one first.
 
@@ -232,90 +204,3 @@ def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:
             f"image_size={config.image_size}: the images of {dataset.path} are {shape[0]}×{shape[1]}; "
             "import them at that size, or change image_size"
         )
-
-
-def _open_folder(config: ExperimentConfig, lab: Laboratory) -> None:
-    """Begin the experiment's folder, or check that it holds this experiment."""
-    out = config.out
-    config_file, environment_file = out / "config.toml", out / "environment.json"
-    foreign = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-    if foreign - {"config.toml", "environment.json"} and not config_file.is_file():
-        raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
-    if next(out.rglob("metrics.json"), None) is None:  # nothing is finished: anything may still change
-        write_json(environment_file, _environment(lab))
-    else:
-        before = parse(ExperimentConfig, read_toml(config_file), str(config_file))
-        _check_same(before, config)
-        _check_same_ground(read_json(environment_file), lab, out)
-        config = _united(before, config)
-    write_text(config_file, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
-
-
-def _check_same_ground(begun: Mapping[str, Any], lab: Laboratory, out: Path) -> None:
-    """Refuse to go on with other data, or on a device whose numbers differ."""
-    fingerprint = begun.get("dataset_fingerprint")
-    if fingerprint != lab.dataset.fingerprint:
-        raise DataError(
-            f"{lab.dataset.path}: changed since the experiment in {out} began (fingerprint "
-            f"{lab.dataset.fingerprint[:12]}, was {str(fingerprint)[:12]}); bring the old dataset back "
-            "or choose another folder with --out"
-        )
-    now = _environment(lab)
-    for what in ("device_type", "precision"):
-        if begun.get(what) != now[what]:
-            raise ExperimentError(
-                f"{out}: was begun with {what} {begun.get(what)}, here it is {now[what]}; go on there, "
-                "or choose another folder with --out"
-            )
-
-
-def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig:
-    """``now`` with what an earlier call had and this one has not: finished runs stay in the report."""
-    both = {
-        key: tuple(dict.fromkeys((*getattr(before, key), *getattr(now, key))))
-        for key in ("strategies", "baselines", "seeds")
-    }
-    return now.model_copy(update=both)
-
-
-FREE_TO_CHANGE = {"dataset", "out", "store", "strategies", "baselines", "seeds", "keep_models", "label_cost"}
-"""What may differ when an experiment is resumed: where things are, and what is added to it."""
-
-
-def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
-    old, new = (config.model_dump(exclude=FREE_TO_CHANGE) for config in (before, now))
-    changed = [key for key in old if old[key] != new[key]]
-    if changed:
-        raise ExperimentError(
-            f"{now.out}: was begun with another {', '.join(changed)}; choose another folder with --out"
-        )
-    if (len(before.seeds) > 1) != (len(now.seeds) > 1):
-        raise ExperimentError(
-            f"{now.out}: was begun with {len(before.seeds)} seed(s), now there are {len(now.seeds)}; "
-            "one seed and several are filed differently: choose another folder with --out"
-        )
-
-
-def _environment(lab: Laboratory) -> dict[str, Any]:
-    packages = ("cryoquery", "torch", "lightning-fabric", "numpy", "scipy", "scikit-learn")
-    return {
-        "dataset_fingerprint": lab.dataset.fingerprint,
-        "n_train_images": len(lab.pool),
-        "splits": list(lab.splits),
-        "device": describe(lab.fabric),
-        "device_type": lab.fabric.device.type,
-        "precision": str(lab.fabric.strategy.precision.precision),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: version(name) for name in packages},
-    }
-
-
-def _drop_models(iterations: list[Iteration], keep: str, store: Store | None) -> None:
-    """Remove the models that are not to stay, also from the experiment's own ``store``."""
-    droppable = {"all": [], "last": iterations[:-1], "none": iterations}[keep]
-    for iteration in droppable:
-        (iteration.folder / MODEL).unlink(missing_ok=True)
-        if store is not None:
-            store.discard(iteration.metrics["training_key"])

@@ -193,7 +193,7 @@ def trained(
 
     def make(folder: Path) -> None:
         start = load_weights(trained(run, lab, oracle, sets[:-1])[0] / MODEL)[0] if goes_on else None
-        network = _fit(run, lab, oracle, labeled, start)
+        network = _fit(run, lab, oracle, labeled, start, lab.store.checkpoint(key))
         predictor = Predictor(network, lab.fabric, lab.training.batch_size)
         made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
         picking = picking_recipe(predictor, lab.dataset, labeled, lab.splits, lab.progress.predicted)
@@ -209,7 +209,12 @@ def _goes_on(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -> bo
 
 
 def _fit(
-    run: Run, lab: Laboratory, oracle: Oracle, labeled: NDArray[np.int64], start: Weights | None
+    run: Run,
+    lab: Laboratory,
+    oracle: Oracle,
+    labeled: NDArray[np.int64],
+    start: Weights | None,
+    checkpoint: Path,
 ) -> AttentionUNet:
     """A network fitted to ``labeled``, going on from ``start``, or from scratch where that is None."""
 
@@ -226,7 +231,7 @@ def _fit(
         from_scratch=start is None,
         seed=run.seed,
     )
-    network = train.fit(training, lab.fabric, watch, lab.device)
+    network = train.fit(training, lab.fabric, watch, lab.device, checkpoint)
     lab.progress.predicted(lab.training.n_recalibrated(len(labeled)))
     return network
 

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.model_file import Weights
@@ -29,7 +29,12 @@ Result = TypeVar("Result")
 
 
 def optimize_together(
-    training: Training, fabric: Fabric, n_processes: int, compiled: bool, watch: Watch
+    training: Training,
+    fabric: Fabric,
+    n_processes: int,
+    watch: Watch,
+    compiled: bool = False,
+    checkpoint: Path | None = None,
 ) -> Weights:
     """The weights that ``n_processes`` processes arrive at together.
 
@@ -43,7 +48,13 @@ def optimize_together(
     with tempfile.TemporaryDirectory() as folder, _listening(watch) as steps:
         file = Path(folder) / "weights.pt"
         work = partial(
-            _work, training=training, compiled=compiled, n_threads=n_threads, steps=steps, file=file
+            _work,
+            training=training,
+            compiled=compiled,
+            checkpoint=checkpoint,
+            n_threads=n_threads,
+            steps=steps,
+            file=file,
         )
         try:
             launch(work, n_processes, fabric)
@@ -103,7 +114,15 @@ def _all_reduced(values: Tensor) -> Tensor:
     return total
 
 
-def _work(fabric: Fabric, training: Training, compiled: bool, n_threads: int, steps: Any, file: Path) -> None:
+def _work(
+    fabric: Fabric,
+    training: Training,
+    compiled: bool,
+    checkpoint: Path | None,
+    n_threads: int,
+    steps: Any,
+    file: Path,
+) -> None:
     """What each process does; the first one leaves the weights in ``file``."""
     if fabric.device.type == "cpu":
         torch.set_num_threads(n_threads)
@@ -112,7 +131,7 @@ def _work(fabric: Fabric, training: Training, compiled: bool, n_threads: int, st
         if fabric.global_rank == 0:
             steps.put(step)
 
-    network = optimize(training, fabric, tell, compiled, total_over_processes)
+    network = optimize(training, fabric, tell, compiled, checkpoint, total_over_processes)
     if fabric.global_rank == 0:
         torch.save({name: tensor.cpu() for name, tensor in network.state_dict().items()}, file)
 

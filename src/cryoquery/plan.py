@@ -18,6 +18,7 @@ from cryoquery.experiment import ExperimentConfig, check_image_size, plan_runs, 
 from cryoquery.loop import Run
 from cryoquery.model import initial_weights
 from cryoquery.predict import Predictor
+from cryoquery.progress import TRAINING_WEIGHT
 from cryoquery.train import Training, TrainingConfig, fit
 from cryoquery.tuning import MAX_IMAGES, tuning_rows
 
@@ -27,10 +28,6 @@ LOOKS_AT_LABELED = ("core_set",)
 """Strategies that need the labelled images' features, too."""
 SAME_RANKING = {"margin": "uncertainty"}
 """Strategies that choose the same images by construction, and whose trainings are therefore the same."""
-
-
-TRAINING_WEIGHT = 3
-"""A training pass costs about three inference passes: one forward, two backward."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,13 @@ def make_plan(config: ExperimentConfig) -> Plan:
     seen: set[tuple[object, ...]] = set()
     runs = tuple(_planned(run, images, config.training, seen) for run in plan_runs(config, n_train))
     return Plan(runs, n_train, shape, note)
+
+
+def planned_work(config: ExperimentConfig, dataset: Dataset, run: Run) -> list[int]:
+    """The work that each iteration of one run takes, in inference passes, were it alone."""
+    n_train = len(dataset.rows("train"))
+    images = _Images.of(dataset, reported_splits(config, dataset), n_train)
+    return [cost.work for cost in _planned(run, images, config.training, set()).iterations]
 
 
 @dataclass(frozen=True)

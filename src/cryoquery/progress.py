@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from cryoquery.run_state import RunState
+
+TRAINING_WEIGHT = 3
+"""A training pass costs about three inference passes: one forward, two backward."""
 
 
 class Progress(Protocol):
@@ -26,6 +33,9 @@ class Progress(Protocol):
     def end(self, f1: float, how: str) -> None:
         """The iteration is on disk; ``how`` says whether it was trained, reused or already there."""
 
+    def standing(self, states: Sequence[RunState]) -> None:
+        """Several processes are at work; this is how each run stands now."""
+
 
 class Silent:
     """Watches and says nothing."""
@@ -46,4 +56,7 @@ class Silent:
         """See `Progress`."""
 
     def end(self, f1: float, how: str) -> None:
+        """See `Progress`."""
+
+    def standing(self, states: Sequence[RunState]) -> None:
         """See `Progress`."""

@@ -70,11 +70,16 @@ class Store:
             with claimed(path.with_name(f"{key}.claim"), settled=path.is_dir, waiting=waiting) as mine:
                 if mine and (entry := self.find(key)) is None:
                     self._make(path, make)
+                    self.checkpoint(key).unlink(missing_ok=True)
                     return path, True
 
     def has(self, key: str) -> bool:
         """Whether there is an entry, whole or damaged."""
         return self._entry(key).is_dir()
+
+    def checkpoint(self, key: str) -> Path:
+        """Where whoever makes an entry may keep what it has reached, for the case of an interruption."""
+        return self._entry(key).with_name(f"{key}.checkpoint")
 
     def discard(self, key: str) -> None:
         """Remove an entry, at once for whoever looks for it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,7 +27,10 @@ from cryoquery.losses import CombinedLoss
 from cryoquery.model import AttentionUNet, ModelConfig
 from cryoquery.model_file import Weights
 from cryoquery.predict import network_input
+from cryoquery.records import write_file
 
+CHECKPOINT_SECONDS = 30.0
+"""At least so long lies between two checkpoints of a training."""
 MAX_RECALIBRATED = 1024
 """A thousand images estimate the statistics of batch normalization well enough (Wu & Johnson 2021)."""
 
@@ -150,14 +155,17 @@ def fit(
     fabric: Fabric,
     watch: Watch = lambda step: None,
     device: DeviceConfig | None = None,
+    checkpoint: Path | None = None,
 ) -> AttentionUNet:
-    """Train a network; the last weights are the result, no checkpoint is chosen on any split.
+    """Train a network; the last weights are the result, none is chosen on any split.
 
     Args:
         training: what is to be done.
         fabric: the device that the network ends up on.
         watch: told about every step.
         device: says how many devices share the work, and whether to compile; None: one, and no.
+        checkpoint: file to go on from after an interruption, written now and then between epochs; with
+            it the result has the same bits as without an interruption. None: none is kept.
 
     Raises:
         CryoqueryError: the loss is not a finite number.
@@ -170,10 +178,12 @@ def fit(
         from cryoquery.parallel import optimize_together
 
         network = training.model.build()
-        network.load_state_dict(optimize_together(training, fabric, n_devices, device.compile, watch))
+        network.load_state_dict(
+            optimize_together(training, fabric, n_devices, watch, device.compile, checkpoint)
+        )
         place(network, fabric)
     else:
-        network = optimize(training, fabric, watch, device.compile)
+        network = optimize(training, fabric, watch, device.compile, checkpoint)
     if training.config.recalibrate:
         *_, batches = training.epochs()
         _recalibrate(network, Feed(training.labeled, fabric)(batches), fabric)
@@ -190,6 +200,7 @@ def optimize(
     fabric: Fabric,
     watch: Watch,
     compiled: bool = False,
+    checkpoint: Path | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
 ) -> AttentionUNet:
     """All optimizer steps of a training; in each of the processes of ``fabric``, on its share of each batch.
@@ -199,6 +210,7 @@ def optimize(
         fabric: the device, and which of how many processes this is.
         watch: told about every step.
         compiled: go through `torch.compile`.
+        checkpoint: see `fit`.
         total: adds up a vector over the processes, see `CombinedLoss`; None: there is one.
 
     Raises:
@@ -216,8 +228,11 @@ def optimize(
     wrapped, optimizer = fabric.setup(module, optimizer)
     loss_function, feed = training.config.loss(), Feed(training.labeled, fabric)
     wrapped.train()
-    n_epochs = training.n_epochs
+    n_epochs, saved = training.n_epochs, time.monotonic()
+    n_done = _go_on(checkpoint, network, optimizer)
     for epoch, batches in zip(range(n_epochs), training.epochs(), strict=False):
+        if epoch < n_done:
+            continue
         shares = [batch.share(fabric.global_rank, fabric.world_size) for batch in batches]
         losses: list[Tensor] = []
         for batch, (images, masks) in zip(batches, feed(shares), strict=True):
@@ -228,7 +243,30 @@ def optimize(
             losses.append(loss.detach())
             mean = _finite_mean(losses, epoch, rate) if len(losses) == len(batches) else None
             watch(Step(epoch, n_epochs, len(batch.positions), mean))
+        due = time.monotonic() - saved > CHECKPOINT_SECONDS and epoch + 1 < n_epochs
+        if checkpoint is not None and due and fabric.global_rank == 0:
+            state = {
+                "n_done": epoch + 1,
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            with write_file(checkpoint) as stream:
+                torch.save(state, stream)
+            saved = time.monotonic()
     return network
+
+
+def _go_on(checkpoint: Path | None, network: AttentionUNet, optimizer: torch.optim.Optimizer) -> int:
+    """Put back what an interrupted training had reached; how many epochs that is."""
+    if checkpoint is None or not checkpoint.is_file():
+        return 0
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # torch.load raises many kinds on damaged files; without one it starts anew
+        return 0
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["n_done"])
 
 
 def _smallest_batch(training: Training) -> int:

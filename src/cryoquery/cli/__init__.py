@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cryoquery.cli import datasets, experiments, picks
-from cryoquery.errors import CryoqueryError
+from cryoquery.errors import CryoqueryError, Stopped
 
 app = typer.Typer(
     name="cryoquery",
@@ -25,11 +25,16 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
-    """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted."""
+    """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted,
+    128 + its number: stopped by a signal.
+    """
     try:
         status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except Stopped as stopped:
+        print(f"cryoquery: {stopped}; run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except USAGE_ERROR as error:
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
@@ -64,6 +69,7 @@ app.command("import")(datasets.import_)
 app.command()(datasets.inspect)
 app.command()(experiments.experiment)
 app.command()(experiments.compare)
+app.command()(experiments.status)
 app.command()(experiments.strategies)
 app.command()(picks.pick)
 app.command()(picks.evaluate)

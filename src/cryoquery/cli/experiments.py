@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cryoquery.cli.terminal import keys, make_console
+from cryoquery.errors import ExperimentError, UnfinishedRunsError
 
 
 def demo(
@@ -28,15 +30,25 @@ def experiment(
     config: Annotated[Path, typer.Argument(help="TOML file, such as configs/protocol.toml.")],
     dataset: Annotated[Path | None, typer.Option(help="Use this dataset instead of the config's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write there instead of where the config says.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="local or slurm, instead of what the config says.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Local processes; 1: this one alone. Default: what fits.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With Slurm: stay until the jobs have ended.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost.")] = False,
 ) -> None:
     """Strategies × seeds and their baselines; run again to go on after an interruption."""
     from cryoquery.console import ExperimentProgress, print_answer, print_plan
-    from cryoquery.experiment import load_config, run_experiment
+    from cryoquery.executors import run_experiment
+    from cryoquery.experiment import load_config
     from cryoquery.plan import make_plan, measure_speed
     from cryoquery.report import compare as write_comparison
 
-    settings = load_config(config, dataset=dataset, out=out)
+    settings = load_config(config, dataset=dataset, out=out, executor=executor, workers=workers)
     plan = make_plan(settings)
     console = make_console()
     if dry_run:
@@ -44,8 +56,27 @@ def experiment(
         print_plan(plan, speed, console)
         return
     with ExperimentProgress(plan, console).shown() as progress:
-        folder = run_experiment(settings, progress)
+        try:
+            folder = run_experiment(settings, progress, wait)
+        except UnfinishedRunsError:
+            # Some runs failed: the others deserve their report all the same.
+            with contextlib.suppress(ExperimentError):
+                write_comparison(settings.out)
+            raise
+    if settings.executor == "slurm" and not wait:
+        typer.echo(f"the jobs are in the queue; see how they stand: cryoquery status {folder}")
+        return
     print_answer(write_comparison(folder), console)
+
+
+def status(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    once: Annotated[bool, typer.Option("--once", help="Print the table and leave.")] = False,
+) -> None:
+    """How the runs stand: iteration, F1, where they are at work, time left; live on a terminal."""
+    from cryoquery.status import show_status
+
+    show_status(experiment, make_console(), live=not once)
 
 
 def compare(

@@ -1,0 +1,5 @@
+"""``python -m cryoquery`` is the command ``cryoquery``."""
+
+from cryoquery.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""Who does the runs of an experiment: this process, several of this machine, or jobs of Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryoquery.claims import alone
+from cryoquery.config import parse
+from cryoquery.data.dataset import open_dataset
+from cryoquery.errors import UnfinishedRunsError
+from cryoquery.executors.local import do_in_pool, n_workers
+from cryoquery.experiment import ExperimentConfig, check_image_size, load_config, plan_runs, reported_splits
+from cryoquery.experiment_folder import begin, equip
+from cryoquery.loop import Run
+from cryoquery.progress import Progress, Silent
+from cryoquery.work import Outcome, do_run, is_finished, stoppable
+
+
+def run_experiment(
+    config: ExperimentConfig | Mapping[str, Any] | Path | str,
+    progress: Progress | None = None,
+    wait: bool = True,
+) -> Path:
+    """Run an experiment, or what is left of it, and return its folder.
+
+    Args:
+        config: a configuration, its values, or the path of a TOML file with them.
+        progress: who is told how it goes.
+        wait: with Slurm, stay until all jobs have ended; false: return once they are in the queue.
+
+    Raises:
+        ConfigError: a key or value that cannot be used.
+        DataError: the dataset is missing, damaged, or not the one the experiment began with.
+        ExperimentError: the folder holds another experiment, or some runs could not be finished: the
+            message says which and why. The others are.
+    """
+    if isinstance(config, (str, Path)):
+        config = load_config(config)
+    elif isinstance(config, Mapping):
+        config = parse(ExperimentConfig, config, "config")
+    dataset = open_dataset(config.dataset)
+    dataset.check_unchanged()
+    check_image_size(config, dataset)
+    reported_splits(config, dataset)
+    progress = progress or Silent()
+    with alone(config.out):
+        written = begin(config, dataset)
+        runs = in_turn(plan_runs(config, len(dataset.rows("train"))))
+        if config.executor == "slurm":
+            from cryoquery.executors.slurm import do_on_slurm
+
+            outcomes = do_on_slurm(written, runs, progress, wait)
+        elif (n := n_workers(config, dataset, runs)) > 1:
+            outcomes = do_in_pool(written, runs, progress, n)
+        else:
+            with stoppable():
+                lab = equip(written, dataset)
+                outcomes = [do_run(written, lab, run, progress) for run in runs]
+    if wait:
+        _tell_what_is_missing(config, runs, outcomes)
+    return config.out
+
+
+def in_turn(runs: Sequence[Run]) -> list[Run]:
+    """Runs in the order in which to begin them, so that few of them wait for what others train.
+
+    Seeds share nothing, so they take turns; margin sampling repeats what uncertainty sampling does, and
+    comes last, as does progressive supervision, which ends in full supervision.
+    """
+    late = ("margin_sampling", "progressive_supervised")
+    strategies = list(dict.fromkeys(run.name for run in runs))
+    return sorted(runs, key=lambda run: (run.name in late, strategies.index(run.name)))
+
+
+def _tell_what_is_missing(config: ExperimentConfig, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> None:
+    missing = [run for run in runs if not is_finished(run)]
+    if not missing:
+        return
+    reasons = {(outcome.run, outcome.seed): outcome.error for outcome in outcomes}
+    head = f"{config.out}: {len(missing)} of {len(runs)} runs are not finished; run again to go on"
+    lines = [f"  {run.name} seed {run.seed}: {reasons.get((run.name, run.seed), '')}" for run in missing]
+    raise UnfinishedRunsError("\n".join([head, *lines]))

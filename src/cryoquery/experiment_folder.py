@@ -1,0 +1,168 @@
+"""The folder of an experiment: begun once, entered by every process that works in it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from cryoquery.claims import claimed
+from cryoquery.config import parse, read_toml
+from cryoquery.data.dataset import Dataset, open_dataset
+from cryoquery.device import describe
+from cryoquery.errors import DataError, ExperimentError
+from cryoquery.experiment import ExperimentConfig, check_image_size, load_config, reported_splits
+from cryoquery.loop import Laboratory
+from cryoquery.records import read_json, write_json, write_text
+from cryoquery.store import Store
+
+CONFIG, ENVIRONMENT, OWN_STORE = "config.toml", "environment.json", ".store"
+
+FREE_TO_CHANGE = {
+    "dataset",
+    "out",
+    "store",
+    "strategies",
+    "baselines",
+    "seeds",
+    "keep_models",
+    "label_cost",
+    "executor",
+    "workers",
+    "slurm",
+}
+"""What may differ when an experiment is resumed: where things are, who works, and what is added to it."""
+
+
+def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
+    """Begin the folder ``config.out``, or go on in it; what is written to its `config.toml`.
+
+    Raises:
+        DataError: the dataset is not the one the experiment began with.
+        ExperimentError: the folder holds another experiment, or something else.
+    """
+    out = config.out
+    foreign = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if foreign - {CONFIG, ENVIRONMENT} and not (out / CONFIG).is_file():
+        raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
+    for left_over in (*out.glob(".*.partial"), *out.glob("comparison_results/.*.partial")):
+        left_over.unlink(missing_ok=True)
+    if is_begun(out):
+        before = parse(ExperimentConfig, read_toml(out / CONFIG), str(out / CONFIG))
+        _check_same(before, config)
+        _check_same_data(read_json(out / ENVIRONMENT), dataset, out)
+        config = _united(before, config)
+    else:  # nothing is finished: anything may still change
+        (out / ENVIRONMENT).unlink(missing_ok=True)
+    write_text(out / CONFIG, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+    return config
+
+
+def is_begun(out: Path) -> bool:
+    """Whether an iteration of the experiment in ``out`` is finished."""
+    return next(out.rglob("metrics.json"), None) is not None
+
+
+def enter(out: Path) -> ExperimentConfig:
+    """The configuration of the experiment in ``out``, for a process that works in it.
+
+    Raises:
+        ConfigError: there is no experiment, or its `config.toml` was damaged.
+    """
+    return load_config(out / CONFIG, out=out)
+
+
+def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Laboratory:
+    """What a process needs to work on an experiment; the first one notes where it works.
+
+    Raises:
+        DataError: the dataset is missing or damaged.
+        ExperimentError: the device or precision is not the one that the experiment was begun with.
+    """
+    dataset = dataset or open_dataset(config.dataset)
+    check_image_size(config, dataset)
+    if config.device.threads is not None:
+        torch.set_num_threads(config.device.threads)
+    lab = Laboratory(
+        dataset=dataset,
+        model=config.model,
+        training=config.training,
+        fabric=config.device.fabric(),
+        splits=reported_splits(config, dataset),
+        store=Store(config.store or config.out / OWN_STORE),
+        device=config.device,
+        protocol=config.protocol(),
+    )
+    with claimed(config.out / ".environment.claim"):
+        file = config.out / ENVIRONMENT
+        if file.is_file():
+            _check_same_ground(read_json(file), lab, config.out)
+        else:
+            write_json(file, _environment(lab))
+    return lab
+
+
+def _check_same_data(begun: Mapping[str, Any], dataset: Dataset, out: Path) -> None:
+    fingerprint = begun.get("dataset_fingerprint")
+    if fingerprint != dataset.fingerprint:
+        raise DataError(
+            f"{dataset.path}: changed since the experiment in {out} began (fingerprint "
+            f"{dataset.fingerprint[:12]}, was {str(fingerprint)[:12]}); bring the old dataset back "
+            "or choose another folder with --out"
+        )
+
+
+def _check_same_ground(begun: Mapping[str, Any], lab: Laboratory, out: Path) -> None:
+    """Refuse to go on with other data, or on a device whose numbers differ."""
+    _check_same_data(begun, lab.dataset, out)
+    now = _environment(lab)
+    for what in ("device_type", "precision"):
+        if begun.get(what) != now[what]:
+            raise ExperimentError(
+                f"{out}: was begun with {what} {begun.get(what)}, here it is {now[what]}; go on there, "
+                "or choose another folder with --out"
+            )
+
+
+def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig:
+    """``now`` with what an earlier call had and this one has not: finished runs stay in the report."""
+    both = {
+        key: tuple(dict.fromkeys((*getattr(before, key), *getattr(now, key))))
+        for key in ("strategies", "baselines", "seeds")
+    }
+    return now.model_copy(update=both)
+
+
+def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
+    old, new = (config.model_dump(exclude=FREE_TO_CHANGE) for config in (before, now))
+    changed = [key for key in old if old[key] != new[key]]
+    if changed:
+        raise ExperimentError(
+            f"{now.out}: was begun with another {', '.join(changed)}; choose another folder with --out"
+        )
+    if (len(before.seeds) > 1) != (len(now.seeds) > 1):
+        raise ExperimentError(
+            f"{now.out}: was begun with {len(before.seeds)} seed(s), now there are {len(now.seeds)}; "
+            "one seed and several are filed differently: choose another folder with --out"
+        )
+
+
+def _environment(lab: Laboratory) -> dict[str, Any]:
+    packages = ("cryoquery", "torch", "lightning-fabric", "numpy", "scipy", "scikit-learn")
+    return {
+        "dataset_fingerprint": lab.dataset.fingerprint,
+        "n_train_images": len(lab.pool),
+        "splits": list(lab.splits),
+        "device": describe(lab.fabric),
+        "device_type": lab.fabric.device.type,
+        "precision": str(lab.fabric.strategy.precision.precision),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+    }

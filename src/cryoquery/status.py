@@ -1,0 +1,77 @@
+"""A table of how the runs of an experiment stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cryoquery.console import duration
+from cryoquery.data.dataset import open_dataset
+from cryoquery.executors.local import states
+from cryoquery.experiment import plan_runs
+from cryoquery.experiment_folder import enter
+from cryoquery.run_state import RunState
+
+SECONDS_BETWEEN = 2.0
+AT_WORK = ("running", "waiting")
+STYLES = {"finished": "green", "running": "cyan", "failed": "red", "lost": "red", "stopped": "yellow"}
+
+
+def experiment_states(out: Path) -> list[RunState]:
+    """How each run of the experiment in ``out`` stands.
+
+    Raises:
+        ConfigError: there is no experiment.
+        DataError: its dataset is gone.
+    """
+    config = enter(out)
+    return states(plan_runs(config, len(open_dataset(config.dataset).rows("train"))))
+
+
+def show_status(out: Path, console: Console, live: bool) -> None:
+    """Print the table; ``live``: keep it up to date until nothing is at work any more, or Ctrl-C."""
+    found = experiment_states(out)
+    if not (live and console.is_terminal):
+        console.print(table(found))
+        console.print(summary(found), highlight=False)
+        return
+    with Live(table(found), console=console, auto_refresh=False) as display:
+        while any(state.state in AT_WORK for state in found):
+            time.sleep(SECONDS_BETWEEN)
+            found = experiment_states(out)
+            display.update(table(found), refresh=True)
+    console.print(summary(found), highlight=False)
+
+
+def table(found: Sequence[RunState]) -> Table:
+    """One row per run."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "seed", "iterations", "F1", "state", "node", "left", ""):
+        grid.add_column(name, justify="right" if name in ("seed", "iterations", "F1", "left") else "left")
+    for state in found:
+        style = STYLES.get(state.state, "")
+        epoch = f"epoch {state.epoch}/{state.n_epochs}" if state.n_epochs and state.state == "running" else ""
+        grid.add_row(
+            state.run,
+            str(state.seed),
+            f"{state.n_finished}/{state.n_iterations}" if state.n_iterations else "",
+            "" if state.f1 is None else f"{state.f1:.3f}",
+            f"[{style}]{state.state}[/]" if style else state.state,
+            state.node + (f" job {state.job}" if state.job else ""),
+            "" if state.seconds_left is None else duration(state.seconds_left),
+            (state.message.splitlines() or [epoch])[0],
+        )
+    return grid
+
+
+def summary(found: Sequence[RunState]) -> str:
+    """How many runs there are of each kind."""
+    counts = {
+        kind: sum(state.state == kind for state in found) for kind in dict.fromkeys(s.state for s in found)
+    }
+    return f"{len(found)} runs: " + ", ".join(f"{n} {kind}" for kind, n in counts.items())

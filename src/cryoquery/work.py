@@ -1,0 +1,127 @@
+"""One run of an experiment, done by whichever process has it: a worker, a job, or this one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+import torch
+
+from cryoquery.claims import claimed
+from cryoquery.errors import CryoqueryError, Stopped
+from cryoquery.experiment import ExperimentConfig, plan_runs
+from cryoquery.experiment_folder import OWN_STORE
+from cryoquery.loop import MODEL, Laboratory, Run, active_learning, read_iteration
+from cryoquery.oracles import SimulatedOracle
+from cryoquery.plan import planned_work
+from cryoquery.progress import Progress
+from cryoquery.run_state import CLAIM, Diary
+from cryoquery.store import Store
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    run: str
+    seed: int
+    error: str = ""
+    """Why it could not be finished; empty: it is."""
+
+
+def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progress | None = None) -> Outcome:
+    """Do what is left of a run. What goes wrong with it ends up in the outcome and in its log.
+
+    Another process that is at work on the same run is waited for.
+    """
+    planned = planned_work(config, lab.dataset, run)
+    diary = Diary(run.folder, run.name, run.seed, planned, progress)
+    try:
+        with claimed(run.folder / CLAIM, waiting=diary.waiting):
+            active_learning(run, replace(lab, progress=diary), SimulatedOracle(lab.dataset))
+    except (CryoqueryError, OSError, MemoryError, RuntimeError) as error:
+        if not _is_known(error):
+            diary.close("failed", f"{type(error).__name__}: {error}")
+            raise
+        message = _in_words(error)
+        diary.close("failed", message)
+        return Outcome(run.name, run.seed, message)
+    except BaseException as error:
+        diary.close("stopped", str(error) or type(error).__name__)
+        raise
+    diary.close("finished")
+    drop_models(config, lab, run.seed)
+    return Outcome(run.name, run.seed)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether every iteration of a run is there."""
+    folders = (run.folder / f"iteration_{number}" for number in range(len(run.counts)))
+    return all((folder / "metrics.json").is_file() for folder in folders)
+
+
+def drop_models(config: ExperimentConfig, lab: Laboratory, seed: int) -> None:
+    """Once all runs of a seed are finished, remove the models that are not to stay.
+
+    The experiment's own store loses them, too; one that is shared keeps them.
+    """
+    runs = [run for run in plan_runs(config, len(lab.pool)) if run.seed == seed]
+    if config.keep_models == "all" or not all(map(is_finished, runs)):
+        return
+    kept = set()
+    for run in runs:
+        last = len(run.counts) - 1
+        for number in range(len(run.counts)):
+            folder = run.folder / f"iteration_{number}"
+            key = read_iteration(folder).metrics["training_key"]
+            if config.keep_models == "last" and number == last:
+                kept.add(key)
+            else:
+                (folder / MODEL).unlink(missing_ok=True)
+            if config.store is None and key not in kept:
+                Store(config.out / OWN_STORE).discard(key)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` where a signal asks this process to stop while the block runs; later ones are ignored.
+
+    Only the main thread can be told; in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for other in STOP_SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_known(error: Exception) -> bool:
+    return not isinstance(error, RuntimeError) or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _in_words(error: Exception) -> str:
+    if _is_out_of_memory(error):
+        return "out of memory; take a smaller batch_size, smaller images or fewer workers, and run again"
+    return str(error)
