@@ -3,13 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 from conftest import make_dataset
 
 from cryoquery import cli
+from cryoquery.data.build import build_dataset, default_workers
+from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.demo import three_numbers
+from cryoquery.formats import write_micrograph
 
 PROTOCOL = Path(__file__).parents[1] / "configs" / "protocol.toml"
 
@@ -69,6 +74,30 @@ def test_simulate_and_inspect(
     assert (tmp_path / "d" / "contact_sheet.png").is_file()
 
 
+def test_an_import_does_not_depend_on_its_workers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "s" / "micrographs").mkdir(parents=True)
+    (tmp_path / "s" / "coordinates").mkdir()
+    rng = np.random.default_rng(0)
+    for name in "abcdef":
+        write_micrograph(tmp_path / f"s/micrographs/{name}.mrc", rng.normal(size=(64, 64)).astype(np.float32))
+        (tmp_path / f"s/coordinates/{name}.csv").write_text("X-Coordinate,Y-Coordinate\n20,30\n")
+    used, fingerprints = [], set()
+
+    def build(*arguments: Any, **more: Any) -> Dataset:
+        used.append(arguments[2].n_workers)
+        return build_dataset(*arguments, **more)
+
+    monkeypatch.setattr("cryoquery.data.build.build_dataset", build)
+    for out, workers in (("a", ["--workers", 1]), ("b", ["--workers", 5]), ("c", [])):
+        arguments = ["import", tmp_path / "s", tmp_path / out, "--size", 64, "--diameter-px", 8, *workers]
+        assert run(monkeypatch, *arguments, "--force") == 0, capsys.readouterr().err
+        fingerprints.add(open_dataset(tmp_path / out).fingerprint)
+    assert used == [1, 5, default_workers()]
+    assert len(fingerprints) == 1
+
+
 def test_strategies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "strategies") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -106,7 +135,10 @@ def test_a_users_mistake_is_one_line_and_status_1(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("arguments", [["experiment"], ["nonsense"], ["demo", "--speed", "11"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["experiment"], ["nonsense"], ["demo", "--speed", "11"], ["import", "a", "b", "--workers", "0"]],
+)
 def test_wrong_usage_is_status_2(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     assert run(monkeypatch, *arguments) == 2
 

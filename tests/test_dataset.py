@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cryoquery.data.dataset import decode, encode, new_dataset, open_dataset
+from cryoquery.data.dataset import (
+    IGNORE,
+    ZERO_LEVEL,
+    DatasetWriter,
+    decode,
+    encode,
+    new_dataset,
+    open_dataset,
+)
 from cryoquery.data.pool import Pool
 from cryoquery.errors import DataError
 
@@ -46,6 +58,138 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     error = RuntimeError()
     assert not writing.__exit__(RuntimeError, error, None), "the error is not swallowed"
+    assert list(tmp_path.iterdir()) == []
+
+
+def pieces(n: int, height: int, width: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """(row, image, mask) of all sizes up to the whole, in random order; every fifth row is left out."""
+    rng = np.random.default_rng([n, height, width])
+    rows = [int(row) for row in rng.permutation(n) if row % 5 != 4]
+    sizes = rng.integers(1, [height + 1, width + 1], (len(rows), 2)).tolist()
+    sizes[0] = [height, width]
+    return [
+        (row, rng.integers(0, 256, size, dtype=np.uint8), rng.integers(0, 2, size, dtype=np.uint8))
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+
+
+def put_one_by_one(writer: DatasetWriter, parts: list[tuple[int, np.ndarray, np.ndarray]]) -> None:
+    for part in parts:
+        writer.put(*part)
+
+
+def put_from_threads(writer: DatasetWriter, parts: list[tuple[int, np.ndarray, np.ndarray]]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda part: writer.put(*part), parts))
+
+
+@pytest.mark.parametrize("put", [put_one_by_one, put_from_threads])
+@pytest.mark.parametrize("shape", [(1, 16, 16), (7, 16, 48), (200, 32, 32), (0, 16, 16)])
+@pytest.mark.parametrize("at_once", [None, 97])
+def test_the_files_are_what_numpy_saves(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    put: Callable[..., None],
+    shape: tuple[int, int, int],
+    at_once: int | None,
+) -> None:
+    """In any order, from several threads, and where the system writes less than it is asked to."""
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[:at_once], at))
+    parts = pieces(*shape) if shape[0] else []
+    expected = {"images.npy": np.zeros(shape, np.uint8), "masks.npy": np.zeros(shape, np.uint8)}
+    for row, *contents in parts:
+        for array, content, padding in zip(expected.values(), contents, (ZERO_LEVEL, IGNORE), strict=True):
+            array[row] = padding
+            array[row, : content.shape[0], : content.shape[1]] = content
+    with new_dataset(tmp_path / "d", *shape) as writer:
+        put(writer, parts)
+    for name, array in expected.items():
+        np.save(tmp_path / name, array)
+        assert (tmp_path / "d" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_row_outside_is_not_written(tmp_path: Path) -> None:
+    image = np.zeros((16, 16), np.uint8)
+    with new_dataset(tmp_path / "d", 3, 16, 16) as writer:
+        size = (writer.folder / "images.npy").stat().st_size
+        for row in (-1, 3):
+            with pytest.raises(AssertionError):
+                writer.put(row, image, image)
+    assert (tmp_path / "d" / "images.npy").stat().st_size == size
+
+
+PROCESS = Path("/proc/self")
+needs_proc = pytest.mark.skipif(not PROCESS.is_dir(), reason="only Linux shows what a process has open")
+
+
+def descriptors(folder: Path) -> list[str]:
+    """Files in a folder that this process has open."""
+    links = [str(link.readlink()) for link in (PROCESS / "fd").iterdir() if link.is_symlink()]
+    return [link for link in links if link.startswith(str(folder))]
+
+
+@needs_proc
+def test_descriptors_are_closed_and_nothing_is_mapped(tmp_path: Path) -> None:
+    image = np.zeros((16, 16), np.uint8)
+    with new_dataset(tmp_path / "d", 3, 16, 16) as writer:
+        writer.put(0, image, image)
+        assert len(descriptors(tmp_path)) == 2
+        assert str(tmp_path) not in (PROCESS / "maps").read_text()
+    assert descriptors(tmp_path) == []
+    with pytest.raises(ValueError, match="closed"):
+        writer.put(0, image, image)
+    with pytest.raises(KeyError), new_dataset(tmp_path / "e", 3, 16, 16):
+        raise KeyError
+    assert descriptors(tmp_path) == []
+
+
+@needs_proc
+def test_a_writer_that_cannot_start_closes_what_it_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "masks.npy").touch()
+    with pytest.raises(FileExistsError):
+        DatasetWriter(tmp_path, 3, 16, 16)
+    assert descriptors(tmp_path) == []
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    (tmp_path / "images.npy").unlink()
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        DatasetWriter(tmp_path, 3, 16, 16)
+    assert descriptors(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("n_before", [0, 1, 2, 5])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, n_before: int
+) -> None:
+    pwrite, n_left = os.pwrite, iter(range(n_before))
+
+    def until_full(file: int, data: memoryview, at: int) -> int:
+        if next(n_left, None) is None:
+            raise OSError(code, os.strerror(code))
+        return pwrite(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", until_full)
+    with pytest.raises(DataError) as caught, new_dataset(tmp_path / "d", 7, 16, 16) as writer:
+        put_from_threads(writer, pieces(7, 16, 16))
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'd'}: {os.strerror(code)}")
+    assert "free some space" in message
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_system_that_writes_nothing_is_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(DataError, match="free some space"), new_dataset(tmp_path / "d", 1, 16, 16):
+        pass
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), new_dataset(tmp_path / "d", 1, 16, 16):
+        raise PermissionError(errno.EACCES, "no")
     assert list(tmp_path.iterdir()) == []
 
 

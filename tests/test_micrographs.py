@@ -20,6 +20,7 @@ from cryoquery.formats import (
     choose_pixel_size,
     micrograph_shape,
     micrograph_suffix,
+    mrc,
     read_header,
     read_image,
     read_micrograph,
@@ -149,6 +150,35 @@ def test_suffixes_of_two_parts() -> None:
     assert micrograph_suffix("x/y.gz") == ""
 
 
+def test_a_plain_mrc_takes_no_more_memory_than_its_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).normal(size=(1024, 2048)).astype(np.float32)
+    write_micrograph(tmp_path / "a.mrc", pixels)
+    read_micrograph(tmp_path / "a.mrc")
+    tracemalloc.start()
+    read = read_micrograph(tmp_path / "a.mrc").pixels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(read, pixels)
+    assert peak < 1.1 * pixels.nbytes
+
+
+def test_an_mrc_that_shrinks_while_it_is_read_is_truncated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, layout_of = tmp_path / "a.mrc", mrc._layout
+    write_micrograph(path, np.zeros((512, 512), np.float32))
+
+    def shrink_after(*arguments: object) -> object:
+        layout = layout_of(*arguments)  # type: ignore[arg-type]
+        with path.open("r+b") as stream:
+            stream.truncate(500_001)
+        return layout
+
+    monkeypatch.setattr(mrc, "_layout", shrink_after)
+    with pytest.raises(DataError, match=r"a\.mrc: truncated: .* 1049600 bytes, and 500001 are there"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_bytes_in_either_order_of_a_large_image(tmp_path: Path, order: str) -> None:
     """In mode 0 the mode itself does not tell the order, and 4096 reads as 1,048,576 in the other."""
@@ -242,6 +272,16 @@ def nan_pixels(path: Path) -> None:
     pixels[0, :3] = np.nan
     pixels[1, 0] = np.inf
     tifffile.imwrite(path, pixels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n_bad", [1, 3, 240])
+def test_pixels_that_are_no_numbers_are_counted(tmp_path: Path, value: float, n_bad: int) -> None:
+    pixels = ramp(np.float32)
+    pixels.flat[np.random.default_rng(n_bad).permutation(pixels.size)[:n_bad]] = value
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    with pytest.raises(DataError, match=rf"a\.tif: {n_bad} of 240 pixels are NaN or infinite; repair it"):
+        read_micrograph(tmp_path / "a.tif")
 
 
 def truncated(path: Path) -> None:

@@ -82,6 +82,10 @@ def import_(
     force: Annotated[
         bool, typer.Option("--force", help="Go on though the labels lie beside the particles.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Threads (default: one per core, up to 16). Results do not depend on it.", min=1),
+    ] = None,
 ) -> None:
     """Real micrographs and their labels become a dataset.
 
@@ -94,7 +98,8 @@ def import_(
     from cryoquery.data.layouts import SourceOptions, read_sources, refuse_misplaced
 
     check_new(out)
-    config = BuildConfig(**keys(BuildConfig, given))
+    threads = {} if workers is None else {"n_workers": workers}
+    config = BuildConfig(**keys(BuildConfig, given), **threads)
     source = read_sources(sources, SourceOptions(**keys(SourceOptions, given)))
     if not force:
         refuse_misplaced(source)

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cryoquery.data.array_file import ArrayFile
 from cryoquery.errors import DataError
 from cryoquery.records import read_json, staged_directory, write_json, write_text
 
@@ -43,6 +45,9 @@ BACKGROUND, PARTICLE, IGNORE = 0, 1, 255
 
 ZERO_LEVEL = 128
 LEVELS_PER_SIGMA = 32.0
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when the disk, or the share of it that a user may fill, is full."""
 
 
 def encode(normalized: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -229,16 +234,24 @@ class DatasetWriter:
     def __init__(self, folder: Path, n_images: int, height: int, width: int) -> None:
         shape = (n_images, height, width)
         self.folder = folder
-        self._images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
-        self._masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, shape)
+        with ExitStack() as opened:
+            self._images = opened.enter_context(ArrayFile(folder / "images.npy", shape))
+            self._masks = opened.enter_context(ArrayFile(folder / "masks.npy", shape))
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Close the files of the arrays; no thread may still `put`."""
+        self._opened.close()
 
     def put(self, row: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
-        """Store image and mask (h, w); smaller ones are padded below and to the right."""
-        height, width = image.shape
-        self._images[row] = ZERO_LEVEL
-        self._masks[row] = IGNORE
-        self._images[row, :height, :width] = image
-        self._masks[row, :height, :width] = mask
+        """Store image and mask (h, w); smaller ones are padded below and to the right.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        assert image.shape == mask.shape, f"image {image.shape}, mask {mask.shape}"
+        self._images.put(row, image, ZERO_LEVEL)
+        self._masks.put(row, mask, IGNORE)
 
     def finish(
         self,
@@ -252,10 +265,10 @@ class DatasetWriter:
         ``particles`` holds for each micrograph (n, 3) rows (y, x, diameter) in original pixels.
         """
         ranks = [SPLITS.index(record.split) for record in records]
-        assert len(records) == len(self._images), "one record per image"
+        assert len(records) == self._images.shape[0], "one record per image"
         assert ranks == sorted(ranks), "rows are sorted by split, training first"
-        self._images.flush()
-        self._masks.flush()
+        self._images.sync()
+        self._masks.sync()
         images = [["" if v is None else v for v in dataclasses.astuple(record)] for record in records]
         centers = [[*key, *row] for key, rows in sorted(particles.items()) for row in rows.tolist()]
         _write_table(self.folder / "images.csv", [field.name for field in fields(ImageRecord)], images)
@@ -277,12 +290,21 @@ def new_dataset(path: Path | str, n_images: int, height: int, width: int) -> Ite
     """A writer whose dataset appears at ``path`` when the block ends, and not at all after an error.
 
     Raises:
-        DataError: ``path`` exists and is not an empty folder.
+        DataError: ``path`` exists and is not an empty folder, or the disk became full.
     """
     path = Path(path)
     check_new(path)
-    with staged_directory(path) as staged:
-        yield DatasetWriter(staged, n_images, height, width)
+    try:
+        with staged_directory(path) as staged, closing(DatasetWriter(staged, n_images, height, width)) as new:
+            yield new
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DataError(
+            f"{path}: {error.strerror} while the dataset was written (its arrays take "
+            f"{2 * n_images * height * width / 1e9:.1f} GB); nothing of it was kept: free some space, or "
+            "choose another disk or a smaller size, and start again"
+        ) from None
 
 
 def check_new(path: Path) -> None:

@@ -74,12 +74,14 @@ def read_micrograph(path: Path | str) -> Micrograph:
     """
     path = Path(path)
     pixels, header = read_image(path), read_header(path)
-    n_bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
-    if n_bad:
+    with np.errstate(invalid="ignore"):
+        lowest, highest = pixels.min(), pixels.max()
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        n_bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
         raise DataError(
             f"{path}: {n_bad} of {pixels.size} pixels are NaN or infinite; repair it or leave it out"
         )
-    if pixels.min() == pixels.max():
+    if lowest == highest:
         raise DataError(f"{path}: every pixel is {pixels.flat[0]:g}; an empty image, leave it out")
     return Micrograph(pixels, header.pixel_size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -20,6 +21,7 @@ from cryoquery.formats.pixel_size import believable_pixel_size
 MODES = (0, 1, 2, 6, 12)
 HEADER_BYTES = 1024
 CHUNK_BYTES = 1 << 24
+COMPRESSED = (gzip.GzipFile, bz2.BZ2File)
 
 IMOD_STAMP = 1146047817
 """IMOD's signature in bytes 152 to 155 of a header; its flags follow."""
@@ -72,7 +74,7 @@ def _layout(path: Path, stream: BinaryIO) -> _Layout:
     start = HEADER_BYTES + max(int(header["nsymbt"]), 0)
     n_bytes = width * height * n_frames * dtype.itemsize
     layout = _Layout(_described(header, (height, width)), dtype, start, n_bytes, identified)
-    if not isinstance(stream, (gzip.GzipFile, bz2.BZ2File)):
+    if not isinstance(stream, COMPRESSED):
         _check_length(path, layout, path.stat().st_size)
     refuse_stack(path, n_frames)
     if width * height > MAX_PIXELS:
@@ -135,7 +137,8 @@ def _read_pixels(path: Path) -> NDArray[Any]:
     with _open(path) as stream:
         layout = _layout(path, stream)
         _skip(stream, layout.start - HEADER_BYTES)
-        raw = _read_up_to(stream, layout.n_bytes)
+        read = _read_up_to if isinstance(stream, COMPRESSED) else _read_known
+        raw = read(stream, layout.n_bytes)
         rest = 0 if layout.identified else len(stream.read(1))
     _check_length(path, layout, layout.start + len(raw) + rest)
     return np.frombuffer(raw, layout.dtype).reshape(layout.header.shape)
@@ -147,6 +150,12 @@ def _skip(stream: BinaryIO, n_bytes: int) -> None:
         if part == 0:
             return
         n_bytes -= part
+
+
+def _read_known(stream: BinaryIO, n_bytes: int) -> memoryview:
+    """So many bytes, which the file was found to have; fewer if it shrank meanwhile."""
+    raw = np.empty(n_bytes, np.uint8).data
+    return raw[: cast(io.BufferedReader, stream).readinto(raw)]
 
 
 def _read_up_to(stream: BinaryIO, n_bytes: int) -> bytearray:

@@ -1,0 +1,80 @@
+"""An .npy file that is filled entry by entry, without a memory map."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+
+class ArrayFile:
+    """A new .npy file of (n, h, w) bytes, 0 where nothing was put, filled in any order by any threads.
+
+    Pages of a writable map would count as memory of this process until they are written back, and a
+    disk that becomes full would be a signal that kills it, not an error.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        """Make the file, as large as it will be.
+
+        Raises:
+            OSError: the file exists or cannot be made.
+        """
+        self.shape = shape
+        header = io.BytesIO()
+        description = np.lib.format.dtype_to_descr(np.dtype(np.uint8))
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": description, "fortran_order": False, "shape": shape}
+        )
+        self._start = header.tell()
+        self._file = io.FileIO(path, "x")
+        try:
+            self._write(header.getbuffer(), 0)
+            self._file.truncate(self._start + math.prod(shape))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file; no thread may still `put`."""
+        self._file.close()
+
+    def put(self, index: int, content: NDArray[np.uint8], padding: int) -> None:
+        """Store ``content`` (h, w) as entry ``index``, a smaller one padded below and to the right.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        n, height, width = self.shape
+        assert 0 <= index < n, f"entry {index} of {n}"
+        padded = np.full((height, width), padding, dtype=np.uint8)
+        padded[: content.shape[0], : content.shape[1]] = content
+        self._write(padded.ravel().data, self._start + index * padded.size)
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        os.fsync(self._file.fileno())
+
+    def _write(self, left: memoryview, offset: int) -> None:
+        """Leaves the position of the file alone, which all threads share."""
+        while left:
+            n_written = os.pwrite(self._file.fileno(), left, offset)
+            if n_written == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left, offset = left[n_written:], offset + n_written
