@@ -18,9 +18,9 @@ from cryoquery.report.runs import label
 from cryoquery.simulate import PROTEINS, Junk, Protein, SimulationConfig, simulate_dataset
 
 SIMULATION = SimulationConfig(
-    n_micrographs=90,
-    height_px=128,
-    width_px=128,
+    n_micrographs=80,
+    height_px=96,
+    width_px=96,
     pixel_size=7.0,
     seed=1,
     proteins=tuple(Protein(**(p.model_dump() | {"dose": 2 * p.dose})) for p in PROTEINS.values()),

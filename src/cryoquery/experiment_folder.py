@@ -17,7 +17,8 @@ from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.device import describe
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment import ExperimentConfig, check_image_size, load_config, reported_splits
-from cryoquery.loop import Laboratory
+from cryoquery.loop import TRAINING_VERSION, Laboratory
+from cryoquery.provenance import digest, source_commit
 from cryoquery.records import read_json, write_json, write_text
 from cryoquery.store import Store
 
@@ -103,7 +104,7 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Laborator
         if file.is_file():
             _check_same_ground(read_json(file), lab, config.out)
         else:
-            write_json(file, _environment(lab))
+            write_json(file, _environment(lab) | {"config_sha256": config_digest(config)})
     return lab
 
 
@@ -152,6 +153,11 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
         )
 
 
+def config_digest(config: ExperimentConfig) -> str:
+    """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
+    return digest(config.model_dump(mode="json", exclude=FREE_TO_CHANGE))
+
+
 def _environment(lab: Laboratory) -> dict[str, Any]:
     packages = ("cryoquery", "torch", "lightning-fabric", "numpy", "scipy", "scikit-learn")
     return {
@@ -165,4 +171,6 @@ def _environment(lab: Laboratory) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in packages},
+        "commit": source_commit(),
+        "training_version": TRAINING_VERSION,
     }

@@ -14,11 +14,9 @@ Run it again after any interruption: finished iterations are kept, and the rest 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +28,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from cryoquery import acquisition, train
-from cryoquery.acquisition.candidates import Candidates, NetworkSignals
+from cryoquery.acquisition.candidates import Candidates, NetworkSignals, SignalSource
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, as_indices
 from cryoquery.device import DeviceConfig
@@ -41,6 +39,7 @@ from cryoquery.model_file import Weights, load_model, load_weights, save_model
 from cryoquery.oracles import Oracle
 from cryoquery.predict import Predictor
 from cryoquery.progress import Progress, Silent
+from cryoquery.provenance import digest
 from cryoquery.records import link, read_json, sha256, staged_directory, write_json
 from cryoquery.store import SignalStore, Store
 from cryoquery.train import Training, TrainingConfig
@@ -151,7 +150,7 @@ def describe(run: Run, lab: Laboratory, oracle: Oracle, sets: Sequence[NDArray[n
     }
 
 
-def initial_set(pool: Pool, n: int, seed: int) -> NDArray[np.int64]:
+def initial_set(pool: Sized, n: int, seed: int) -> NDArray[np.int64]:
     """``n`` images drawn at random: the same for every strategy with this seed."""
     return np.sort(np.random.default_rng([seed]).choice(len(pool), n, replace=False))
 
@@ -165,12 +164,20 @@ def choose(
         network = load_model(entry / MODEL)
         return Predictor(network, lab.fabric, lab.training.batch_size)
 
+    signals = NetworkSignals(load, lab.pool, SignalStore(entry / "signals"), lab.progress.predicted)
+    return query_from(run, lab.pool.groups, signals, labeled, n)
+
+
+def query_from(
+    run: Run, groups: Sequence[str], signals: SignalSource, labeled: NDArray[np.int64], n: int
+) -> list[dict[str, Any]]:
+    """The query that follows from ``signals`` of the pool, whose images belong to ``groups``."""
     iteration = run.counts.index(len(labeled))
     candidates = Candidates(
-        indices=np.setdiff1d(np.arange(len(lab.pool)), labeled),
+        indices=np.setdiff1d(np.arange(len(groups)), labeled),
         labeled=labeled,
-        groups=lab.pool.groups,
-        signals=NetworkSignals(load, lab.pool, SignalStore(entry / "signals"), lab.progress.predicted),
+        groups=groups,
+        signals=signals,
         rng=np.random.default_rng([run.seed, zlib.crc32(run.name.encode()), iteration]),
     )
     choices = acquisition.select(run.strategy, candidates, n)
@@ -188,7 +195,7 @@ def trained(
     It is looked up by its key, and done where nobody has done it. So are those that it goes on from,
     where their models were not kept.
     """
-    labeled, goes_on = sets[-1], _goes_on(run, lab, sets)
+    labeled, goes_on = sets[-1], _goes_on(run, sets, lab.training.fine_tune)
     key = training_key(run, lab, sets)
 
     def make(folder: Path) -> None:
@@ -203,9 +210,9 @@ def trained(
     return lab.store.obtain(key, make, lab.progress.waiting)
 
 
-def _goes_on(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -> bool:
+def _goes_on(run: Run, sets: Sequence[NDArray[np.int64]], fine_tune: bool) -> bool:
     """Whether a training goes on from the weights of the one before, instead of from scratch."""
-    return len(sets) > 1 and not run.from_scratch and lab.training.fine_tune
+    return len(sets) > 1 and not run.from_scratch and fine_tune
 
 
 def _fit(
@@ -251,19 +258,33 @@ def _measure(predictor: Predictor, lab: Laboratory, folder: Path) -> None:
 
 def training_key(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -> str:
     """What a training's result is a function of, digested: equal keys mean equal weights."""
-    ingredients = {
+    shared = {
         "dataset": lab.dataset.fingerprint,
-        "labeled": sets[-1].tolist(),
-        "parent": training_key(run, lab, sets[:-1]) if _goes_on(run, lab, sets) else None,
         "training": lab.training.model_dump(mode="json"),
         "model": lab.model.model_dump(mode="json"),
         "device": [lab.fabric.device.type, str(lab.fabric.strategy.precision.precision)],
-        "how": lab.device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"}),
+        "how": how_trained(lab.device),
         "version": [TRAINING_VERSION, torch.__version__],
         "splits": lab.splits,
+    }
+    return key_from(run, shared, sets)
+
+
+def how_trained(device: DeviceConfig) -> dict[str, Any]:
+    """What of a device's configuration a training's result depends on."""
+    return device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"})
+
+
+def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int64]]) -> str:
+    """The key of a training on the last of ``sets`` from what all of an experiment have in common."""
+    goes_on = _goes_on(run, sets, shared["training"]["fine_tune"])
+    ingredients = {
+        **shared,
+        "labeled": sets[-1].tolist(),
+        "parent": key_from(run, shared, sets[:-1]) if goes_on else None,
         "seed": run.seed,
     }
-    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    return digest(ingredients)
 
 
 def _enter(folder: Path, about: dict[str, Any], lab: Laboratory) -> None:

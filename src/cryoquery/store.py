@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,10 +127,10 @@ class SignalStore:
         records = []
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as file:
+                with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                     values = {name: file[name] for name in file.files}
                 indices, features = values.pop("indices"), values.pop("features")
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            except Exception:  # zipfile and NumPy raise many kinds on damaged files
                 path.unlink(missing_ok=True)
                 continue
             records.append(SignalRecord(indices, values, features))

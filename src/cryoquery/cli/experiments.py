@@ -1,4 +1,4 @@
-"""Commands about experiments: demo, experiment, compare, strategies."""
+"""Commands about experiments: demo, experiment, compare, verify, strategies."""
 
 from __future__ import annotations
 
@@ -98,6 +98,20 @@ def compare(
     folder = write_comparison(experiment, stated)
     typer.echo((folder / "results_table.md").read_text())
     print_answer(folder, make_console())
+
+
+def verify(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+) -> None:
+    """Recompute what can be recomputed of an experiment; exit status 1 where something does not hold."""
+    from cryoquery.verify import verify as check
+
+    found = check(experiment)
+    for problem in found.problems:
+        typer.echo(problem)
+    typer.echo(found.summary())
+    if not found.holds:
+        raise typer.Exit(1)
 
 
 def strategies() -> None:
