@@ -19,8 +19,9 @@ from PIL import Image
 from cryoquery import compare, run_experiment
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.oracles import LabelCost
+from cryoquery.report.computing import computing, in_words
 from cryoquery.report.efficiency import aulc, score_at
-from cryoquery.report.runs import label
+from cryoquery.report.runs import label, read_results
 
 FRACTIONS = [0.1, 0.3, 0.5, 0.7, 1.0]
 
@@ -440,3 +441,34 @@ def test_predictions_that_were_not_kept(real_experiment: Path, tmp_path: Path) -
     for path in copy.rglob("examples.npz"):
         path.unlink()
     assert "No predictions were kept with these runs" in (compare(copy) / "report.html").read_text()
+
+
+def test_what_was_saved_is_counted_from_keys(tmp_path: Path) -> None:
+    """Uncertainty and margin share everything, all share iteration 0; progressive ends in full supervision."""
+    make_dataset(tmp_path / "d", {"train": 10, "val": 2})
+    config = {
+        "dataset": str(tmp_path / "d"),
+        "out": str(tmp_path / "e"),
+        "store": str(tmp_path / "store"),
+        "strategies": ["uncertainty", "margin", "random"],
+        "seeds": [1],
+        "schedule": {"counts": [2, 5, 10]},
+        "model": {"base_channels": 2},
+        "training": {"initial_epochs": 2, "epochs": 1},
+        "workers": 1,
+    }
+    numbers = computing(read_results(run_experiment(config)))
+    distinct = (2 * 2) + 2 * (5 + 10) + 2 * 10 + 2 * 5
+    everything = 3 * (2 * 2 + 5 + 10) + 2 * 10 + 2 * (2 + 5 + 10)
+    assert numbers["n_training_passes"] == distinct
+    assert numbers["n_training_passes_saved"] == everything - distinct
+    assert numbers["n_trainings"] == 1 + 2 * 2 + 1 + 1
+    again = computing(read_results(run_experiment(config | {"out": str(tmp_path / "again")})))
+    assert again["n_training_passes"] == 0
+    assert again["n_trainings_from_elsewhere"] == 7
+    assert "7 more were found in the store" in in_words(again)
+    queries = [
+        {p.relative_to(tmp_path / name): p.read_text() for p in (tmp_path / name).rglob("query.json")}
+        for name in ("e", "again")
+    ]
+    assert queries[0] == queries[1], "what is found in a store changes no selection"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cryoquery.report.computing import computing
 from cryoquery.report.efficiency import (
     HALF,
     NUMBERS,
@@ -46,6 +47,7 @@ def analyze(measurements: Measurements) -> dict[str, Any]:
         "limits": limits(measurements),
         "label_cost": results.label_cost.model_dump() | {"measured": False},
         "identical": results.identical,
+        "computing": computing(results),
         "unfinished": list(results.unfinished),
     }
 

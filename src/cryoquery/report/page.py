@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from cryoquery.experiment import FULL_SUPERVISION
-from cryoquery.report import figures, gallery
+from cryoquery.report import computing, figures, gallery
 from cryoquery.report.analysis import TESTED
 from cryoquery.report.findings import Findings
 from cryoquery.report.methods import methods, provenance
@@ -61,6 +61,7 @@ def page(findings: Findings) -> str:
         areas=area_rows(findings),
         elsewhere=elsewhere_rows(findings),
         costs=cost_rows(findings),
+        computing=computing.in_words(analysis["computing"]),
         label_cost=results.label_cost,
         wins=_wins(findings),
         limits=limit_sentences(findings),
