@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import tomli_w
 import torch
 from conftest import make_dataset
+from rich.console import Console
 
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import UnfinishedRunsError
@@ -24,7 +26,7 @@ from cryoquery.experiment import ExperimentConfig, plan_runs
 from cryoquery.experiment_folder import enter
 from cryoquery.model_file import load_weights
 from cryoquery.run_state import read_state
-from cryoquery.status import experiment_states, summary
+from cryoquery.status import experiment_states, show_status, summary
 from cryoquery.work import is_finished
 
 SMALL = {
@@ -211,3 +213,30 @@ def test_logs_are_not_taken_for_results(alone: Path) -> None:
     assert open_dataset(enter(alone).dataset)
     assert not [path for path in alone.rglob("*") if path.name in (".running", ".environment.claim")]
     assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_events_for_tensorboard(dataset: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    out = run_experiment(
+        small(dataset, tmp_path / "e", workers=1, strategies=["random"], baselines=[], tensorboard=True)
+    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "random_sampling" / "tensorboard"))
+    events.Reload()
+    f1 = [json.loads(path.read_text())["f1"] for path in sorted(out.glob("*/iteration_*/metrics.json"))]
+    found = events.Scalars("F1 by labelled images")
+    assert [event.step for event in found] == [2, 4, 6]
+    assert [event.value for event in found] == pytest.approx(f1, abs=1e-6)
+    assert len(events.Scalars("loss by epoch")) == 2 + 1 + 1
+
+
+def test_a_table_of_the_runs(alone: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    show_status(alone, console, live=True)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].split() == ["run", "seed", "iterations", "F1", "state", "node", "left"]
+    assert sum("finished" in line for line in lines) == 5
+    assert any(line.startswith("entropy_sampling") and " 3/3 " in line for line in lines)
+    assert lines[-1] == "4 runs: 4 finished"

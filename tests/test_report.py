@@ -444,7 +444,7 @@ def test_predictions_that_were_not_kept(real_experiment: Path, tmp_path: Path) -
 
 
 def test_what_was_saved_is_counted_from_keys(tmp_path: Path) -> None:
-    """Uncertainty and margin share everything, all share iteration 0; progressive ends in full supervision."""
+    """Uncertainty and margin share everything, all share iteration 0, progressive ends in full training."""
     make_dataset(tmp_path / "d", {"train": 10, "val": 2})
     config = {
         "dataset": str(tmp_path / "d"),

@@ -112,6 +112,8 @@ class ExperimentConfig(CheckedModel):
     workers: int | None = Field(default=None, ge=1)
     """Local processes; None: one per GPU, or as many as cores and memory allow. 1: this process alone."""
     slurm: SlurmConfig = SlurmConfig()
+    tensorboard: bool = False
+    """Write events for TensorBoard into the folder of each run."""
     label_cost: LabelCost = LabelCost()
     """From labels to minutes, in the report."""
 

@@ -36,6 +36,7 @@ FREE_TO_CHANGE = {
     "executor",
     "workers",
     "slurm",
+    "tensorboard",
 }
 """What may differ when an experiment is resumed: where things are, who works, and what is added to it."""
 

@@ -82,7 +82,7 @@ def compute_signals(
     """
     height, width = pool.image_shape
     scores = {name: np.empty(len(indices)) for name in pixel_scores}
-    features: list[NDArray[np.float32]] = []
+    features = np.empty((len(indices), 0), dtype=np.float32)
     for batch in predictor.stream(pool.levels, indices):
         content = pool.content[indices[batch.positions]]
         valid = torch.from_numpy(valid_pixels(content, height, width)).to(batch.logits.device)
@@ -94,9 +94,13 @@ def compute_signals(
             coarse = -(-content // SIZE_MULTIPLE)
             shape = batch.features.shape[-2:]
             cells = torch.from_numpy(valid_pixels(coarse, *shape)).to(batch.logits.device)
-            features.append(_masked_mean(batch.features, cells).float().cpu().numpy())
+            means = _masked_mean(batch.features, cells).float().cpu().numpy()
+        if features.shape[1] == 0:
+            features = np.empty((len(indices), means.shape[1]), dtype=np.float32)
+        # Copied into one array: small ones kept between large ones that come and go would tear the heap.
+        features[batch.positions] = means
         watch(len(batch.positions))
-    return Signals(scores, np.concatenate(features) if features else np.empty((0, 0), np.float32))
+    return Signals(scores, features)
 
 
 def _masked_mean(maps: Tensor, valid: Tensor) -> Tensor:

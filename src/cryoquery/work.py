@@ -11,6 +11,7 @@ from types import FrameType
 
 import torch
 
+from cryoquery.board import Board
 from cryoquery.claims import claimed
 from cryoquery.errors import CryoqueryError, Stopped
 from cryoquery.experiment import ExperimentConfig, plan_runs
@@ -41,6 +42,8 @@ def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progre
     Another process that is at work on the same run is waited for.
     """
     planned = planned_work(config, lab.dataset, run)
+    if config.tensorboard:
+        progress = Board(run.folder / "tensorboard", progress)
     diary = Diary(run.folder, run.name, run.seed, planned, progress)
     try:
         with claimed(run.folder / CLAIM, waiting=diary.waiting):
