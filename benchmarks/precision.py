@@ -34,6 +34,7 @@ def curves(args: argparse.Namespace, folder: Path, precision: str, n_train: int)
         "out": folder / precision,
         "strategies": [args.strategy],
         "baselines": [],
+        "workers": 1,
         "seeds": list(range(42, 42 + args.seeds)),
         "schedule": {"fractions": args.fractions},
         "model": {"base_channels": args.base_channels},

@@ -127,6 +127,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     write_dataset(folder / "dataset", n_images, args.size)
     values: dict[str, Any] = {
         "dataset": folder / "dataset",
+        "workers": 1,
         "seeds": list(range(42, 42 + args.seeds)),
         "schedule": {"fractions": args.schedule},
         "model": {"base_channels": args.base_channels},
