@@ -39,6 +39,10 @@ TOYS = {
         "--base-channels 2 --size 32 --images 8 --batch 4 --epochs 2",
         ("ratio of one to 2", "largest difference of weights"),
     ),
+    "workers": (
+        "--train 10 --size 32 --base-channels 2 --seeds 1",
+        ("one on all cores", "times as long as two workers"),
+    ),
     "precision": (
         "--micrographs 8 --base-channels 2 --seeds 1 --epochs 1 --fractions 0.5",
         ("seed 42", "last iteration: bf16 − fp32"),
