@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cryoquery.cli import datasets, experiments, picks
-from cryoquery.errors import CryoqueryError
+from cryoquery.errors import explain
 
 app = typer.Typer(
     name="cryoquery",
@@ -25,7 +25,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
-    """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted."""
+    """Run a command. Exit status: 0 done, 1 it cannot be done as it is, 2 wrong usage, 130 interrupted."""
     try:
         status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -33,8 +33,10 @@ def main() -> None:
     except USAGE_ERROR as error:
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
-    except (CryoqueryError, OSError) as error:
-        print(f"cryoquery: {error}", file=sys.stderr)
+    except Exception as error:
+        if (reason := explain(error)) is None:
+            raise
+        print(f"cryoquery: {reason}", file=sys.stderr)
         sys.exit(1)
     if status == INTERRUPTED:
         print("cryoquery: interrupted; run the same command again to go on", file=sys.stderr)
