@@ -23,7 +23,7 @@ from cryoquery.loop import MODEL, Iteration, Laboratory, Run, active_learning
 from cryoquery.model import ModelConfig
 from cryoquery.oracles import LabelCost, SimulatedOracle
 from cryoquery.progress import Progress, Silent
-from cryoquery.records import read_json, write_json, write_text
+from cryoquery.records import read_json, remove_leftovers, write_json, write_text
 from cryoquery.store import Store
 from cryoquery.train import TrainingConfig
 
@@ -194,7 +194,8 @@ def run_experiment(
     )
     check_image_size(config, dataset)
     runs = plan_runs(config, len(lab.pool))
-    with alone(config.out):
+    with alone(config.out, lab.progress.waiting):
+        remove_leftovers(config.out, alone=True)
         _open_folder(config, lab)
         for seed in config.seeds:
             finished = [
