@@ -1,17 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tomli_w
 import torch
 from conftest import make_dataset
 
@@ -121,44 +115,6 @@ def test_running_again_changes_nothing(undisturbed: Path, dataset: Dataset) -> N
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("iteration_*/*")}
     run_experiment(small(dataset, undisturbed))
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("iteration_*/*")} == before
-
-
-def same_results(first: Path, second: Path) -> None:
-    """Labelled sets, queries and weights equal to the last bit, everywhere."""
-    a, b = iterations(first), iterations(second)
-    assert a.keys() == b.keys()
-    for name, folder in a.items():
-        for file in ("labeled_indices.json", "query.json"):
-            assert (folder / file).read_bytes() == (b[name] / file).read_bytes(), f"{name}/{file}"
-        weights, others = load_weights(folder / "model.pt")[0], load_weights(b[name] / "model.pt")[0]
-        assert all(torch.equal(weights[key], others[key]) for key in weights), name
-
-
-@pytest.mark.timeout(900)
-def test_killed_at_random_moments_it_ends_the_same(
-    undisturbed: Path, dataset: Dataset, tmp_path: Path
-) -> None:
-    out = tmp_path / "experiment"
-    config = tmp_path / "small.toml"
-    config.write_text(tomli_w.dumps(small(dataset, out)))
-    command = [sys.executable, "-c", f"import cryoquery; cryoquery.run_experiment({str(config)!r})"]
-    rng = np.random.default_rng(0)
-    n_killed = n_done = 0
-    while n_killed < 6:
-        with subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
-            # The clock starts when there is something new to break, not while Python is loading.
-            while process.poll() is None and len(list(out.rglob("*"))) <= n_done:
-                time.sleep(0.02)
-            time.sleep(float(rng.uniform(0, 5)))
-            if process.poll() is not None:
-                break
-            process.send_signal(signal.SIGKILL)
-        n_killed += 1
-        n_done = len(list(out.rglob("*")))
-    assert n_killed >= 3, "the experiment was over before it could be disturbed"
-    subprocess.run(command, check=True)
-    same_results(undisturbed, out)
-    assert not list(out.rglob(".*.partial"))
 
 
 def test_one_seed_has_no_seed_folders(dataset: Dataset, tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ whoever does it.
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -62,6 +65,18 @@ class Owner:
             pass
         return bool(self.started) and _started(self.pid) != self.started
 
+    @property
+    def tag(self) -> str:
+        """The process as part of a file name: ``machine-pid-started``."""
+        return f"{_machine(self.host, self.boot)}-{self.pid}-{self.started}"
+
+    @classmethod
+    def of_tag(cls, tag: str) -> Owner | None:
+        """The process with this `tag`; None: it was on another machine, or before this one was restarted."""
+        machine, pid, started = tag.split("-")
+        host, boot = socket.gethostname(), _boot()
+        return cls(host, boot, int(pid), started) if machine == _machine(host, boot) else None
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
@@ -78,13 +93,19 @@ class Claim:
         self._thread.start()
 
     def release(self) -> None:
-        """Give it up; the file disappears, unless somebody took it over in the meantime."""
+        """Give it up; the file disappears, unless somebody took it over in the meantime.
+
+        Where the disk fails it stays, and counts as abandoned when its time has come. What the work
+        itself ran into is not hidden by that.
+        """
         self._released.set()
         self._thread.join()
-        os.close(self._descriptor)
-        found = _read(self.path)
-        if found is not None and found.token == self._token:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            found = _read(self.path)
+            if found is not None and found.token == self._token:
+                self.path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         n_beats = 0
@@ -100,21 +121,31 @@ def try_claim(path: Path) -> Claim | None:
     """Claim ``path`` for this process; None where somebody holds it.
 
     The folder of ``path`` must exist.
+
+    Raises:
+        OSError: the file cannot be written; it names ``path``.
     """
     token = uuid.uuid4().hex
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return None
-    content = f"{0:{_COUNTER_DIGITS}d}\n{json.dumps({'token': token, **asdict(Owner.myself())})}\n"
+    content = f"{0:{_COUNTER_DIGITS}d}\n{json.dumps({'token': token, **asdict(Owner.myself())})}\n".encode()
     try:
-        os.write(descriptor, content.encode())
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)
-    except OSError:
-        os.close(descriptor)
-        path.unlink(missing_ok=True)
+        claim = Claim(path, descriptor, token)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
-    return Claim(path, descriptor, token)
+    _remove_asides(path)
+    return claim
 
 
 @contextmanager
@@ -155,11 +186,15 @@ def claimed(
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, waiting: Callable[[str], None] = lambda owner: None) -> Iterator[None]:
     """Make ``folder`` and keep other processes, also on other machines, out of it while the block runs.
 
     What a process left that was killed is taken away at once on the same machine, and after
     `SILENT_SECONDS` without a sign of life on another.
+
+    Args:
+        folder: where to be alone.
+        waiting: told once whose sign of life is waited for.
 
     Raises:
         ExperimentError: another process is at work in it, or ``folder`` is a file.
@@ -169,6 +204,7 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".running"
     watch = Watch(path)
+    told = False
     while (claim := try_claim(path)) is None:
         if watch.is_abandoned():
             take_away(path, watch.token)
@@ -177,6 +213,9 @@ def alone(folder: Path) -> Iterator[None]:
                 f"{folder}: {watch.owner} is running this experiment; wait for it, or stop it first"
             )
         else:
+            if not told:
+                told = True
+                waiting(str(watch.owner or "another process"))
             time.sleep(POLL_SECONDS)
     try:
         yield
@@ -232,6 +271,15 @@ def take_away(path: Path, token: str) -> None:
     aside.unlink(missing_ok=True)
 
 
+def _remove_asides(path: Path) -> None:
+    """Remove what is left of killed processes that were in `take_away`; for the holder of the claim only."""
+    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{32}")
+    with contextlib.suppress(OSError):
+        for aside in path.parent.iterdir():
+            if pattern.fullmatch(aside.name):
+                aside.unlink(missing_ok=True)
+
+
 _COUNTER_DIGITS = 12
 
 
@@ -248,6 +296,10 @@ def _read(path: Path) -> _Found | None:
         text = path.read_text()
     except (FileNotFoundError, UnicodeDecodeError):
         return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: removed by another machine while it was looked at
+            return None
+        raise
     counter, _, rest = text.partition("\n")
     try:
         values = json.loads(rest)
@@ -263,6 +315,10 @@ def _boot() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def _machine(host: str, boot: str) -> str:
+    return hashlib.sha256(f"{host} {boot}".encode()).hexdigest()[:8]
 
 
 def _started(pid: int) -> str:

@@ -73,7 +73,9 @@ class ExperimentProgress:
 
     def waiting(self, owner: str) -> None:
         """See `cryoquery.progress.Progress`."""
-        self._epoch = f" · waiting for {owner}, which does the same training"
+        self._epoch = f" · waiting for {owner}"
+        if not self._console.is_terminal:
+            self._console.print(f"{self._where}{self._epoch}", soft_wrap=True, markup=False, highlight=False)
         self._show()
 
     def end(self, f1: float, how: str) -> None:

@@ -52,12 +52,10 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
     foreign = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     if foreign - {CONFIG, ENVIRONMENT} and not (out / CONFIG).is_file():
         raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
-    for left_over in (*out.glob(".*.partial"), *out.glob("comparison_results/.*.partial")):
-        left_over.unlink(missing_ok=True)
     if is_begun(out):
         before = parse(ExperimentConfig, read_toml(out / CONFIG), str(out / CONFIG))
         _check_same(before, config)
-        _check_same_data(read_json(out / ENVIRONMENT), dataset, out)
+        _check_same_data(_read_environment(out), dataset, out)
         config = _united(before, config)
     else:  # nothing is finished: anything may still change
         (out / ENVIRONMENT).unlink(missing_ok=True)
@@ -103,10 +101,26 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Laborator
     with claimed(config.out / ".environment.claim"):
         file = config.out / ENVIRONMENT
         if file.is_file():
-            _check_same_ground(read_json(file), lab, config.out)
+            _check_same_ground(_read_environment(config.out), lab, config.out)
         else:
             write_json(file, _environment(lab) | {"config_sha256": config_digest(config)})
     return lab
+
+
+def _read_environment(out: Path) -> Mapping[str, Any]:
+    """What was noted when the experiment began.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    way_out = "bring it back, or choose another folder with --out"
+    try:
+        found = read_json(out / ENVIRONMENT)
+    except DataError as error:
+        raise DataError(f"{error}; {way_out}") from None
+    if not isinstance(found, Mapping):
+        raise DataError(f"{out / ENVIRONMENT}: is no table of values; {way_out}")
+    return found
 
 
 def _check_same_data(begun: Mapping[str, Any], dataset: Dataset, out: Path) -> None:
@@ -129,6 +143,12 @@ def _check_same_ground(begun: Mapping[str, Any], lab: Laboratory, out: Path) -> 
                 f"{out}: was begun with {what} {begun.get(what)}, here it is {now[what]}; go on there, "
                 "or choose another folder with --out"
             )
+    torch_then, torch_now = (what.get("packages", {}).get("torch") for what in (begun, now))
+    if torch_then != torch_now:
+        raise ExperimentError(
+            f"{out}: was begun with torch {torch_then}, here it is {torch_now}; install that version again, "
+            "or choose another folder with --out"
+        )
 
 
 def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig:

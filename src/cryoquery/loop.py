@@ -15,8 +15,10 @@ Run it again after any interruption: finished iterations are kept, and the rest 
 from __future__ import annotations
 
 import time
+import zipfile
 import zlib
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +34,7 @@ from cryoquery.acquisition.candidates import Candidates, NetworkSignals, SignalS
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, as_indices
 from cryoquery.device import DeviceConfig
-from cryoquery.errors import ExperimentError
+from cryoquery.errors import DataError, ExperimentError
 from cryoquery.evaluate import evaluate, example_rows, predict_examples
 from cryoquery.model import AttentionUNet, ModelConfig, initial_weights
 from cryoquery.model_file import Weights, load_model, load_weights, save_model
@@ -40,7 +42,7 @@ from cryoquery.oracles import Oracle
 from cryoquery.predict import Predictor
 from cryoquery.progress import Progress, Silent
 from cryoquery.provenance import digest
-from cryoquery.records import link, read_json, sha256, staged_directory, write_json
+from cryoquery.records import SupersededError, link, read_json, sha256, staged_directory, write_json
 from cryoquery.store import SignalStore, Store
 from cryoquery.train import Training, TrainingConfig
 from cryoquery.tuning import picking_recipe
@@ -113,22 +115,23 @@ def active_learning(run: Run, lab: Laboratory, oracle: Oracle) -> list[Iteration
         oracle.ask(labeled)
         sets = [*(iteration.labeled for iteration in done), labeled]
         about = describe(run, lab, oracle, sets)
+        n_wanted = run.counts[number + 1] - count if number + 1 < len(run.counts) else 0
         if is_finished(folder):
             _enter(folder, about, lab)
         else:
             started = time.perf_counter()
             entry, here = trained(run, lab, oracle, sets)
             how = "trained" if here else "same training as another"
-            n_wanted = run.counts[number + 1] - count if number + 1 < len(run.counts) else 0
             query = choose(run, lab, entry, labeled, n_wanted)
-            with staged_directory(folder) as staged:
+            # Somebody who took over while this process was suspended leaves the same.
+            with suppress(SupersededError), staged_directory(folder) as staged:
                 for name in (MODEL, EXAMPLES):
                     link(entry / name, staged / name)
                 write_json(staged / "labeled_indices.json", labeled.tolist())
                 write_json(staged / "query.json", query)
                 seconds = {"seconds": time.perf_counter() - started, "reused": not here}
                 write_json(staged / "metrics.json", read_json(entry / SCORES) | about | seconds)
-        done.append(read_iteration(folder, expected=labeled))
+        done.append(read_iteration(folder, labeled, n_wanted))
         lab.progress.end(done[-1].metrics["f1"], how)
     return done
 
@@ -289,10 +292,13 @@ def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int6
 
 def _enter(folder: Path, about: dict[str, Any], lab: Laboratory) -> None:
     """Give the store a training that a finished iteration has and the store has lost."""
-    metrics, key = read_json(folder / "metrics.json"), about["training_key"]
-    if lab.store.has(key) or metrics["training_key"] != key or not (folder / MODEL).is_file():
+    key = about["training_key"]
+    if lab.store.has(key) or not (folder / MODEL).is_file():
         return
-    if sha256(folder / MODEL) != metrics["model_sha256"]:
+    with _reading(folder):
+        metrics = read_json(folder / "metrics.json")
+        same, digest = metrics["training_key"] == key, metrics["model_sha256"]
+    if not same or sha256(folder / MODEL) != digest or not _is_whole(folder / EXAMPLES):
         return  # damaged: whoever needs it trains it again
 
     def make(entry: Path) -> None:
@@ -302,6 +308,31 @@ def _enter(folder: Path, about: dict[str, Any], lab: Laboratory) -> None:
         write_json(entry / SCORES, {name: value for name, value in metrics.items() if name not in own})
 
     lab.store.obtain(key, make)
+
+
+def _is_whole(archive: Path) -> bool:
+    """Whether an .npz file is there and its checksums are right."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return file.testzip() is None
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Say what to do about a finished iteration whose files cannot be made sense of.
+
+    Raises:
+        DataError: the block could not.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error}; remove the folder {folder} and run again") from None
+    except (LookupError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{folder}: files are damaged ({reason}); remove this folder and run again") from None
 
 
 def is_finished(folder: Path) -> bool:
@@ -317,18 +348,29 @@ def is_finished(folder: Path) -> bool:
     return False
 
 
-def read_iteration(folder: Path, expected: NDArray[np.int64] | None = None) -> Iteration:
+def read_iteration(
+    folder: Path, expected: NDArray[np.int64] | None = None, n_wanted: int | None = None
+) -> Iteration:
     """What a finished iteration left on disk.
 
     Raises:
-        DataError: a file is missing or damaged.
+        DataError: a file is missing or damaged, or does not ask for ``n_wanted`` new images.
         ExperimentError: it was trained on other images than ``expected``.
     """
-    labeled = np.array(read_json(folder / "labeled_indices.json"), dtype=np.int64)
-    query = np.array([choice["index"] for choice in read_json(folder / "query.json")], dtype=np.int64)
+    with _reading(folder):
+        labeled = np.array(read_json(folder / "labeled_indices.json"), dtype=np.int64)
+        query = np.array([choice["index"] for choice in read_json(folder / "query.json")], dtype=np.int64)
+        metrics = read_json(folder / "metrics.json")
+        float(metrics["f1"]), str(metrics["training_key"])
     if expected is not None and not np.array_equal(labeled, expected):
         raise ExperimentError(
             f"{folder}: was trained on other images than the query before it asks for; "
             "remove this folder and those after it, and run again"
         )
-    return Iteration(folder, labeled, query, read_json(folder / "metrics.json"))
+    n_new = len(np.setdiff1d(query, labeled))
+    if n_wanted is not None and not len(query) == n_new == n_wanted:
+        raise DataError(
+            f"{folder / 'query.json'}: asks for {n_new} new images, the schedule for {n_wanted}; "
+            f"remove the folder {folder} and run again"
+        )
+    return Iteration(folder, labeled, query, metrics)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import glob
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,26 +15,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cryoquery.errors import DataError
+from cryoquery.claims import Owner
+from cryoquery.errors import CryoqueryError, DataError
+
+
+class SupersededError(CryoqueryError):
+    """Another process made the same folder meanwhile, or took over from this one."""
 
 
 @contextmanager
 def write_file(path: Path) -> Iterator[BinaryIO]:
     """A stream to fill that becomes ``path`` when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part; after an error nothing stays.
+    A reader sees the old file or the new one, never a part; after an error in the block nothing stays.
+
+    Raises:
+        OSError: the disk is full, or the like; it names ``path``.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial = _partial(path)
     try:
         with partial.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _name(error, partial, path)
         raise
-    _sync_directory(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -69,16 +82,23 @@ def read_json(path: Path) -> Any:
 def staged_directory(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes ``path`` when the block ends without an error.
 
-    Whatever an interrupted earlier attempt left is removed first; after an error nothing stays. Each
-    attempt has a folder of its own, so that one that was thought dead cannot write into another's.
-    ``path`` must not exist yet, or be an empty folder; a symbolic link is followed.
+    What an interrupted earlier attempt left is removed first, unless its process is seen to live; after
+    an error nothing stays. Each attempt has a folder of its own, so that one that was thought dead cannot
+    write into another's. ``path`` must not exist yet, or be an empty folder; a symbolic link is followed.
+
+    Raises:
+        SupersededError: ``path`` appeared meanwhile, or a process elsewhere took this one for dead.
+        OSError: the disk is full, or the like; it names a file in ``path``.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob(f".{glob.escape(path.name)}.*partial"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    staged.mkdir()
+    _remove(path.parent, re.escape(path.name), of_other_machines=True)
+    staged = _partial(path)
+    try:
+        staged.mkdir()
+    except OSError as error:
+        _name(error, staged, path)
+        raise
     try:
         yield staged
         for file in staged.rglob("*"):
@@ -86,10 +106,30 @@ def staged_directory(path: Path) -> Iterator[Path]:
                 _sync_file(file)
         _sync_directory(staged)
         staged.rename(path)
-    except BaseException:
+        _sync_directory(path.parent)
+    except BaseException as error:
+        taken_over = not staged.exists() and not path.exists()
         shutil.rmtree(staged, ignore_errors=True)
+        if isinstance(error, OSError):
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and error.filename == str(staged):
+                raise SupersededError(
+                    f"{path}: another process made it meanwhile; run again to go on"
+                ) from None
+            if taken_over:
+                raise SupersededError(f"{path}: another process took over; run again to go on") from None
+            _name(error, staged, path)
         raise
-    _sync_directory(path.parent)
+
+
+def remove_leftovers(folder: Path, *, alone: bool = False) -> None:
+    """Remove the parts of files that killed processes were writing in ``folder``.
+
+    Args:
+        folder: need not exist; those below it are not looked at.
+        alone: nobody else can be at work here, so that what processes on other machines left goes, too;
+            otherwise only those are removed whose process is known to be gone.
+    """
+    _remove(folder, ".+", of_other_machines=alone)
 
 
 def sha256(path: Path) -> str:
@@ -109,6 +149,33 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def _partial(path: Path) -> Path:
+    """Where to write what is to become ``path``: a name that tells which process is at it."""
+    return path.with_name(f".{path.name}.{Owner.myself().tag}-{uuid.uuid4().hex[:8]}.partial")
+
+
+def _remove(folder: Path, name: str, of_other_machines: bool) -> None:
+    """Remove what became of `_partial` files and folders whose name matches ``name``."""
+    pattern = re.compile(rf"\.{name}\.([0-9a-f]+-\d+-\d*)-[0-9a-f]{{8}}\.partial")
+    try:
+        found = [(path, match[1]) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    except FileNotFoundError:
+        return
+    for path, tag in found:
+        owner = Owner.of_tag(tag)
+        if of_other_machines if owner is None else owner.is_gone():
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _name(error: OSError, partial: Path, path: Path) -> None:
+    """Let an error name what was to be written: most name nothing, or a file that nobody knows."""
+    if error.filename2 is not None:
+        del error.filename2
+    named = str(partial) if error.filename is None else str(error.filename)
+    error.filename = named.replace(str(partial), str(path))
+
+
 def _sync_file(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
@@ -118,5 +185,9 @@ def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot sync a folder; a rename on them is as safe as they make it.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

@@ -134,7 +134,7 @@ class Diary:
         """See `cryoquery.progress.Progress`."""
         self._passed_on.waiting(owner)
         self._change(at_once=True, message=f"waits for {owner}")
-        self.log(f"waits for {owner}, which does the same training")
+        self.log(f"waits for {owner}")
 
     def end(self, f1: float, how: str) -> None:
         """See `cryoquery.progress.Progress`."""

@@ -28,7 +28,15 @@ from numpy.typing import NDArray
 
 from cryoquery.claims import claimed
 from cryoquery.errors import DataError
-from cryoquery.records import read_json, sha256, staged_directory, write_file, write_json
+from cryoquery.records import (
+    SupersededError,
+    read_json,
+    remove_leftovers,
+    sha256,
+    staged_directory,
+    write_file,
+    write_json,
+)
 
 MANIFEST = "entry.json"
 
@@ -40,16 +48,14 @@ class Store:
     folder: Path
 
     def find(self, key: str) -> Path | None:
-        """The folder of an entry; None where there is none. A damaged one is thrown away."""
+        """The folder of an entry; None where there is none, or a damaged one."""
         entry = self._entry(key)
-        if not entry.is_dir():
-            return None
         try:
-            if all(sha256(entry / name) == digest for name, digest in read_json(entry / MANIFEST).items()):
+            files = read_json(entry / MANIFEST).items()
+            if files and all(sha256(entry / name) == digest for name, digest in files):
                 return entry
-        except (DataError, OSError, AttributeError):
+        except (DataError, OSError, AttributeError, ValueError):
             pass
-        self.discard(key)
         return None
 
     def obtain(
@@ -57,7 +63,7 @@ class Store:
     ) -> tuple[Path, bool]:
         """The folder of an entry, made by ``make`` (which fills the folder it is given) where needed.
 
-        Only one process makes an entry; the others wait for it.
+        Only one process makes an entry; the others wait for it. A damaged one is thrown away first.
 
         Returns:
             the folder, and whether it was made here.
@@ -67,10 +73,12 @@ class Store:
                 return entry, False
             path = self._entry(key)
             with claimed(path.with_name(f"{key}.claim"), settled=path.is_dir, waiting=waiting) as mine:
-                if mine and (entry := self.find(key)) is None:
-                    self._make(path, make)
-                    self.checkpoint(key).unlink(missing_ok=True)
-                    return path, True
+                if mine and self.find(key) is None:
+                    self.discard(key)
+                    with contextlib.suppress(SupersededError):
+                        self._make(path, make)
+                        self.checkpoint(key).unlink(missing_ok=True)
+                        return path, True
 
     def has(self, key: str) -> bool:
         """Whether there is an entry, whole or damaged."""
@@ -86,7 +94,9 @@ class Store:
         aside = entry.with_name(f".{key}.{uuid.uuid4().hex}.discarded")
         with contextlib.suppress(FileNotFoundError):
             entry.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        # Also what was set aside by a process that was killed before it was through with removing it.
+        for left_over in entry.parent.glob(f".{key}.*.discarded"):
+            shutil.rmtree(left_over, ignore_errors=True)
 
     def _entry(self, key: str) -> Path:
         return self.folder / key[:2] / key
@@ -120,6 +130,7 @@ class SignalStore:
     def alone(self) -> Iterator[None]:
         """Keep others from computing the same while the block runs."""
         with claimed(self.folder.with_name("signals.claim")):
+            remove_leftovers(self.folder, alone=True)
             yield
 
     def load(self) -> list[SignalRecord]:
@@ -131,7 +142,8 @@ class SignalStore:
                     values = {name: file[name] for name in file.files}
                 indices, features = values.pop("indices"), values.pop("features")
             except Exception:  # zipfile and NumPy raise many kinds on damaged files
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
                 continue
             records.append(SignalRecord(indices, values, features))
         return records

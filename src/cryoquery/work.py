@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
-import torch
-
 from cryoquery.board import Board
 from cryoquery.claims import claimed
-from cryoquery.errors import CryoqueryError, Stopped
+from cryoquery.errors import Stopped, explain
 from cryoquery.experiment import ExperimentConfig, plan_runs
 from cryoquery.experiment_folder import OWN_STORE
 from cryoquery.loop import MODEL, Laboratory, Run, active_learning, read_iteration
@@ -48,13 +46,12 @@ def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progre
     try:
         with claimed(run.folder / CLAIM, waiting=diary.waiting):
             active_learning(run, replace(lab, progress=diary), SimulatedOracle(lab.dataset))
-    except (CryoqueryError, OSError, MemoryError, RuntimeError) as error:
-        if not _is_known(error):
-            diary.close("failed", f"{type(error).__name__}: {error}")
+    except Exception as error:
+        reason = explain(error)
+        diary.close("failed", reason or f"{type(error).__name__}: {error}")
+        if reason is None:
             raise
-        message = _in_words(error)
-        diary.close("failed", message)
-        return Outcome(run.name, run.seed, message)
+        return Outcome(run.name, run.seed, reason)
     except BaseException as error:
         diary.close("stopped", str(error) or type(error).__name__)
         raise
@@ -112,19 +109,3 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _is_known(error: Exception) -> bool:
-    return not isinstance(error, RuntimeError) or _is_out_of_memory(error)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _in_words(error: Exception) -> str:
-    if _is_out_of_memory(error):
-        return "out of memory; take a smaller batch_size, smaller images or fewer workers, and run again"
-    return str(error)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cryoquery.cli import datasets, experiments, picks
-from cryoquery.errors import CryoqueryError, Stopped
+from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
     name="cryoquery",
@@ -25,8 +25,10 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
-    """Run a command. Exit status: 0 done, 1 a user's mistake, 2 wrong usage, 130 interrupted,
-    128 + its number: stopped by a signal.
+    """Run a command.
+
+    Exit status: 0 done, 1 it cannot be done as it is, 2 wrong usage, 130 interrupted, 128 + its number:
+    stopped by a signal.
     """
     try:
         status = app(standalone_mode=False)
@@ -38,8 +40,10 @@ def main() -> None:
     except USAGE_ERROR as error:
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
-    except (CryoqueryError, OSError) as error:
-        print(f"cryoquery: {error}", file=sys.stderr)
+    except Exception as error:
+        if (reason := explain(error)) is None:
+            raise
+        print(f"cryoquery: {reason}", file=sys.stderr)
         sys.exit(1)
     if status == INTERRUPTED:
         print("cryoquery: interrupted; run the same command again to go on", file=sys.stderr)

@@ -15,6 +15,7 @@ from cryoquery.experiment import ExperimentConfig, check_image_size, load_config
 from cryoquery.experiment_folder import begin, equip
 from cryoquery.loop import Run
 from cryoquery.progress import Progress, Silent
+from cryoquery.records import remove_leftovers
 from cryoquery.work import Outcome, do_run, is_finished, stoppable
 
 
@@ -45,7 +46,9 @@ def run_experiment(
     check_image_size(config, dataset)
     reported_splits(config, dataset)
     progress = progress or Silent()
-    with alone(config.out):
+    with alone(config.out, progress.waiting):
+        # Jobs of Slurm may be at work on other machines.
+        remove_leftovers(config.out, alone=config.executor == "local")
         written = begin(config, dataset)
         runs = in_turn(plan_runs(config, len(dataset.rows("train"))))
         if config.executor == "slurm":

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from cryoquery.oracles import LabelCost
-from cryoquery.records import write_bytes, write_json, write_text
+from cryoquery.records import remove_leftovers, write_bytes, write_json, write_text
 from cryoquery.report import figures
 from cryoquery.report.findings import Findings, find
 from cryoquery.report.methods import methods
@@ -45,6 +45,7 @@ def compare(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, flo
 def _write(findings: Findings) -> Path:
     out = findings.results.config.out / "comparison_results"
     out.mkdir(exist_ok=True)
+    remove_leftovers(out)
     write_json(out / "performance_table.json", findings.table)
     write_json(out / "efficiency_analysis.json", findings.analysis)
     asked = selection_record(findings.overlaps, findings.selections, findings.pool)
