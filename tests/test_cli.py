@@ -55,11 +55,16 @@ def test_an_experiment_from_the_command_line(
         "training": {"initial_epochs": 1, "epochs": 1},
     }
     (tmp_path / "c.toml").write_text(tomli_w.dumps(config))
-    assert run(monkeypatch, "experiment", tmp_path / "c.toml", "--dataset", tmp_path / "data") == 0
+    command = ("experiment", tmp_path / "c.toml", "--dataset", tmp_path / "data", "--workers", "1")
+    assert run(monkeypatch, *command) == 0
     shown = capsys.readouterr().out
     assert "entropy_sampling seed 1 · iteration 1/2 · 2 labelled · F1" in shown
     assert "100% done" in shown
     assert (tmp_path / "e" / "comparison_results" / "learning_curves.png").is_file()
+    assert run(monkeypatch, "status", tmp_path / "e") == 0
+    assert "4 runs: 4 finished" in capsys.readouterr().out
+    assert run(monkeypatch, "verify", tmp_path / "e") == 0
+    assert "all hold" in capsys.readouterr().out
     assert run(monkeypatch, "compare", tmp_path / "e") == 0
     assert "| Random Sampling (50%) |" in capsys.readouterr().out
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cryoquery.claims import Owner
 from cryoquery.data.dataset import (
     IGNORE,
     ZERO_LEVEL,
@@ -194,8 +196,10 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
 
 
 def test_what_an_interrupted_writer_left_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / ".d.partial").mkdir()
-    (tmp_path / ".d.partial" / "images.npy").write_bytes(b"half")
+    gone = replace(Owner.myself(), started="1")
+    left = tmp_path / f".d.{gone.tag}-0123abcd.partial"
+    left.mkdir()
+    (left / "images.npy").write_bytes(b"half")
     make_dataset(tmp_path / "d")
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 

@@ -100,8 +100,7 @@ def test_one_failing_run_stops_no_other(dataset: Dataset, tmp_path: Path) -> Non
     with pytest.raises(UnfinishedRunsError) as caught:
         run_experiment(config)
     message = str(caught.value)
-    assert "1 of 4 runs are not finished" in message
-    assert "entropy_sampling seed 1" in message
+    assert "1 of 4 runs are not finished; entropy_sampling seed 1: " in message
     assert "has no metrics.json" in message
     left = [run.name for run in runs_of(tmp_path / "e", dataset) if not is_finished(run)]
     assert left == ["entropy_sampling"]

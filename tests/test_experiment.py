@@ -126,6 +126,9 @@ def test_one_seed_has_no_seed_folders(dataset: Dataset, tmp_path: Path) -> None:
         "iteration_0",
         "iteration_1",
         "iteration_2",
+        "metrics.jsonl",
+        "run.log",
+        "state.json",
     ]
     kept = {str(p.parent.relative_to(out)) for p in out.rglob("model.pt") if ".store" not in p.parts}
     assert kept == {"random_sampling/iteration_2"}, "keep_models = 'last'"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,15 @@ SEED = 3
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 40, "val": 2})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The number of threads decides on the last bits, which this test is about."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.mark.parametrize("strategy", ["uncertainty", "entropy", "diversity"])

@@ -256,6 +256,13 @@ class Watch:
         return self._seen is not None and self._seen[1] != self._first
 
 
+def remove_abandoned(path: Path) -> None:
+    """Remove a claim whose owner is seen to be gone."""
+    watch = Watch(path)
+    if path.exists() and watch.is_abandoned():
+        take_away(path, watch.token)
+
+
 def take_away(path: Path, token: str) -> None:
     """Remove an abandoned claim, unless it has changed hands since it was judged."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")

@@ -12,6 +12,7 @@ They are a diary: nothing that is decided depends on them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -25,7 +26,7 @@ from typing import Any, Literal
 from cryoquery.claims import Watch
 from cryoquery.errors import DataError
 from cryoquery.progress import TRAINING_WEIGHT, Progress, Silent
-from cryoquery.records import read_json, write_json
+from cryoquery.records import read_json, remove_leftovers, write_json
 
 STATE, LOG, METRICS = "state.json", "run.log", "metrics.jsonl"
 CLAIM = ".running"
@@ -89,6 +90,7 @@ class Diary:
     ) -> None:
         """``planned``: the work that each iteration will take."""
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         self.folder = folder
         self._planned = planned
         self._passed_on = passed_on or Silent()
@@ -164,7 +166,8 @@ class Diary:
         self._append(METRICS, json.dumps({"time": round(time.time(), 1), **values}) + "\n")
 
     def _append(self, name: str, text: str) -> None:
-        with (self.folder / name).open("a") as stream:
+        # A diary that cannot be kept, on a full disk say, ends no run.
+        with contextlib.suppress(OSError), (self.folder / name).open("a") as stream:
             stream.write(text)
 
     def _work(self, amount: int) -> None:
@@ -184,7 +187,8 @@ class Diary:
         if self._worked and self._state.state == "running":
             left = (self._state.total - self._state.done) * (now - self._started) / self._worked
         self._state = dataclasses.replace(self._state, seconds_left=left, updated=time.time())
-        write_json(self.folder / STATE, dataclasses.asdict(self._state))
+        with contextlib.suppress(OSError):
+            write_json(self.folder / STATE, dataclasses.asdict(self._state))
 
 
 def job_number(environment: Callable[[str], str | None] = os.environ.get) -> str:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.claims import claimed
+from cryoquery.claims import claimed, remove_abandoned
 from cryoquery.errors import DataError
 from cryoquery.records import (
     SupersededError,
@@ -70,9 +70,10 @@ class Store:
         """
         while True:
             if (entry := self.find(key)) is not None:
+                self._tidy(key)
                 return entry, False
             path = self._entry(key)
-            with claimed(path.with_name(f"{key}.claim"), settled=path.is_dir, waiting=waiting) as mine:
+            with claimed(self._claim(key), settled=path.is_dir, waiting=waiting) as mine:
                 if mine and self.find(key) is None:
                     self.discard(key)
                     with contextlib.suppress(SupersededError):
@@ -100,6 +101,15 @@ class Store:
 
     def _entry(self, key: str) -> Path:
         return self.folder / key[:2] / key
+
+    def _claim(self, key: str) -> Path:
+        return self._entry(key).with_name(f"{key}.claim")
+
+    def _tidy(self, key: str) -> None:
+        """Remove what one left that was killed between making an entry and going home."""
+        remove_abandoned(self._claim(key))
+        if not self._claim(key).exists():
+            self.checkpoint(key).unlink(missing_ok=True)
 
     @staticmethod
     def _make(path: Path, make: Callable[[Path], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from cryoquery.progress import Progress
 from cryoquery.run_state import CLAIM, Diary
 from cryoquery.store import Store
 
+HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -32,6 +34,8 @@ class Outcome:
     seed: int
     error: str = ""
     """Why it could not be finished; empty: it is."""
+    hopeless: bool = False
+    """Whether other runs would fail of the same: the disk is full, or its server has gone."""
 
 
 def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progress | None = None) -> Outcome:
@@ -51,7 +55,7 @@ def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progre
         diary.close("failed", reason or f"{type(error).__name__}: {error}")
         if reason is None:
             raise
-        return Outcome(run.name, run.seed, reason)
+        return Outcome(run.name, run.seed, reason, isinstance(error, OSError) and error.errno in HOPELESS)
     except BaseException as error:
         diary.close("stopped", str(error) or type(error).__name__)
         raise

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cryoquery.claims import alone
 from cryoquery.config import parse
 from cryoquery.data.dataset import open_dataset
@@ -46,11 +48,11 @@ def run_experiment(
     check_image_size(config, dataset)
     reported_splits(config, dataset)
     progress = progress or Silent()
+    runs = in_turn(plan_runs(config, len(dataset.rows("train"))))
     with alone(config.out, progress.waiting):
         # Jobs of Slurm may be at work on other machines.
         remove_leftovers(config.out, alone=config.executor == "local")
         written = begin(config, dataset)
-        runs = in_turn(plan_runs(config, len(dataset.rows("train"))))
         if config.executor == "slurm":
             from cryoquery.executors.slurm import do_on_slurm
 
@@ -58,9 +60,7 @@ def run_experiment(
         elif (n := n_workers(config, dataset, runs)) > 1:
             outcomes = do_in_pool(written, runs, progress, n)
         else:
-            with stoppable():
-                lab = equip(written, dataset)
-                outcomes = [do_run(written, lab, run, progress) for run in runs]
+            outcomes = do_here(written, runs, progress)
     if wait:
         _tell_what_is_missing(config, runs, outcomes)
     return config.out
@@ -77,11 +77,32 @@ def in_turn(runs: Sequence[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.name in late, strategies.index(run.name)))
 
 
+def do_here(config: ExperimentConfig, runs: Sequence[Run], progress: Progress) -> list[Outcome]:
+    """Do ``runs`` in this process, one after the other; how each of them came out."""
+    outcomes: list[Outcome] = []
+    n_threads = torch.get_num_threads()
+    try:
+        with stoppable():
+            lab = equip(config)
+            for run in runs:
+                outcomes.append(do_run(config, lab, run, progress))
+                if outcomes[-1].hopeless:
+                    break
+    finally:
+        torch.set_num_threads(n_threads)
+    return outcomes
+
+
 def _tell_what_is_missing(config: ExperimentConfig, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> None:
+    """Raise an error that says which runs are not finished and why, in one line where one reason will do."""
     missing = [run for run in runs if not is_finished(run)]
     if not missing:
         return
-    reasons = {(outcome.run, outcome.seed): outcome.error for outcome in outcomes}
-    head = f"{config.out}: {len(missing)} of {len(runs)} runs are not finished; run again to go on"
-    lines = [f"  {run.name} seed {run.seed}: {reasons.get((run.name, run.seed), '')}" for run in missing]
-    raise UnfinishedRunsError("\n".join([head, *lines]))
+    reasons = {(outcome.run, outcome.seed): outcome.error for outcome in outcomes if outcome.error}
+    failed = [run for run in missing if (run.name, run.seed) in reasons]
+    head = f"{config.out}: {len(missing)} of {len(runs)} runs are not finished"
+    if len(failed) == 1:
+        name, seed = failed[0].name, failed[0].seed
+        raise UnfinishedRunsError(f"{head}; {name} seed {seed}: {reasons[name, seed]}")
+    lines = [f"  {run.name} seed {run.seed}: {reasons[run.name, run.seed]}" for run in failed]
+    raise UnfinishedRunsError("\n".join([f"{head}; run again to go on", *lines]))

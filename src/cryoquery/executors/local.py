@@ -95,7 +95,9 @@ class _Pool:
         run = worker.run
         if answer:
             assert run is not None
-            self.outcomes.append(Outcome(run.name, run.seed, json.loads(answer)))
+            self.outcomes.append(Outcome(run.name, run.seed, *json.loads(answer)))
+            if self.outcomes[-1].hopeless:
+                self.waiting.clear()
             self.give_run(worker)
             return
         self.workers.remove(worker)

@@ -40,7 +40,7 @@ def main(out: str, n_threads: str) -> int:
                 run = runs[(name, seed)]
                 with _errors_into(run.folder / LOG):
                     outcome = do_run(config, lab, run)
-                print(json.dumps(outcome.error), file=answers, flush=True)
+                print(json.dumps([outcome.error, outcome.hopeless]), file=answers, flush=True)
     except Stopped:
         return 128 + signal.SIGTERM
     return 0
