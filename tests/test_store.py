@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cryoquery.claims import Owner
 from cryoquery.store import SignalRecord, SignalStore, Store
 
 KEY = "ab12"
@@ -121,3 +124,26 @@ def test_damaged_signals_are_thrown_away(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert [some.indices.tolist() for some in store.load()] == [[5, 6, 7]]
     assert not path.exists()
+
+
+def test_a_damaged_entry_with_the_claim_of_a_dead_process_is_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    entry, _ = store.obtain(KEY, make)
+    (entry / "model.pt").write_bytes(b"x")
+    gone = replace(Owner.myself(), started="1")
+    claim = entry.with_name(f"{KEY}.claim")
+    claim.write_text(f"{0:12d}\n{json.dumps({'token': 'dead', **asdict(gone)})}\n")
+    entry, made = store.obtain(KEY, make)
+    assert made
+    assert not claim.exists()
+
+
+def test_what_one_left_that_was_killed_on_its_way_home_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    entry, _ = store.obtain(KEY, make)
+    gone = replace(Owner.myself(), started="1")
+    claim = entry.with_name(f"{KEY}.claim")
+    claim.write_text(f"{0:12d}\n{json.dumps({'token': 'dead', **asdict(gone)})}\n")
+    store.checkpoint(KEY).write_bytes(b"large")
+    store.obtain(KEY, refuse)
+    assert {path.name for path in entry.parent.iterdir()} == {KEY}

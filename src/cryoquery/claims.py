@@ -62,7 +62,7 @@ class Owner:
         except ProcessLookupError:
             return True
         except PermissionError:
-            pass
+            return False  # somebody else's, and alive
         return bool(self.started) and _started(self.pid) != self.started
 
     @property

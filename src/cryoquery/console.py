@@ -32,6 +32,7 @@ class ExperimentProgress:
                 self._done_after[(planned.run.name, planned.run.seed, iteration)] = done
         self._now = ("", 0, 0)
         self._standing: dict[tuple[str, int], int] = {}
+        self._found: int | None = None
         self._done = self._worked = 0
         self._started = time.perf_counter()
         self._where = self._epoch = self._last_f1 = ""
@@ -100,8 +101,12 @@ class ExperimentProgress:
                 self._say_finished(state)
             self._standing[(state.run, state.seed)] = state.n_finished
         at_work = [state for state in states if state.state == "running"]
-        total = max(sum(state.total for state in states), 1)
-        self._total, self._done = total, sum(state.done for state in states)
+        known = [state.total for state in states if state.total]
+        self._total = max(len(states) * sum(known) // max(len(known), 1), 1)
+        done = sum(state.done for state in states)
+        if self._found is None:
+            self._found = done  # by an earlier call
+        self._done, self._worked = done, done - self._found
         names = ", ".join(f"{s.run} seed {s.seed} {s.n_finished}/{s.n_iterations}" for s in at_work)
         n_finished = sum(state.state == "finished" for state in states)
         self._where, self._epoch = (

@@ -172,11 +172,13 @@ def plan_runs(config: ExperimentConfig, n_train: int) -> list[Run]:
         if PROGRESSIVE in config.baselines:
             plans.append((PROGRESSIVE, "random", counts, True))
         for name, strategy, run_counts, from_scratch in plans:
-            folder = config.out / name
-            if len(config.seeds) > 1:
-                folder /= f"seed_{seed}"
-            runs.append(Run(name, strategy, seed, run_counts, folder, from_scratch))
+            runs.append(Run(name, strategy, seed, run_counts, run_folder(config, name, seed), from_scratch))
     return runs
+
+
+def run_folder(config: ExperimentConfig, name: str, seed: int) -> Path:
+    """Where a run is filed; several seeds have folders of their own."""
+    return config.out / name / f"seed_{seed}" if len(config.seeds) > 1 else config.out / name
 
 
 def reported_splits(config: ExperimentConfig, dataset: Dataset) -> tuple[str, ...]:

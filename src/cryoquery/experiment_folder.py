@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from cryoquery.claims import claimed
+from cryoquery.claims import Watch, claimed
 from cryoquery.config import parse, read_toml
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.device import describe
@@ -52,12 +53,12 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
     foreign = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     if foreign - {CONFIG, ENVIRONMENT} and not (out / CONFIG).is_file():
         raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
-    if is_begun(out):
+    if is_begun(out) or ((out / ENVIRONMENT).is_file() and _somebody_works(out)):
         before = parse(ExperimentConfig, read_toml(out / CONFIG), str(out / CONFIG))
         _check_same(before, config)
         _check_same_data(_read_environment(out), dataset, out)
         config = _united(before, config)
-    else:  # nothing is finished: anything may still change
+    else:  # nothing is finished, and nobody is at work: anything may still change
         (out / ENVIRONMENT).unlink(missing_ok=True)
     write_text(out / CONFIG, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
     return config
@@ -66,6 +67,11 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
 def is_begun(out: Path) -> bool:
     """Whether an iteration of the experiment in ``out`` is finished."""
     return next(out.rglob("metrics.json"), None) is not None
+
+
+def _somebody_works(out: Path) -> bool:
+    """Whether a run is under way, in a job of Slurm say."""
+    return any(not Watch(claim).is_abandoned() for claim in out.rglob(".running") if claim.parent != out)
 
 
 def enter(out: Path) -> ExperimentConfig:
@@ -77,6 +83,18 @@ def enter(out: Path) -> ExperimentConfig:
     return load_config(out / CONFIG, out=out)
 
 
+def n_threads(config: ExperimentConfig, otherwise: int) -> int:
+    """CPU threads of each process: as configured, else as the experiment was begun with, else ``otherwise``.
+
+    A resumed experiment keeps its number, because it decides on the last bits.
+    """
+    if config.device.threads is not None:
+        return config.device.threads
+    file = config.out / ENVIRONMENT
+    begun = _read_environment(config.out).get("threads") if file.is_file() else None
+    return min(begun, len(os.sched_getaffinity(0))) if isinstance(begun, int) and begun > 0 else otherwise
+
+
 def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Laboratory:
     """What a process needs to work on an experiment; the first one notes where it works.
 
@@ -86,8 +104,6 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Laborator
     """
     dataset = dataset or open_dataset(config.dataset)
     check_image_size(config, dataset)
-    if config.device.threads is not None:
-        torch.set_num_threads(config.device.threads)
     lab = Laboratory(
         dataset=dataset,
         model=config.model,
@@ -137,7 +153,7 @@ def _check_same_ground(begun: Mapping[str, Any], lab: Laboratory, out: Path) -> 
     """Refuse to go on with other data, or on a device whose numbers differ."""
     _check_same_data(begun, lab.dataset, out)
     now = _environment(lab)
-    for what in ("device_type", "precision"):
+    for what in ("device_type", "precision", "training_version"):
         if begun.get(what) != now[what]:
             raise ExperimentError(
                 f"{out}: was begun with {what} {begun.get(what)}, here it is {now[what]}; go on there, "

@@ -43,20 +43,23 @@ class Batch:
 class Feed:
     """Labelled images and their masks, resident on a GPU where they fit, else read ahead from disk."""
 
-    def __init__(self, labeled: LabeledImages, fabric: Fabric) -> None:
+    def __init__(self, labeled: LabeledImages, fabric: Fabric, resident: bool = True) -> None:
+        """``resident``: keep them on a GPU where they fit."""
         self._labeled = labeled
         self._device = fabric.device
         self._resident: tuple[Tensor, Tensor] | None = None
-        if self._device.type == "cuda":
+        if resident and self._device.type == "cuda":
             height, width = labeled.pool.image_shape
             free, _ = torch.cuda.mem_get_info(self._device)
+            # What torch holds without using it is free for this, too.
+            free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
             if 2 * len(labeled) * height * width <= RESIDENT_SHARE * free:
                 self._resident = self._upload()
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and masks, each (k, 1, h, w) of 8 bits on the device, batch by batch.
 
-        Nothing in here waits for the device.
+        Nothing in here waits for the device, but for a moment when it begins.
         """
         turns = [batch.turns for batch in batches if batch.turns is not None]
         all_turns = torch.from_numpy(np.concatenate(turns)).to(self._device) if turns else None

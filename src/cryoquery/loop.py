@@ -132,6 +132,11 @@ def active_learning(run: Run, lab: Laboratory, oracle: Oracle) -> list[Iteration
                 seconds = {"seconds": time.perf_counter() - started, "reused": not here}
                 write_json(staged / "metrics.json", read_json(entry / SCORES) | about | seconds)
         done.append(read_iteration(folder, labeled, n_wanted))
+        if done[-1].metrics["training_key"] != about["training_key"]:
+            raise ExperimentError(
+                f"{folder}: was trained otherwise than this configuration asks for; remove this folder and "
+                "those after it, and run again"
+            )
         lab.progress.end(done[-1].metrics["f1"], how)
     return done
 

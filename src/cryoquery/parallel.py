@@ -7,6 +7,8 @@ normalization are, too. On a CPU each process normalizes with those of its own s
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -52,6 +54,7 @@ def optimize_together(
             training=training,
             compiled=compiled,
             checkpoint=checkpoint,
+            deterministic=torch.backends.cudnn.deterministic,
             n_threads=n_threads,
             steps=steps,
             file=file,
@@ -59,8 +62,15 @@ def optimize_together(
         try:
             launch(work, n_processes, fabric)
         except (ProcessRaisedException, ProcessExitedException) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise CryoqueryError(f"training on {n_processes} devices: {reason}") from error
+            kind, _, reason = str(error).strip().splitlines()[-1].partition(": ")
+            if kind.startswith("cryoquery.errors."):
+                raise CryoqueryError(reason) from error
+            raise RuntimeError(f"training on {n_processes} devices: {kind}: {reason}") from error
+        except BaseException:
+            for child in torch.multiprocessing.active_children():
+                child.kill()
+                child.join()
+            raise
         weights: Weights = torch.load(file, weights_only=True)
     return weights
 
@@ -71,6 +81,10 @@ def launch(work: Callable[[Fabric], Result], n_processes: int, fabric: Fabric) -
     What it returns must be small and hold no tensors: it goes through a pipe that nobody reads before
     all processes have ended.
     """
+    # Fabric would use the port of an earlier training again, which another process may have by now.
+    os.environ.pop("MASTER_PORT", None)
+    if fabric.device.type == "cuda":
+        torch.cuda.empty_cache()
     together = Fabric(
         accelerator=fabric.device.type,
         devices=n_processes,
@@ -119,11 +133,15 @@ def _work(
     training: Training,
     compiled: bool,
     checkpoint: Path | None,
+    deterministic: bool,
     n_threads: int,
     steps: Any,
     file: Path,
 ) -> None:
     """What each process does; the first one leaves the weights in ``file``."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the process that started this one answers them
+    torch.backends.cudnn.deterministic = deterministic
     if fabric.device.type == "cpu":
         torch.set_num_threads(n_threads)
 
@@ -140,15 +158,29 @@ def _work(
 def _listening(watch: Callable[[Step], None]) -> Iterator[Any]:
     """A queue whose steps are passed on to ``watch`` by a thread."""
     steps = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    over = threading.Event()
+    errors: list[Exception] = []
+
+    def hear(step: Step) -> None:
+        try:
+            watch(step)
+        except Exception as error:
+            # Told when all is over: a process that cannot get rid of its steps would wait forever.
+            errors.append(error)
 
     def pass_on() -> None:
-        while (step := steps.get()) is not None:
-            watch(step)
+        while not (over.is_set() and steps.empty()):
+            if steps.empty():
+                over.wait(0.05)
+            else:
+                hear(steps.get())
 
     listener = threading.Thread(target=pass_on, name="steps of all processes", daemon=True)
     listener.start()
     try:
         yield steps
     finally:
-        steps.put(None)
-        listener.join()
+        over.set()
+        listener.join(5)
+    if errors:
+        raise errors[0]

@@ -65,6 +65,10 @@ class RunState:
     """Wall clock, in seconds; for display only."""
 
 
+_watches: dict[Path, Watch] = {}
+"""Kept between looks: a claim on another machine counts as abandoned when it stood still for a while."""
+
+
 def read_state(folder: Path, run: str, seed: int) -> RunState:
     """What the folder of a run says; ``lost`` where it was at work and its process is seen to be gone.
 
@@ -76,7 +80,7 @@ def read_state(folder: Path, run: str, seed: int) -> RunState:
     except (DataError, TypeError):
         return RunState(run, seed)
     if state.state == "running":
-        watch = Watch(folder / CLAIM)
+        watch = _watches.setdefault(folder, Watch(folder / CLAIM))
         if watch.is_abandoned() or not (folder / CLAIM).exists():
             return dataclasses.replace(state, state="lost", message="its process is gone")
     return state

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from cryoquery.console import duration
@@ -15,6 +16,7 @@ from cryoquery.data.dataset import open_dataset
 from cryoquery.executors.local import states
 from cryoquery.experiment import plan_runs
 from cryoquery.experiment_folder import enter
+from cryoquery.loop import Run
 from cryoquery.run_state import RunState
 
 SECONDS_BETWEEN = 2.0
@@ -23,19 +25,25 @@ STYLES = {"finished": "green", "running": "cyan", "failed": "red", "lost": "red"
 
 
 def experiment_states(out: Path) -> list[RunState]:
-    """How each run of the experiment in ``out`` stands.
+    """How each run of the experiment in ``out`` stands, see `planned_runs`."""
+    return states(planned_runs(out))
+
+
+def planned_runs(out: Path) -> list[Run]:
+    """The runs of the experiment in ``out``.
 
     Raises:
         ConfigError: there is no experiment.
         DataError: its dataset is gone.
     """
     config = enter(out)
-    return states(plan_runs(config, len(open_dataset(config.dataset).rows("train"))))
+    return plan_runs(config, len(open_dataset(config.dataset).rows("train")))
 
 
 def show_status(out: Path, console: Console, live: bool) -> None:
     """Print the table; ``live``: keep it up to date until nothing is at work any more, or Ctrl-C."""
-    found = experiment_states(out)
+    runs = planned_runs(out)
+    found = states(runs)
     if not (live and console.is_terminal):
         console.print(table(found))
         console.print(summary(found), highlight=False)
@@ -43,7 +51,7 @@ def show_status(out: Path, console: Console, live: bool) -> None:
     with Live(table(found), console=console, auto_refresh=False) as display:
         while any(state.state in AT_WORK for state in found):
             time.sleep(SECONDS_BETWEEN)
-            found = experiment_states(out)
+            found = states(runs)
             display.update(table(found), refresh=True)
     console.print(summary(found), highlight=False)
 
@@ -64,7 +72,7 @@ def table(found: Sequence[RunState]) -> Table:
             f"[{style}]{state.state}[/]" if style else state.state,
             state.node + (f" job {state.job}" if state.job else ""),
             "" if state.seconds_left is None else duration(state.seconds_left),
-            (state.message.splitlines() or [epoch])[0],
+            escape((state.message.splitlines() or [epoch])[0]),
         )
     return grid
 

@@ -68,12 +68,16 @@ class Store:
         Returns:
             the folder, and whether it was made here.
         """
+
+        def is_there() -> bool:
+            return self.find(key) is not None
+
         while True:
             if (entry := self.find(key)) is not None:
                 self._tidy(key)
                 return entry, False
             path = self._entry(key)
-            with claimed(self._claim(key), settled=path.is_dir, waiting=waiting) as mine:
+            with claimed(self._claim(key), settled=is_there, waiting=waiting) as mine:
                 if mine and self.find(key) is None:
                     self.discard(key)
                     with contextlib.suppress(SupersededError):

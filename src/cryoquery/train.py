@@ -21,7 +21,7 @@ from cryoquery.config import CheckedModel
 from cryoquery.data.dataset import IGNORE, PARTICLE
 from cryoquery.data.pool import LabeledImages
 from cryoquery.device import DeviceConfig, place
-from cryoquery.errors import CryoqueryError
+from cryoquery.errors import ConfigError, CryoqueryError
 from cryoquery.feed import Batch, Feed
 from cryoquery.losses import CombinedLoss
 from cryoquery.model import AttentionUNet, ModelConfig
@@ -183,10 +183,18 @@ def fit(
         )
         place(network, fabric)
     else:
-        network = optimize(training, fabric, watch, device.compile, checkpoint)
+        try:
+            network = optimize(training, fabric, watch, device.compile, checkpoint)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise ConfigError(
+                f"device.compile=true: torch cannot compile here ({type(error).__name__}); install a C++ "
+                "compiler, or set it to false"
+            ) from error
     if training.config.recalibrate:
         *_, batches = training.epochs()
-        _recalibrate(network, Feed(training.labeled, fabric)(batches), fabric)
+        _recalibrate(network, Feed(training.labeled, fabric, resident=False)(batches), fabric)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
         rate = training.learning_rate
         raise CryoqueryError(
@@ -215,7 +223,6 @@ def optimize(
 
     Raises:
         CryoqueryError: the loss is not a finite number.
-        ConfigError: torch cannot compile on this machine.
     """
     network = training.model.build()
     network.load_state_dict(training.start)

@@ -6,15 +6,15 @@ import errno
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
 
 from cryoquery.board import Board
 from cryoquery.claims import claimed
-from cryoquery.errors import Stopped, explain
+from cryoquery.errors import CryoqueryError, Stopped, explain
 from cryoquery.experiment import ExperimentConfig, plan_runs
-from cryoquery.experiment_folder import OWN_STORE
+from cryoquery.experiment_folder import OWN_STORE, enter
 from cryoquery.loop import MODEL, Laboratory, Run, active_learning, read_iteration
 from cryoquery.oracles import SimulatedOracle
 from cryoquery.plan import planned_work
@@ -44,12 +44,11 @@ def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progre
     Another process that is at work on the same run is waited for.
     """
     planned = planned_work(config, lab.dataset, run)
-    if config.tensorboard:
-        progress = Board(run.folder / "tensorboard", progress)
     diary = Diary(run.folder, run.name, run.seed, planned, progress)
     try:
+        watched: Progress = Board(run.folder / "tensorboard", diary) if config.tensorboard else diary
         with claimed(run.folder / CLAIM, waiting=diary.waiting):
-            active_learning(run, replace(lab, progress=diary), SimulatedOracle(lab.dataset))
+            active_learning(run, replace(lab, progress=watched), SimulatedOracle(lab.dataset))
     except Exception as error:
         reason = explain(error)
         diary.close("failed", reason or f"{type(error).__name__}: {error}")
@@ -60,7 +59,8 @@ def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progre
         diary.close("stopped", str(error) or type(error).__name__)
         raise
     diary.close("finished")
-    drop_models(config, lab, run.seed)
+    with suppress(CryoqueryError, OSError):  # another run's files may be damaged; this one is finished
+        drop_models(enter(config.out), lab, run.seed)
     return Outcome(run.name, run.seed)
 
 

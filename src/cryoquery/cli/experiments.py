@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cryoquery.cli.terminal import keys, make_console
-from cryoquery.errors import ExperimentError, UnfinishedRunsError
+from cryoquery.errors import CryoqueryError, UnfinishedRunsError
 
 
 def demo(
@@ -34,7 +34,7 @@ def experiment(
         str | None, typer.Option(help="local or slurm, instead of what the config says.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Local processes; 1: this one alone. Default: what fits.")
+        int | None, typer.Option(min=1, help="Local processes (not for Slurm); 1: this one alone.")
     ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="With Slurm: stay until the jobs have ended.")
@@ -48,6 +48,8 @@ def experiment(
     from cryoquery.plan import make_plan, measure_speed
     from cryoquery.report import compare as write_comparison
 
+    if out is None and config.name == "config.toml" and (config.parent / "environment.json").is_file():
+        out = config.parent  # the config of an experiment that was moved: go on where it is now
     settings = load_config(config, dataset=dataset, out=out, executor=executor, workers=workers)
     plan = make_plan(settings)
     console = make_console()
@@ -60,7 +62,7 @@ def experiment(
             folder = run_experiment(settings, progress, wait)
         except UnfinishedRunsError:
             # Some runs failed: the others deserve their report all the same.
-            with contextlib.suppress(ExperimentError):
+            with contextlib.suppress(CryoqueryError, OSError):
                 write_comparison(settings.out)
             raise
     if settings.executor == "slurm" and not wait:

@@ -14,7 +14,7 @@ from cryoquery.data.dataset import open_dataset
 from cryoquery.errors import UnfinishedRunsError
 from cryoquery.executors.local import do_in_pool, n_workers
 from cryoquery.experiment import ExperimentConfig, check_image_size, load_config, plan_runs, reported_splits
-from cryoquery.experiment_folder import begin, equip
+from cryoquery.experiment_folder import begin, equip, n_threads
 from cryoquery.loop import Run
 from cryoquery.progress import Progress, Silent
 from cryoquery.records import remove_leftovers
@@ -61,7 +61,7 @@ def run_experiment(
             outcomes = do_in_pool(written, runs, progress, n)
         else:
             outcomes = do_here(written, runs, progress)
-    if wait:
+    if wait or config.executor == "local":
         _tell_what_is_missing(config, runs, outcomes)
     return config.out
 
@@ -80,16 +80,17 @@ def in_turn(runs: Sequence[Run]) -> list[Run]:
 def do_here(config: ExperimentConfig, runs: Sequence[Run], progress: Progress) -> list[Outcome]:
     """Do ``runs`` in this process, one after the other; how each of them came out."""
     outcomes: list[Outcome] = []
-    n_threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     try:
         with stoppable():
+            torch.set_num_threads(n_threads(config, before))
             lab = equip(config)
             for run in runs:
                 outcomes.append(do_run(config, lab, run, progress))
                 if outcomes[-1].hopeless:
                     break
     finally:
-        torch.set_num_threads(n_threads)
+        torch.set_num_threads(before)
     return outcomes
 
 

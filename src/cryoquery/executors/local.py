@@ -25,6 +25,7 @@ import torch
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ExperimentError
 from cryoquery.experiment import ExperimentConfig
+from cryoquery.experiment_folder import n_threads
 from cryoquery.loop import Run
 from cryoquery.progress import Progress
 from cryoquery.run_state import RunState, read_state
@@ -142,8 +143,8 @@ def _bury(worker: _Worker) -> int:
 
 def do_in_pool(config: ExperimentConfig, runs: Sequence[Run], progress: Progress, n: int) -> list[Outcome]:
     """Do ``runs`` in ``n`` processes; how each of them came out."""
-    n_threads = config.device.threads or max(1, len(os.sched_getaffinity(0)) // n)
-    pool = _Pool(config, n_threads, deque(runs))
+    each = n_threads(config, max(1, len(os.sched_getaffinity(0)) // n))
+    pool = _Pool(config, each, deque(runs))
     try:
         with stoppable():
             for gpus in _gpus_of_each(config, n):
@@ -215,6 +216,8 @@ def _free_memory() -> float:
     free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     try:
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{what}").read_text()) for what in ("max", "current"))
-    except (OSError, ValueError):
+        lines = Path("/sys/fs/cgroup/memory.stat").read_text().splitlines()
+        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, ValueError, StopIteration):
         return free
-    return min(free, limit - used)
+    return min(free, limit - used + cached)

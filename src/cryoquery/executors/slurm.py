@@ -20,14 +20,14 @@ from typing import Any
 import submitit
 import torch
 
-from cryoquery.errors import DataError, ExperimentError, Stopped
+from cryoquery.errors import ConfigError, DataError, ExperimentError, Stopped, explain
 from cryoquery.executors.local import MAX_ATTEMPTS, states
-from cryoquery.experiment import ExperimentConfig, SlurmConfig, plan_runs
-from cryoquery.experiment_folder import enter, equip
+from cryoquery.experiment import ExperimentConfig, SlurmConfig, plan_runs, run_folder
+from cryoquery.experiment_folder import enter, equip, n_threads
 from cryoquery.loop import Run
 from cryoquery.progress import Progress
 from cryoquery.records import read_json, write_json
-from cryoquery.run_state import job_number, read_state
+from cryoquery.run_state import Diary, job_number, read_state
 from cryoquery.work import Outcome, do_run, is_finished, stoppable
 
 FOLDER = ".slurm"
@@ -49,6 +49,11 @@ def do_on_slurm(
     """
     if shutil.which("sbatch") is None:
         raise ExperimentError("executor='slurm': no sbatch on this machine; log in to one that has Slurm")
+    n_gpus, n_needed = config.slurm.gpus, config.device.n_devices
+    if n_gpus < n_needed and (n_gpus or config.device.accelerator == "cuda"):
+        raise ConfigError(
+            f"slurm.gpus={n_gpus}: a run is to use {n_needed} (device.n_devices); ask for as many"
+        )
     book = _Book(config.out / FOLDER / "jobs.json")
     attempts: dict[Run, int] = {}
     while True:
@@ -99,7 +104,8 @@ def _parameters(asked: SlurmConfig) -> dict[str, Any]:
         "slurm_signal_delay_s": WARNING_SECONDS,
         "slurm_srun_args": [f"--cpus-per-task={asked.cpus}"],
         "slurm_setup": list(asked.setup),
-        "slurm_additional_parameters": {"requeue": True, **asked.extra},
+        "slurm_additional_parameters": {"requeue": True}
+        | {name: value for name, value in asked.extra.items() if value is not False},
     }
     if asked.gpus:
         parameters["gpus_per_node"] = asked.gpus
@@ -115,9 +121,14 @@ def work(out: str, name: str, seed: int) -> str:
     try:
         with stoppable():
             config = enter(Path(out))
-            n_threads = config.device.threads or config.slurm.cpus
-            torch.set_num_threads(n_threads)
-            lab = equip(config)
+            torch.set_num_threads(n_threads(config, config.slurm.cpus))
+            try:
+                lab = equip(config)
+            except Exception as error:
+                Diary(run_folder(config, name, seed), name, seed, []).close(
+                    "failed", explain(error) or repr(error)
+                )
+                raise
             run = next(r for r in plan_runs(config, len(lab.pool)) if (r.name, r.seed) == (name, seed))
             return do_run(config, lab, run).error
     except Stopped as stopped:

@@ -17,7 +17,7 @@ from queue import Queue
 
 import torch
 
-from cryoquery.errors import Stopped
+from cryoquery.errors import Stopped, explain
 from cryoquery.experiment import plan_runs
 from cryoquery.experiment_folder import enter, equip
 from cryoquery.run_state import LOG
@@ -33,7 +33,14 @@ def main(out: str, n_threads: str) -> int:
     try:
         with stoppable():
             config = enter(Path(out))
-            lab = equip(config)
+            try:
+                lab = equip(config)
+            except Exception as error:
+                if (reason := explain(error)) is None:
+                    raise
+                for _ in _lines():
+                    print(json.dumps([reason, True]), file=answers, flush=True)
+                return 0
             runs = {(run.name, run.seed): run for run in plan_runs(config, len(lab.pool))}
             for line in _lines():
                 name, seed = json.loads(line)
