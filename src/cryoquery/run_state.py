@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from cryoquery.claims import Watch
 from cryoquery.errors import DataError
+from cryoquery.loop import Run
 from cryoquery.progress import TRAINING_WEIGHT, Progress, Silent
 from cryoquery.records import read_json, remove_leftovers, write_json
 
@@ -84,6 +85,11 @@ def read_state(folder: Path, run: str, seed: int) -> RunState:
         if watch.is_abandoned() or not (folder / CLAIM).exists():
             return dataclasses.replace(state, state="lost", message="its process is gone")
     return state
+
+
+def states(runs: Sequence[Run]) -> list[RunState]:
+    """How each of ``runs`` stands, from its folder."""
+    return [read_state(run.folder, run.name, run.seed) for run in runs]
 
 
 class Diary:

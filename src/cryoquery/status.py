@@ -13,11 +13,10 @@ from rich.table import Table
 
 from cryoquery.console import duration
 from cryoquery.data.dataset import open_dataset
-from cryoquery.executors.local import states
 from cryoquery.experiment import plan_runs
 from cryoquery.experiment_folder import enter
 from cryoquery.loop import Run
-from cryoquery.run_state import RunState
+from cryoquery.run_state import RunState, states
 
 SECONDS_BETWEEN = 2.0
 AT_WORK = ("running", "waiting")

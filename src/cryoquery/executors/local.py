@@ -28,7 +28,7 @@ from cryoquery.experiment import ExperimentConfig
 from cryoquery.experiment_folder import n_threads
 from cryoquery.loop import Run
 from cryoquery.progress import Progress
-from cryoquery.run_state import RunState, read_state
+from cryoquery.run_state import states
 from cryoquery.work import Outcome, is_finished, stoppable
 
 MAX_ATTEMPTS = 3
@@ -157,11 +157,6 @@ def do_in_pool(config: ExperimentConfig, runs: Sequence[Run], progress: Progress
         pool.stop()
     progress.standing(states(runs))
     return pool.outcomes
-
-
-def states(runs: Sequence[Run]) -> list[RunState]:
-    """How each run stands, from its folder."""
-    return [read_state(run.folder, run.name, run.seed) for run in runs]
 
 
 def n_workers(config: ExperimentConfig, dataset: Dataset, runs: Sequence[Run]) -> int:

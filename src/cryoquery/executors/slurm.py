@@ -21,13 +21,13 @@ import submitit
 import torch
 
 from cryoquery.errors import ConfigError, DataError, ExperimentError, Stopped, explain
-from cryoquery.executors.local import MAX_ATTEMPTS, states
+from cryoquery.executors.local import MAX_ATTEMPTS
 from cryoquery.experiment import ExperimentConfig, SlurmConfig, plan_runs, run_folder
 from cryoquery.experiment_folder import enter, equip, n_threads
 from cryoquery.loop import Run
 from cryoquery.progress import Progress
 from cryoquery.records import read_json, write_json
-from cryoquery.run_state import Diary, job_number, read_state
+from cryoquery.run_state import Diary, job_number, read_state, states
 from cryoquery.work import Outcome, do_run, is_finished, stoppable
 
 FOLDER = ".slurm"
