@@ -100,7 +100,8 @@ def _tell_what_is_missing(config: ExperimentConfig, runs: Sequence[Run], outcome
     if not missing:
         return
     reasons = {(outcome.run, outcome.seed): outcome.error for outcome in outcomes if outcome.error}
-    failed = [run for run in missing if (run.name, run.seed) in reasons]
+    # A run may have failed with its last file written, and kept the others from being begun.
+    failed = [run for run in runs if (run.name, run.seed) in reasons]
     head = f"{config.out}: {len(missing)} of {len(runs)} runs are not finished"
     if len(failed) == 1:
         name, seed = failed[0].name, failed[0].seed
