@@ -78,8 +78,11 @@ def enter(out: Path) -> ExperimentConfig:
     """The configuration of the experiment in ``out``, for a process that works in it.
 
     Raises:
-        ConfigError: there is no experiment, or its `config.toml` was damaged.
+        ExperimentError: there is none.
+        ConfigError: its `config.toml` was damaged.
     """
+    if not (out / CONFIG).is_file():
+        raise ExperimentError(f"{out}: holds no experiment (no {CONFIG}); give the folder of one")
     return load_config(out / CONFIG, out=out)
 
 

@@ -32,7 +32,7 @@ def planned_runs(out: Path) -> list[Run]:
     """The runs of the experiment in ``out``.
 
     Raises:
-        ConfigError: there is no experiment.
+        ExperimentError: there is no experiment.
         DataError: its dataset is gone.
     """
     config = enter(out)

@@ -56,6 +56,7 @@ def do_on_slurm(
         )
     book = _Book(config.out / FOLDER / "jobs.json")
     attempts: dict[Run, int] = {}
+    queue(patience=())  # where Slurm does not answer at all, say so at once
     while True:
         queued = queue()
         left = [run for run in runs if not is_finished(run) and book.job(run) not in queued]
@@ -151,14 +152,17 @@ def _wants_to_go_on(stopped: Stopped) -> bool:
     return found.stdout.strip() == "RUNNING"
 
 
-def queue() -> set[str]:
+def queue(patience: Sequence[float] = (1, 5, 30)) -> set[str]:
     """Numbers of this user's jobs that wait, run, or come to an end; ``12_3`` for tasks of arrays.
+
+    Args:
+        patience: seconds before each further attempt where Slurm does not answer.
 
     Raises:
         ExperimentError: Slurm does not answer.
     """
     command = ["squeue", "-h", "--array", "--me", "-o", "%i"]
-    for seconds in (1, 5, 30, 0):
+    for seconds in (*patience, 0):
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         if found.returncode == 0:
             return set(found.stdout.split())
