@@ -25,6 +25,7 @@ from cryoquery.data.dataset import (
     encode,
     new_dataset,
     open_dataset,
+    read_rows,
 )
 from cryoquery.data.pool import Pool
 from cryoquery.errors import DataError
@@ -277,3 +278,10 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     images.flush()
     with pytest.raises(DataError, match="changed after it was written"):
         dataset.check_unchanged()
+
+
+def test_rows_are_read_from_any_part_of_a_map(tmp_path: Path) -> None:
+    images = make_dataset(tmp_path / "d").images
+    assert isinstance(images, np.memmap)
+    for part in (images, images[:7], images[3:], images[3:][2:9], images[::2], np.asarray(images)):
+        assert np.array_equal(read_rows(part, [3, 0, 1]), np.asarray(part)[[3, 0, 1]])

@@ -166,23 +166,8 @@ def claimed(
         Whether the claim is held; False: what was waited for is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    watch = Watch(path)
-    told = False
-    while (claim := try_claim(path)) is None:
-        if settled():
-            yield False
-            return
-        if watch.is_abandoned():
-            take_away(path, watch.token)
-            continue
-        if not told:
-            told = True
-            waiting(str(watch.owner or "another process"))
-        time.sleep(POLL_SECONDS)
-    try:
-        yield True
-    finally:
-        claim.release()
+    with _held(path, lambda _: settled(), waiting) as mine:
+        yield mine
 
 
 @contextmanager
@@ -202,23 +187,36 @@ def alone(folder: Path, waiting: Callable[[str], None] = lambda owner: None) -> 
     if folder.exists() and not folder.is_dir():
         raise ExperimentError(f"{folder}: is a file; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".running"
+
+    def refuse(watch: Watch) -> bool:
+        if watch.is_alive():
+            raise ExperimentError(
+                f"{folder}: {watch.owner} is running this experiment; wait for it, or stop it first"
+            )
+        return False
+
+    with _held(folder / ".running", refuse, waiting):
+        yield
+
+
+@contextmanager
+def _held(path: Path, leave: Callable[[Watch], bool], waiting: Callable[[str], None]) -> Iterator[bool]:
+    """Hold the claim ``path``; False once ``leave`` says of somebody else's claim that the wait is over."""
     watch = Watch(path)
     told = False
     while (claim := try_claim(path)) is None:
         if watch.is_abandoned():
             take_away(path, watch.token)
-        elif watch.is_alive():
-            raise ExperimentError(
-                f"{folder}: {watch.owner} is running this experiment; wait for it, or stop it first"
-            )
-        else:
-            if not told:
-                told = True
-                waiting(str(watch.owner or "another process"))
-            time.sleep(POLL_SECONDS)
+            continue
+        if leave(watch):
+            yield False
+            return
+        if not told:
+            told = True
+            waiting(str(watch.owner or "another process"))
+        time.sleep(POLL_SECONDS)
     try:
-        yield
+        yield True
     finally:
         claim.release()
 

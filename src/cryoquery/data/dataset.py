@@ -73,12 +73,17 @@ def read_rows(stack: NDArray[np.uint8], rows: ArrayLike) -> NDArray[np.uint8]:
     """
     indices = np.asarray(rows, dtype=np.int64)
     file = getattr(stack, "filename", None)
-    if not isinstance(stack, np.memmap) or file is None or stack.base is None:
+    if not isinstance(stack, np.memmap) or file is None or not stack.flags.c_contiguous:
         return np.asarray(stack[indices])
+    whole = stack
+    while isinstance(whole.base, np.memmap):
+        whole = whole.base
+    # A part of a map keeps the offset of the whole.
+    start = stack.offset + stack.ctypes.data - whole.ctypes.data
     out = np.empty((len(indices), *stack.shape[1:]), dtype=np.uint8)
     with Path(file).open("rb", buffering=0) as stream:
         for image, row in zip(out, indices.tolist(), strict=True):
-            stream.seek(stack.offset + row * image.size)
+            stream.seek(start + row * image.size)
             if stream.readinto(image.data) != image.size:
                 raise DataError(f"{file}: ends before image {row}; import the dataset again")
     return out
