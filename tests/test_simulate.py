@@ -312,3 +312,28 @@ def test_every_shape_renders(shape: Shape, mass: float) -> None:
     protein = Protein(name="p", shape=shape, length_angstrom=110, mass_kda=mass, coverage=0.1)
     source = simulate_micrographs(small(proteins=(protein,), n_micrographs=1))[0]
     assert np.isfinite(source.read()).all()
+
+
+# Near-duplicates
+
+
+def test_further_exposures_show_the_same_place_with_other_noise_a_little_displaced() -> None:
+    once = simulate_micrographs(small(n_micrographs=2))
+    config = small(n_micrographs=6, exposures=3, displacement_angstrom=12, pixel_size=6)
+    first, second, *_, other = simulate_micrographs(config)
+    assert first.read().tobytes() == once[0].read().tobytes()
+    assert first.field_of_view == second.field_of_view != other.field_of_view
+    assert len({source.name for source in simulate_micrographs(config)}) == 6
+
+    far_from_edge = [p for p in first.particles if 8 < p[0] < 184 and 8 < p[1] < 248]
+    shift, _ = cKDTree(second.particles[:, :2]).query([p[:2] for p in far_from_edge])
+    assert len(far_from_edge) > 3
+    assert np.allclose(shift, shift[0])  # all by the same
+    assert 0 < shift[0] <= 2 * math.sqrt(2)
+    noise = np.corrcoef(first.read().ravel(), second.read().ravel())[0, 1]
+    assert 0 < noise < 0.9
+
+
+def test_the_number_of_micrographs_cuts_the_exposures_of_the_last_scene_short() -> None:
+    views = [source.field_of_view for source in simulate_micrographs(small(n_micrographs=5, exposures=3))]
+    assert list(Counter(views).values()) == [3, 2]

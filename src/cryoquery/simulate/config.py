@@ -135,6 +135,11 @@ class SimulationConfig(CheckedModel):
     """
 
     n_micrographs: int = Field(default=100, ge=1, le=1_000_000)
+    exposures: int = Field(default=1, ge=1, le=1000)
+    """Micrographs of each scene, one after the other: the same particles in the same ice, with noise of their
+    own and a little displaced. They are near-duplicates, and one place for every split."""
+    displacement_angstrom: float = Field(default=50.0, ge=0, le=1000)
+    """Further exposures of a scene are displaced by up to so much along each axis."""
     height_px: int = Field(default=512, ge=64, le=8192, multiple_of=16)
     width_px: int = Field(default=512, ge=64, le=8192, multiple_of=16)
     pixel_size: float = Field(default=6.0, ge=0.5, le=20)
@@ -165,6 +170,11 @@ class SimulationConfig(CheckedModel):
     """Envelope of the contrast transfer, Å²."""
     detector_blur_px: float = Field(default=0.35, ge=0, le=3)
     """Standard deviation of the detector's point spread; correlates the shot noise."""
+
+    @property
+    def n_scenes(self) -> int:
+        """Places that the micrographs show."""
+        return -(-self.n_micrographs // self.exposures)
 
     @property
     def image_size(self) -> int:

@@ -13,7 +13,14 @@ from cryoquery.data.source import SourceMicrograph
 from cryoquery.simulate.config import SimulationConfig
 from cryoquery.simulate.densities import bead_envelope, bead_model
 from cryoquery.simulate.optics import contrast_transfer, frequency_grid
-from cryoquery.simulate.scene import Scene, assign_proteins, diameter_px, draw_scene, margin_px
+from cryoquery.simulate.scene import (
+    Scene,
+    assign_proteins,
+    diameter_px,
+    draw_scene,
+    expose_again,
+    margin_px,
+)
 from cryoquery.simulate.specimen import (
     CARBON,
     ICE,
@@ -29,22 +36,27 @@ from cryoquery.simulate.specimen import (
 def simulate_micrographs(config: SimulationConfig) -> list[SourceMicrograph]:
     """Micrographs whose particles are known; pixels are made when they are read.
 
-    Micrograph ``i`` depends on the proteins, the optics, the seed and ``i`` alone: not on how many
-    there are, nor on the order or the threads in which they are read. Its group is the protein's
-    name. Intensities are counted electrons per pixel, so particles are dark.
+    Micrograph ``i`` depends on the proteins, the optics, the seed, the number of exposures and ``i``
+    alone: not on how many there are, nor on the order or the threads in which they are read. Its
+    group is the protein's name. Intensities are counted electrons per pixel, so particles are dark.
     """
     sources = []
-    for index, protein in enumerate(assign_proteins(config)):
-        scene = draw_scene(config, index, protein)
+    proteins = assign_proteins(config)
+    scenes = [draw_scene(config, index, protein) for index, protein in enumerate(proteins)]
+    for index in range(config.n_micrographs):
+        place, exposure = divmod(index, config.exposures)
+        scene = expose_again(config, scenes[place], exposure)
+        name = scene.protein.name
         sources.append(
             SourceMicrograph(
-                name=f"{protein.name}_{index:05d}",
-                group=protein.name,
+                name=f"{name}_{index:05d}",
+                group=name,
                 shape=(config.height_px, config.width_px),
                 read=partial(render, config, scene),
                 particles=scene.labels(config),
                 pixel_size=config.pixel_size,
-                diameter_px=diameter_px(protein, config),
+                field_of_view=f"{name}/place_{place:05d}" if config.exposures > 1 else None,
+                diameter_px=diameter_px(scene.protein, config),
             )
         )
     return sources
@@ -52,7 +64,8 @@ def simulate_micrographs(config: SimulationConfig) -> list[SourceMicrograph]:
 
 def render(config: SimulationConfig, scene: Scene) -> NDArray[np.float32]:
     """The micrograph (height, width) of ``scene`` in electrons per pixel, noise included."""
-    rng = np.random.default_rng([config.seed, scene.index, 1])
+    exposure = [scene.exposure] if scene.exposure else []
+    rng = np.random.default_rng([config.seed, scene.index, 1, *exposure])
     expected = expected_electrons(config, scene, rng)
     return detect(expected, rng, config.detector_blur_px, config.junk.hot_pixels)
 
@@ -62,7 +75,8 @@ def expected_electrons(
 ) -> NDArray[np.float32]:
     """Mean number of electrons (height, width) per pixel: the image without shot noise.
 
-    ``rng`` draws the ice: its thickness and its molecules.
+    ``rng`` draws the ice: its molecules, which move under the beam, and in the first exposure its
+    thickness.
     """
     margin = margin_px(scene.protein, config)
     height, width = (
@@ -71,7 +85,8 @@ def expected_electrons(
     canvas = Canvas((height, width), margin)
     volt, pixel = config.voltage_kv, config.pixel_size
 
-    ice = ice_thickness(config, scene, canvas, rng)
+    first = np.random.default_rng([config.seed, scene.index, 1]) if scene.exposure else rng
+    ice = ice_thickness(config, scene, canvas, first)
     crystals = crystal_thickness(scene.crystals, canvas)
     phase = mean_phase(crystals, ICE, volt)
     carbon = np.full(canvas.shape, scene.protein.support_angstrom, dtype=np.float32)

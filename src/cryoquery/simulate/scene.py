@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ class Scene:
     carbon: Carbon | None
     defocus_angstrom: tuple[float, float]
     astigmatism_angle: float
+    exposure: int = 0
+    """Which of the micrographs of this place."""
 
     def labels(self, config: SimulationConfig) -> NDArray[np.float64]:
         """(n, 3) rows (y, x, diameter) in pixels, of the particles whose center lies inside."""
@@ -88,12 +90,12 @@ def margin_px(protein: Protein, config: SimulationConfig) -> int:
 
 
 def assign_proteins(config: SimulationConfig) -> list[Protein]:
-    """The protein of each micrograph: at every length of the list as close to the shares as can be."""
+    """The protein of each scene: at every length of the list as close to the shares as can be."""
     total = sum(protein.share for protein in config.proteins)
     shares = [protein.share / total for protein in config.proteins]
     counts = [0] * len(shares)
     assigned = []
-    for n in range(1, config.n_micrographs + 1):
+    for n in range(1, config.n_scenes + 1):
         chosen = max(range(len(shares)), key=lambda k: n * shares[k] - counts[k])
         counts[chosen] += 1
         assigned.append(config.proteins[chosen])
@@ -101,7 +103,7 @@ def assign_proteins(config: SimulationConfig) -> list[Protein]:
 
 
 def draw_scene(config: SimulationConfig, index: int, protein: Protein) -> Scene:
-    """Everything about micrograph ``index`` except its noise, from [seed, index] alone."""
+    """Everything about scene ``index`` except its noise, from [seed, index] alone."""
     rng = np.random.default_rng([config.seed, index, 0])
     size = diameter_px(protein, config)
     margin = margin_px(protein, config)
@@ -134,6 +136,32 @@ def draw_scene(config: SimulationConfig, index: int, protein: Protein) -> Scene:
         carbon=carbon,
         defocus_angstrom=(defocus + astigmatism, defocus - astigmatism),
         astigmatism_angle=rng.uniform(0, math.pi),
+    )
+
+
+def expose_again(config: SimulationConfig, scene: Scene, exposure: int) -> Scene:
+    """The ``scene`` a little displaced, as the stage comes back to it; exposure 0 is the scene itself."""
+    if exposure == 0:
+        return scene
+    reach = config.displacement_angstrom / config.pixel_size
+    rng = np.random.default_rng([config.seed, scene.index, 2, exposure])
+    dy, dx = rng.uniform(-reach, reach, 2).tolist()
+
+    def moved(placed: Placed) -> Placed:
+        return Placed(placed.centers + np.array([dy, dx]), placed.quaternions)
+
+    carbon = scene.carbon
+    if carbon is not None:
+        y, x = carbon.hole_center
+        carbon = replace(carbon, hole_center=(y + dy, x + dx))
+    return replace(
+        scene,
+        particles=moved(scene.particles),
+        aggregates=moved(scene.aggregates),
+        fragments=moved(scene.fragments),
+        crystals=tuple(replace(c, center=(c.center[0] + dy, c.center[1] + dx)) for c in scene.crystals),
+        carbon=carbon,
+        exposure=exposure,
     )
 
 
