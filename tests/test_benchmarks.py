@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from cryoquery import run_experiment
+from cryoquery.config import parse
+from cryoquery.data.dataset import open_dataset
+from cryoquery.experiment import ExperimentConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TOYS = {
@@ -73,3 +81,128 @@ def test_a_benchmark_runs_at_toy_size(
     printed = capsys.readouterr().out
     for text in expected:
         assert text in printed
+
+
+# Strategies on the standing pools
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load("pools")
+
+
+@pytest.fixture
+def acquisition(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load("acquisition")
+
+
+def test_simulated_pools_have_the_same_balanced_micrographs_held_out(pools: ModuleType) -> None:
+    held_out = []
+    for name in ("sim_balanced", "sim_imbalanced", "sim_junk", "sim_redundant"):
+        micrographs = pools.SIMULATED[name]()
+        keys = [m.key for m in micrographs]
+        assert len(set(keys)) == len(keys)
+        held_out.append({m.key: m.split for m in micrographs if m.split != "train"})
+        for split in ("val", "test"):
+            groups = Counter(m.group for m in micrographs if m.split == split)
+            assert len(groups) == 5
+            assert len(set(groups.values())) == 1
+    assert all(found == held_out[0] for found in held_out)
+
+
+def test_no_two_micrographs_of_a_simulated_pool_show_the_same_place_but_near_duplicates(
+    pools: ModuleType,
+) -> None:
+    for name in ("sim_junk", "sim_redundant"):
+        micrographs = [m for m in pools.SIMULATED[name]() if len(m.particles)]
+        first = Counter((m.group, m.particles[0, :2].tobytes()) for m in micrographs)
+        assert set(first.values()) == {1}
+        views = Counter(m.field_of_view for m in micrographs if m.field_of_view)
+        assert all(n == 16 for n in views.values())
+        assert bool(views) == (name == "sim_redundant")
+
+
+def test_one_group_has_ten_times_the_images_of_each_other(
+    pools: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pools.main([str(tmp_path), "--only", "sim_imbalanced"])
+    assert "sim_imbalanced: 448 images to choose from" in capsys.readouterr().out
+    dataset = open_dataset(tmp_path / "sim_imbalanced")
+    counts = {group: len(rows) for group, rows in pools.fields_by_group(dataset, "train").items()}
+    assert counts.pop("apoferritin") == 320
+    assert set(counts.values()) == {32}
+    assert (tmp_path / "sim_imbalanced.png").stat().st_size > 10_000
+
+
+def test_fields_of_a_pool_are_copied_bit_by_bit(pools: ModuleType, tmp_path: Path) -> None:
+    whole = load("measuring").write_dataset(tmp_path / "whole", {"train": 6, "test": 2}, 32)
+    part = pools.keep(whole, [1, 3, 7], tmp_path / "part")
+    assert np.array_equal(part.images, whole.images[[1, 3, 7]])
+    assert np.array_equal(part.masks, whole.masks[[1, 3, 7]])
+    assert part.n_particles([0, 1, 2]) == whole.n_particles([1, 3, 7])
+    assert [record.split for record in part.records] == ["train", "train", "test"]
+    assert pools.spread(whole, range(6), 4) == pools.spread(whole, range(6), 4)
+
+
+def test_the_labels_that_a_score_needs_are_interpolated_over_their_logarithm(
+    acquisition: ModuleType,
+) -> None:
+    images, particles, f1 = np.array([10.0, 20, 40]), np.array([100.0, 200, 800]), np.array([0.5, 0.7, 0.6])
+    halfway = acquisition.needed(images, particles, f1, 0.6)
+    assert halfway.images == pytest.approx(math.sqrt(200))
+    assert halfway.particles == pytest.approx(100 * math.sqrt(2))
+    assert acquisition.needed(images, particles, f1, 0.4).images == 10
+    assert math.isinf(acquisition.needed(images, particles, f1, 0.71).particles)
+
+
+def test_a_curve_that_needs_half_the_particles_needs_them_twice_as_rarely(acquisition: ModuleType) -> None:
+    images, f1 = np.array([10.0, 20, 40]), np.array([[0.5, 0.6, 0.7], [0.5, 0.62, 0.7]])
+    many = acquisition.Curves(images, np.array([[100.0, 200, 400]] * 2), f1)
+    few = acquisition.Curves(images, many.particles / 2, f1)
+    assert acquisition.log_ratio(few, many, 0.65) == pytest.approx(math.log(2))
+    assert acquisition.log_ratio(many, few, 0.65) == pytest.approx(-math.log(2))
+    never = acquisition.Curves(images, many.particles, f1 / 2)
+    assert acquisition.log_ratio(few, never, 0.65) == acquisition.MOST
+    assert acquisition.log_ratio(never, never, 0.65) == 0
+
+
+def test_over_doublings_every_step_of_a_geometric_schedule_counts_the_same(acquisition: ModuleType) -> None:
+    assert acquisition.aulc_by_doubling([0.1, 0.2, 0.4, 0.8], [0, 1, 0, 0]) == pytest.approx(1 / 3)
+
+
+# Processes that are started afresh print warnings of torch about what a CPU does not have.
+@pytest.mark.filterwarnings("ignore")
+def test_strategies_are_compared_with_each_other_and_with_the_ceiling(
+    acquisition: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("measuring").write_dataset(tmp_path / "pool", {"train": 14, "val": 4, "test": 4}, 32)
+    values = {
+        "dataset": tmp_path / "pool",
+        "out": tmp_path / "benchmark_toy",
+        "strategies": ["random", "stratified_random", "entropy"],
+        "baselines": ["full_supervision"],
+        "seeds": [1, 2],
+        "report_split": "test",
+        "keep_models": "none",
+        "workers": 1,
+        "schedule": {"counts": [2, 4, 8]},
+        "model": {"base_channels": 2},
+        "training": {"initial_epochs": 1, "fine_tune": False},
+    }
+    folder = str(run_experiment(parse(ExperimentConfig, values, "toy")))
+    acquisition.main([folder, "--oracle", "2", "--seeds", "1", "2"])
+    assert "seed 2, 8 labelled" in capsys.readouterr().out
+    acquisition.main([folder, "--out", str(tmp_path / "table.md")])
+    text = (tmp_path / "table.md").read_text()
+    for expected in (
+        "## toy",
+        "| Entropy | Stratified Random |",
+        "Greedy Oracle",
+        "times fewer",
+        "by chance",
+    ):
+        assert expected in text
+    acquisition.main([folder, "--time"])
+    assert "seconds for a query of 2 of 14" in capsys.readouterr().out

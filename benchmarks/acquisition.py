@@ -1,0 +1,431 @@
+"""Strategies on the standing pools, as Markdown: what finished experiments show, and the ceiling above them.
+
+    python benchmarks/pools.py data/pools
+    cryoquery experiment configs/benchmark_real.toml                        # and the other pools
+    python benchmarks/acquisition.py experiments/benchmark_* --out table.md
+    python benchmarks/acquisition.py experiments/benchmark_real --oracle 8 --seeds 1 2 3
+    python benchmarks/acquisition.py experiments/benchmark_real --time
+
+F1 is that of pixels on the reported split. Areas under the curve are trapezoids divided by their range: over
+the labelled share, as in the report, and over its logarithm, in which a geometric schedule has even steps.
+Differences are paired by seed, with the interval of the paired t-test over the seeds; the one *with
+micrographs* also has the variance over held-out micrographs (docs/comparison.md).
+
+``--oracle`` computes the ceiling of `oracle_bound.py`, which later tables have as *Greedy Oracle*; ``--time``
+times a query of each strategy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from oracle_bound import oracle_bound, read_bounds
+
+from cryoquery.data.dataset import Dataset, open_dataset
+from cryoquery.errors import CryoqueryError
+from cryoquery.experiment import FULL_SUPERVISION
+from cryoquery.experiment_folder import enter, equip
+from cryoquery.loop import Run, choose, initial_set, trained
+from cryoquery.oracles import SimulatedOracle
+from cryoquery.records import write_text
+from cryoquery.report.efficiency import Measured, Measurements, Number, aulc
+from cryoquery.report.runs import (
+    RANDOM,
+    STRATIFIED,
+    LearningCurve,
+    Results,
+    label,
+    read_results,
+    short_label,
+)
+from cryoquery.report.selection import PoolFacts, find_dataset, overlaps, selections
+from cryoquery.report.statistics import Difference, Interval, bootstrap_interval, rao_wu_weights
+
+TARGETS = (0.95, 0.98)
+"""Shares of full supervision's F1 that labels are counted to."""
+MOST = math.log(16)
+"""Ratios of labels are cut off here: where a curve of a resample never arrives they would be infinite."""
+
+
+def aulc_by_doubling(fractions: ArrayLike, scores: ArrayLike) -> float | None:
+    """Area under the curve over the logarithm of the labelled share: every doubling counts the same."""
+    return aulc(np.log2(np.asarray(fractions, dtype=np.float64)), scores)
+
+
+AREAS: Mapping[str, Number] = {"share": aulc, "doublings": aulc_by_doubling}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A finished experiment on one pool."""
+
+    name: str
+    results: Results
+
+    @cached_property
+    def measurements(self) -> Measurements:
+        """Pixel F1 pooled over the split."""
+        return Measurements(self.results)
+
+    @property
+    def runs(self) -> list[str]:
+        """Strategies, opponents and the oracle; no baselines."""
+        return [run for run in self.results.runs() if run.endswith("_sampling")]
+
+    def pooled(self, run: str, number: Number) -> Measured:
+        """A number of the curve of F1 pooled over the split."""
+        return self.measurements.of(run, number)
+
+    def over_groups(self, run: str, number: Number) -> Measured:
+        """The same of the mean over groups of F1, in which every group counts the same."""
+        values = {c.seed: number(c.fractions, mean_over_groups(c)) for c in self.results.of(run)}
+        return Measured({seed: value for seed, value in values.items() if value is not None}, {}, 0)
+
+    def full(self, score: Callable[[LearningCurve], NDArray[np.float64]]) -> float | None:
+        """F1 of full supervision, mean over its seeds."""
+        values = [score(curve)[-1] for curve in self.results.of(FULL_SUPERVISION)]
+        return float(np.mean(values)) if values else None
+
+
+def pooled_f1(curve: LearningCurve) -> NDArray[np.float64]:
+    """(n,) F1 of each iteration, pooled."""
+    return curve.values("f1")
+
+
+def mean_over_groups(curve: LearningCurve) -> NDArray[np.float64]:
+    """(n,) mean over groups of F1 of each iteration."""
+    return np.array([np.mean([s["f1"] for s in m["per_group"].values()]) for m in curve.iterations])
+
+
+def read_pool(folder: Path) -> Pool:
+    """A pool's experiment with what the oracle left there.
+
+    Raises:
+        ExperimentError: there is no experiment, or nothing in it is finished.
+    """
+    results = read_results(folder)
+    curves = (*results.curves, *read_bounds(folder))
+    return Pool(folder.resolve().name.removeprefix("benchmark_"), replace(results, curves=curves))
+
+
+# Labels that are needed
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Labels at which a curve first reaches a score, interpolated; infinite where it does not."""
+
+    images: float
+    particles: float
+
+
+def needed(
+    images: NDArray[np.float64], particles: NDArray[np.float64], f1: NDArray[np.float64], target: float
+) -> Needed:
+    """Where the curve (n,) first reaches ``target``: over the logarithm of images, particles alike."""
+    above = np.flatnonzero(f1 >= target)
+    if len(above) == 0:
+        return Needed(math.inf, math.inf)
+    i = int(above[0])
+    if i == 0:
+        return Needed(float(images[0]), float(particles[0]))
+    part = (target - f1[i - 1]) / (f1[i] - f1[i - 1])
+
+    def between(values: NDArray[np.float64]) -> float:
+        low, high = np.log(np.maximum(values[i - 1 : i + 1], 1))
+        return float(np.exp(low + part * (high - low)))
+
+    return Needed(between(images), between(particles))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one run over some seeds, to be averaged with weights."""
+
+    images: NDArray[np.float64]
+    """(n,)"""
+    particles: NDArray[np.float64]
+    """(seeds, n)"""
+    f1: NDArray[np.float64]
+    """(seeds, n)"""
+
+    @classmethod
+    def of(cls, pool: Pool, run: str, seeds: Sequence[int]) -> Curves:
+        """Those of ``seeds``, in their order."""
+        by_seed = {curve.seed: curve for curve in pool.results.of(run)}
+        chosen = [by_seed[seed] for seed in seeds]
+        return cls(
+            chosen[0].values("n_labeled_images"),
+            np.array([curve.values("n_labeled_particles") for curve in chosen]),
+            np.array([pooled_f1(curve) for curve in chosen]),
+        )
+
+    def needed(self, target: float, weights: NDArray[np.float64] | None = None) -> Needed:
+        """Labels that the mean curve needs."""
+        particles, f1 = (np.average(a, axis=0, weights=weights) for a in (self.particles, self.f1))
+        return needed(self.images, particles, f1, target)
+
+
+def times_fewer(pool: Pool, run: str, opponent: str, target: float) -> tuple[float, Interval | None] | None:
+    """How many times fewer labelled particles the mean curve of ``run`` needs than that of ``opponent``.
+
+    With a bootstrap interval over the seeds, which are resampled together; None where neither arrives.
+    """
+    seeds = pool.results.seeds(run, opponent)
+    if not seeds:
+        return None
+    own, other = Curves.of(pool, run, seeds), Curves.of(pool, opponent, seeds)
+    if math.isinf(own.needed(target).particles) and math.isinf(other.needed(target).particles):
+        return None
+    estimate = log_ratio(own, other, target)
+    interval = None
+    if len(seeds) > 1:
+        weights = rao_wu_weights(["seeds"] * len(seeds))
+        replicates = np.array([log_ratio(own, other, target, row) for row in weights])
+        found = bootstrap_interval(estimate, replicates, len(seeds) - 1)
+        interval = Interval(math.exp(max(found.low, -MOST)), math.exp(min(found.high, MOST)))
+    return math.exp(estimate), interval
+
+
+def log_ratio(own: Curves, other: Curves, target: float, weights: NDArray[np.float64] | None = None) -> float:
+    """Logarithm of the other's particles over one's own, within ± `MOST`; 0 where neither arrives."""
+    mine, theirs = (curves.needed(target, weights).particles for curves in (own, other))
+    if math.isinf(mine) and math.isinf(theirs):
+        return 0.0
+    if math.isinf(mine) or math.isinf(theirs):
+        return -MOST if math.isinf(mine) else MOST
+    return float(np.clip(math.log(theirs / mine), -MOST, MOST))
+
+
+# Tables
+
+
+def markdown(pool: Pool) -> str:
+    """Everything about one pool."""
+    dataset, missing = find_dataset(pool.results)
+    parts = [heading(pool), areas(pool), gains(pool), labels_needed(pool), by_iteration(pool)]
+    parts.append(asked_for(pool, dataset) if dataset else f"No selections: {missing}.")
+    same = [" = ".join(map(short_label, group)) for group in pool.results.identical]
+    if same:
+        parts.append(f"The same images throughout: {'; '.join(same)}.")
+    if pool.results.unfinished:
+        parts.append(f"Not finished: {'; '.join(pool.results.unfinished)}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def heading(pool: Pool) -> str:
+    """Name and frame of an experiment."""
+    results = pool.results
+    full = pool.full(pooled_f1), pool.full(mean_over_groups)
+    counts = sorted({int(m["n_labeled_images"]) for c in results.of(pool.runs[0]) for m in c.iterations})
+    lines = [
+        f"## {pool.name}",
+        "",
+        f"{results.environment['n_train_images']} images to choose from, {', '.join(map(str, counts))} "
+        f"labelled; {len(pool.measurements.micrographs)} micrographs in {results.split}. Full supervision: "
+        f"F1 {number(full[0])} pooled, {number(full[1])} mean over groups.",
+    ]
+    return "\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def mean_std(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds."""
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}" if values else "–"
+
+
+def between(interval: Interval | None, form: str = "+.3f") -> str:
+    """An interval in brackets."""
+    if interval is None:
+        return ""
+    return f" [{interval.low:{form}}, {interval.high:{form}}]".replace("-", "−")
+
+
+def areas(pool: Pool) -> str:
+    """Areas under the curves."""
+    header = ["area under the curve", "seeds"]
+    header += [f"{score}, over {axis}" for axis in AREAS for score in ("pooled F1", "mean over groups")]
+    rows = []
+    for run in pool.runs:
+        found = [of(run, area) for area in AREAS.values() for of in (pool.pooled, pool.over_groups)]
+        cells = [mean_std(list(measured.by_seed.values())) for measured in found]
+        rows.append([short_label(run), str(len(pool.results.of(run))), *cells])
+    return table(header, rows)
+
+
+def gains(pool: Pool) -> str:
+    """Differences of the areas to the opponents, paired by seed."""
+    header = ["gain in area", "against", *(f"pooled F1, over {axis}" for axis in AREAS), "with micrographs"]
+    header += [f"mean over groups, over {axis}" for axis in AREAS]
+    rows = []
+    for opponent in (RANDOM, STRATIFIED):
+        for run in pool.runs:
+            if run == opponent or opponent not in pool.runs:
+                continue
+            own = [pool.pooled(run, n).minus(pool.pooled(opponent, n)) for n in AREAS.values()]
+            groups = [pool.over_groups(run, n).minus(pool.over_groups(opponent, n)) for n in AREAS.values()]
+            last = own[-1]
+            both = between(last.interval()).strip() if last else "–"
+            cells = [*map(difference, own), both, *map(difference, groups)]
+            rows.append([short_label(run), short_label(opponent), *cells])
+    return table(header, rows)
+
+
+def difference(found: Difference | None) -> str:
+    """Mean and interval of the paired t-test; bold where 0 is outside."""
+    if found is None:
+        return "–"
+    interval = found.interval_over_seeds()
+    text = f"{found.mean:+.3f}".replace("-", "−") + between(interval)
+    return f"**{text}**" if interval and (interval.low > 0 or interval.high < 0) else text
+
+
+def labels_needed(pool: Pool) -> str:
+    """Labels for a share of full supervision, and how many times fewer than stratified random sampling."""
+    full = pool.full(pooled_f1)
+    if full is None:
+        return "Labels needed: full supervision was not run."
+    header = ["labels needed"]
+    for share in TARGETS:
+        reach = f"{share:.0%} ({share * full:.3f})"
+        header += [f"{reach}: images", "particles", "times fewer than stratified", "than random"]
+    rows = []
+    for run in pool.runs:
+        cells = [short_label(run)]
+        for share in TARGETS:
+            found = Curves.of(pool, run, pool.results.seeds(run)).needed(share * full)
+            cells += [whole(found.images), whole(found.particles)]
+            for opponent in (STRATIFIED, RANDOM):
+                ratio = times_fewer(pool, run, opponent, share * full) if opponent in pool.runs else None
+                is_own = run == opponent
+                cells.append("–" if ratio is None or is_own else f"{ratio[0]:.2f}{between(ratio[1], '.2f')}")
+        rows.append(cells)
+    note = (
+        "Of the mean curve over seeds, interpolated; a ratio of "
+        f"{math.exp(MOST):.0f} or 1/{math.exp(MOST):.0f} stands for one of the two that does not arrive."
+    )
+    return f"{table(header, rows)}\n\n{note}"
+
+
+def whole(value: float) -> str:
+    """A number of labels."""
+    return "not reached" if math.isinf(value) else f"{value:,.0f}"
+
+
+def by_iteration(pool: Pool) -> str:
+    """Pooled F1 / mean over groups in each iteration."""
+    counts = [int(n) for n in pool.results.of(pool.runs[0])[0].values("n_labeled_images")]
+    rows = []
+    for run in pool.runs:
+        curves = pool.results.of(run)
+        f1, groups = (np.mean([of(c) for c in curves], axis=0) for of in (pooled_f1, mean_over_groups))
+        cells = [f"{a:.3f} / {b:.3f}" for a, b in zip(f1, groups, strict=True)]
+        rows.append([short_label(run), *cells])
+    return table(["F1 pooled / mean over groups", *map(str, counts)], rows)
+
+
+def asked_for(pool: Pool, dataset: Dataset) -> str:
+    """What was labelled: how much of it random sampling would have asked for, which groups, how crowded."""
+    facts = PoolFacts.of(dataset)
+    share = {run: [] for run in pool.runs}  # type: dict[str, list[float]]
+    chance = []
+    for overlap in overlaps(pool.results):
+        chance.append(overlap.by_chance)
+        if RANDOM in overlap.runs:
+            at = overlap.runs.index(RANDOM)
+            for run, values in zip(overlap.runs, overlap.share, strict=True):
+                share[run].append(float(values[at]))
+    groups = sorted(set(facts.groups))
+    header = ["labelled at the end", "overlap of queries with random", *groups, "particles per image"]
+    rows = [["the pool", f"{np.mean(chance):.3f} by chance" if chance else "–"]]
+    rows[0] += [f"{facts.share(group):.0%}" for group in groups] + [f"{facts.particles.mean():.1f}"]
+    for found in selections(pool.results, facts):
+        cells = [f"{found.shares[group][-1]:.0%}" for group in groups]
+        last = [c.iterations[-1] for c in pool.results.of(found.run)]
+        per_image = np.mean([m["n_labeled_particles"] / m["n_labeled_images"] for m in last])
+        same = number(float(np.mean(share[found.run]))) if share[found.run] else "–"
+        rows.append([short_label(found.run), same, *cells, f"{per_image:.1f}"])
+    return table(header, rows)
+
+
+# Time
+
+
+def time_queries(folder: Path) -> str:
+    """Seconds of the first query of each strategy, with the pass over the pool and once it is made."""
+    config = enter(folder)
+    seed, rows = config.seeds[0], []
+    with tempfile.TemporaryDirectory() as place:
+        lab = equip(
+            config.model_copy(update={"out": Path(place), "store": None}), open_dataset(config.dataset)
+        )
+        counts = config.schedule.resolve(len(lab.pool))
+        answers = SimulatedOracle(lab.dataset)
+        labeled = initial_set(lab.pool, counts[0], seed)
+        answers.ask(labeled)
+        for strategy in config.strategies:
+            run = Run(f"{strategy}_sampling", strategy, seed, counts, Path(place) / strategy)
+            entry, _ = trained(run, lab, answers, [labeled])
+            for kept in entry.glob("signals/*"):
+                kept.unlink()
+            seconds = []
+            for _ in range(2):
+                started = time.perf_counter()
+                try:
+                    choose(run, lab, entry, labeled, counts[1] - counts[0])
+                except CryoqueryError as error:
+                    seconds = [str(error), ""]
+                    break
+                seconds.append(f"{time.perf_counter() - started:.2f}")
+            rows.append([label(run.name), *seconds])
+    n = f"{counts[1] - counts[0]} of {len(lab.pool)}"
+    return f"## {folder.name}\n\n{table([f'seconds for a query of {n}', 'first', 'again'], rows)}\n"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables, or compute what they need."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("experiments", nargs="+", type=Path, help="folders of experiments, one per pool")
+    parser.add_argument("--out", type=Path, help="write the tables there (default: print them)")
+    parser.add_argument(
+        "--oracle", type=int, metavar="K", help="compute the ceiling from K batches per iteration"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the ceiling (default: 1 2 3)"
+    )
+    parser.add_argument("--time", action="store_true", help="time a query of each strategy instead")
+    args = parser.parse_args(argv)
+    if args.oracle:
+        for folder in args.experiments:
+            oracle_bound(folder, args.oracle, args.seeds)
+        return
+    show = time_queries if args.time else lambda folder: markdown(read_pool(folder))
+    text = "\n".join(show(folder) for folder in args.experiments)
+    if args.out:
+        write_text(args.out, text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
