@@ -159,7 +159,7 @@ def simulated(
         height_px=size,
         width_px=size,
         pixel_size=protein.length_angstrom / RAW_PARTICLE_PX,
-        seed=SEED,
+        seed=SEED + list(PROTEINS).index(name),  # or micrographs of one number would be alike in all proteins
         proteins=(protein,),
         junk=junk,
     )
