@@ -12,7 +12,7 @@ Simulated micrographs of five proteins (the particle at 12 px, four fields each)
 
 - ``sim_balanced``, ``sim_imbalanced`` (ten fields of one protein to one of each other),
 - ``sim_junk``: in half of the micrographs something is wrong,
-- ``sim_redundant``: two thirds of the micrographs are near-duplicates, sixteen to a place,
+- ``sim_redundant``: two thirds of the micrographs are near-duplicates, eight to a place,
 - ``protocol``: whole micrographs, all proteins, as many of each.
 
 Noisy and doubtful fields are in the pool only: nobody would measure a picker on frames that nobody can pick,
@@ -221,10 +221,10 @@ def junk() -> list[SourceMicrograph]:
 
 
 def redundant() -> list[SourceMicrograph]:
-    """Of each protein eight usual micrographs and sixteen of one more place."""
+    """Of each protein eight usual micrographs, and eight each of two more places."""
     found = held_out(PROTEINS_USED) + training(dict.fromkeys(PROTEINS_USED, 8))
     for name in PROTEINS_USED:
-        found += simulated(name, N_TEST + N_VAL + 8, 1, "train", exposures=16)
+        found += simulated(name, N_TEST + N_VAL + 8, 2, "train", exposures=8)
     return found
 
 

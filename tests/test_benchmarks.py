@@ -120,7 +120,7 @@ def test_no_two_micrographs_of_a_simulated_pool_show_the_same_place_but_near_dup
         first = Counter((m.group, m.particles[0, :2].tobytes()) for m in micrographs)
         assert set(first.values()) == {1}
         views = Counter(m.field_of_view for m in micrographs if m.field_of_view)
-        assert all(n == 16 for n in views.values())
+        assert all(n == 8 for n in views.values())
         assert bool(views) == (name == "sim_redundant")
 
 
