@@ -57,6 +57,16 @@ WHOLE_SIZE = 96
 N_VAL, N_TEST = 4, 8
 """Simulated micrographs of each protein that are held out."""
 USUAL = Junk(crystals=0.1, aggregates=0.1, fragments=1.0, carbon=0.05, hot_pixels=0.5)
+DOSE = {"apoferritin": 6.0, "ribosome": 3.0, "proteasome": 4.0, "rod": 8.0, "dimer": 8.0, "chaperonin": 2.0}
+"""Counted electrons per Å². Pixels are large here, so that the usual doses would leave nothing to learn."""
+
+WRONG = {
+    "contaminated": (USUAL.model_copy(update={"crystals": 8.0, "fragments": 8.0}), 1.0),
+    "carbon": (USUAL.model_copy(update={"carbon": 1.0, "crystals": 1.0}), 1.0),
+    "aggregated": (USUAL.model_copy(update={"aggregates": 4.0}), 1.0),
+    "hopeless": (USUAL, 0.04),
+}
+"""What is wrong with a micrograph of ``sim_junk``: its junk, and its dose relative to the usual one."""
 
 Rows = Mapping[str, Sequence[int]]
 
@@ -167,18 +177,6 @@ def simulated(
     return [
         replace(m, name=f"{m.name}_of_{exposures}" if exposures > 1 else m.name, split=split) for m in found
     ]
-
-
-DOSE = {"apoferritin": 6.0, "ribosome": 3.0, "proteasome": 4.0, "rod": 8.0, "dimer": 8.0, "chaperonin": 2.0}
-"""Counted electrons per Å². Pixels are large here, so that the usual doses would leave nothing to learn."""
-
-WRONG = {
-    "contaminated": (USUAL.model_copy(update={"crystals": 8.0, "fragments": 8.0}), 1.0),
-    "carbon": (USUAL.model_copy(update={"carbon": 1.0, "crystals": 1.0}), 1.0),
-    "aggregated": (USUAL.model_copy(update={"aggregates": 4.0}), 1.0),
-    "hopeless": (USUAL, 0.04),
-}
-"""What is wrong with a micrograph of ``sim_junk``: its junk, and its dose relative to the usual one."""
 
 
 def held_out(names: Sequence[str]) -> list[SourceMicrograph]:
