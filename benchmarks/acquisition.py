@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,13 +27,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from oracle_bound import oracle_bound, read_bounds
+from query_time import query_seconds
 
-from cryoquery.data.dataset import Dataset, open_dataset
-from cryoquery.errors import CryoqueryError
+from cryoquery.data.dataset import Dataset
 from cryoquery.experiment import FULL_SUPERVISION
-from cryoquery.experiment_folder import enter, equip
-from cryoquery.loop import Run, choose, initial_set, trained
-from cryoquery.oracles import SimulatedOracle
 from cryoquery.records import write_text
 from cryoquery.report.efficiency import Measured, Measurements, Number, aulc
 from cryoquery.report.runs import (
@@ -43,7 +38,6 @@ from cryoquery.report.runs import (
     STRATIFIED,
     LearningCurve,
     Results,
-    label,
     read_results,
     short_label,
 )
@@ -368,38 +362,12 @@ def asked_for(pool: Pool, dataset: Dataset) -> str:
     return table(header, rows)
 
 
-# Time
-
-
-def time_queries(folder: Path) -> str:
-    """Seconds of the first query of each strategy, with the pass over the pool and once it is made."""
-    config = enter(folder)
-    seed, rows = config.seeds[0], []
-    with tempfile.TemporaryDirectory() as place:
-        lab = equip(
-            config.model_copy(update={"out": Path(place), "store": None}), open_dataset(config.dataset)
-        )
-        counts = config.schedule.resolve(len(lab.pool))
-        answers = SimulatedOracle(lab.dataset)
-        labeled = initial_set(lab.pool, counts[0], seed)
-        answers.ask(labeled)
-        for strategy in config.strategies:
-            run = Run(f"{strategy}_sampling", strategy, seed, counts, Path(place) / strategy)
-            entry, _ = trained(run, lab, answers, [labeled])
-            for kept in entry.glob("signals/*"):
-                kept.unlink()
-            seconds = []
-            for _ in range(2):
-                started = time.perf_counter()
-                try:
-                    choose(run, lab, entry, labeled, counts[1] - counts[0])
-                except CryoqueryError as error:
-                    seconds = [str(error), ""]
-                    break
-                seconds.append(f"{time.perf_counter() - started:.2f}")
-            rows.append([label(run.name), *seconds])
-    n = f"{counts[1] - counts[0]} of {len(lab.pool)}"
-    return f"## {folder.name}\n\n{table([f'seconds for a query of {n}', 'first', 'again'], rows)}\n"
+def query_times(folder: Path) -> str:
+    """Seconds of a query of each strategy."""
+    n, n_pool, rows = query_seconds(folder)
+    return (
+        f"## {folder.name}\n\n{table([f'seconds for a query of {n} of {n_pool}', 'first', 'again'], rows)}\n"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -419,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder in args.experiments:
             oracle_bound(folder, args.oracle, args.seeds)
         return
-    show = time_queries if args.time else lambda folder: markdown(read_pool(folder))
+    show = query_times if args.time else lambda folder: markdown(read_pool(folder))
     text = "\n".join(show(folder) for folder in args.experiments)
     if args.out:
         write_text(args.out, text)
