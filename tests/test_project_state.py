@@ -146,6 +146,19 @@ def test_undo_and_redo(play: Play) -> None:
         play.tell("redone")
 
 
+def test_a_rejected_suggestion_can_still_be_accepted(play: Play) -> None:
+    play.lease()
+    play.draft("reject", keys=["s0", "s1"])
+    play.draft("reject", keys=["s1", "s2", "s2"])
+    assert list(play.document().rejected) == ["s0", "s1", "s2"]
+    play.draft("accept", picks=[{"key": "s1", "y": 2, "x": 3, "score": 0.5}])
+    assert (list(play.document().rejected), play.points()) == (["s0", "s2"], {"s1": (2, 3, "suggestion")})
+    play.tell("undone")
+    assert (set(play.document().rejected), play.points()) == ({"s0", "s1", "s2"}, {})
+    play.tell("undone")
+    assert list(play.document().rejected) == ["s0", "s1"]
+
+
 def test_no_particles_here(play: Play) -> None:
     play.lease()
     with pytest.raises(
