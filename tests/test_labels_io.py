@@ -67,7 +67,7 @@ def answer(project: Project, item: int, person: str, ops: list[dict[str, object]
 
 
 def write_untrained(path: Path, project: Project) -> None:
-    """A model that finds something everywhere."""
+    """A model that has learned nothing."""
     model = ModelConfig(base_channels=2)
     size = project.config.particle_px
     recipe = PickingRecipe(
@@ -213,8 +213,8 @@ def test_files_that_do_not_fit_are_refused_or_noted(tmp_path: Path) -> None:
     assert (imported.n_items, imported.n_particles) == (1, 12)
     assert "such as 'nowhere.mrc'" in imported.notes[0]
     assert "1 picks outside" in imported.notes[1]
+    empty = make_project(tmp_path / "empty", 2)
     with pytest.raises(ProjectError, match="nothing is labelled"):
-        empty = make_project(tmp_path / "empty", 2)
         export_labels(empty, state_of(empty), tmp_path / "o.star")
     (tmp_path / "bad.json").write_text(
         json.dumps({"kind": "cryoquery labels", "version": 1, "labels": [{"particles": 3}]})
@@ -240,4 +240,3 @@ def test_all_micrographs_are_picked_with_the_newest_model(tmp_path: Path) -> Non
     assert (outcome.n_done, outcome.failures) == (3, {})
     names = set(read_coordinates(tmp_path / "picks.star").micrographs)
     assert names <= {str(tmp_path / "data" / f"mic_{i:02d}.mrc") for i in range(3)}
-    assert names
