@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from project_micrographs import DIAMETER_PX, SHAPE, known_picks, make_project, particles
+from project_micrographs import (
+    DIAMETER_PX,
+    SHAPE,
+    known_picks,
+    make_project,
+    particles,
+    write_micrographs,
+)
 
+from cryoquery import cli
 from cryoquery.data.orientation import Orientation
 from cryoquery.data.placement import Placement
 from cryoquery.errors import DataError, ProjectError
@@ -240,3 +249,48 @@ def test_all_micrographs_are_picked_with_the_newest_model(tmp_path: Path) -> Non
     assert (outcome.n_done, outcome.failures) == (3, {})
     names = set(read_coordinates(tmp_path / "picks.star").micrographs)
     assert names <= {str(tmp_path / "data" / f"mic_{i:02d}.mrc") for i in range(3)}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["cryoquery", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_micrographs(tmp_path / "data", N)
+    write_coordinates(tmp_path / "known.star", known_picks(range(2)))
+    monkeypatch.chdir(tmp_path)
+    size = ("--pixel-size", 2.0, "--diameter-angstrom", 40)
+    assert run(monkeypatch, "init", "p", "--micrographs", "data/*.mrc", *size, "--initial", 3) == 0
+    assert (
+        f"p: {N} micrographs, 0 with labels, 3 to label first; next: cryoquery label p"
+        in capsys.readouterr().out
+    )
+    assert run(monkeypatch, "export", "p", "out.star") == 1
+    assert run(monkeypatch, "import-labels", "p", "known.star") == 0
+    assert "p: 24 particles for 2 items from known.star" in capsys.readouterr().out
+    assert run(monkeypatch, "export", "p", "out.star") == 0
+    assert "out.star: 24 particles on 2 micrographs" in capsys.readouterr().out
+    assert set(read_coordinates("out.star").micrographs) == {"data/mic_00.mrc", "data/mic_01.mrc"}
+    assert run(monkeypatch, "export", "p", "picks.star", "--picks") == 1
+    assert "train one with 'cryoquery step'" in capsys.readouterr().err
+
+
+def test_a_pattern_that_the_shell_expanded_is_recognized(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    paths = write_micrographs(tmp_path / "data", 3)
+    for arguments in (
+        ("p", "--micrographs", *paths, "--diameter-px", 20),
+        ("--diameter-px", 20, "--micrographs", *paths, "p"),
+    ):
+        assert run(monkeypatch, "init", *arguments) == 1
+        said = capsys.readouterr().err
+        assert "put it in quotes: --micrographs 'DIR/*.mrc'" in said
+        assert said.count("\n") == 1
+    assert run(monkeypatch, "init", "p", "--diameter-px", 20) == 2
