@@ -17,7 +17,7 @@ ProjectFolder = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
 def init(
     project: Annotated[Path, typer.Argument(help="Folder of the new project.")],
-    rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    rest: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
     micrographs: Annotated[
         list[str] | None,
         typer.Option(help="A pattern in quotes ('DIR/*.mrc'), a folder or a file; several times for more."),
