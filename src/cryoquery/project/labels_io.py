@@ -1,0 +1,214 @@
+"""Labels of a project into coordinate files and back.
+
+Any coordinate format holds the particles. The project's own JSON also holds what the others have no place
+for: regions to ignore, regions that are done, micrographs without particles, skipped and bad ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryoquery.data.placement import AS_IN_FILE, Placement
+from cryoquery.errors import ProjectError
+from cryoquery.formats import Picks, concatenate, write_coordinates
+from cryoquery.project.events import Act
+from cryoquery.project.folder import ItemInfo, Project
+from cryoquery.project.journal import ProjectJournal
+from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
+from cryoquery.project.state import ItemLabels, ProjectState, labels
+from cryoquery.records import write_json
+
+PERSON = "cryoquery"
+"""Who imports, in the log."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was exported."""
+
+    n_micrographs: int
+    n_particles: int
+
+
+def export_labels(
+    project: Project, state: ProjectState, out: Path, *, file_format: str | None = None
+) -> Written:
+    """Write the labels of a project: the last submitted ones of each item.
+
+    Args:
+        project: whose labels they are.
+        state: its events, replayed.
+        out: a file in a coordinate format by its suffix; a ``.json`` file, for the project's own format;
+            or a folder, for a file per micrograph.
+        file_format: where the suffix does not say; ``coco`` for a ``.json`` file of COCO.
+
+    Raises:
+        ProjectError: nothing is labelled.
+        DataError: ``out`` cannot be written, or its format cannot hold several micrographs.
+    """
+    found = labels(state)
+    if not found:
+        raise ProjectError(f"{project.path}: nothing is labelled yet; label with 'cryoquery label'")
+    picks = label_picks(project, found)
+    named = {project.items[item].micrograph for item in found}
+    if out.suffix.lower() == ".json" and file_format is None:
+        write_json(out, labels_json(project, state))
+    else:
+        write_coordinates(
+            out, picks, format=file_format, pixel_size=picks.pixel_size, micrograph_shapes=picks.shapes
+        )
+    return Written(len(named), len(picks))
+
+
+def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
+    """The labelled particles as picks, micrographs by the path that they were given as.
+
+    Args:
+        project: whose labels they are.
+        found: by item, as `state.labels` gives them.
+    """
+    parts: list[Picks] = []
+    shapes: dict[str, tuple[int, int]] = {}
+    for item in sorted(found, key=lambda number: (project.items[number].micrograph, number)):
+        row = project.micrograph_of(item)
+        shapes[row.stated] = (row.height_px, row.width_px)
+        parts.append(
+            Picks.of(
+                found[item].particles_yx,
+                micrograph=row.stated,
+                diameters_px=project.diameter_px(item),
+                pixel_size=row.pixel_size,
+            )
+        )
+    return concatenate(parts).replace(shapes=shapes)
+
+
+def labels_json(project: Project, state: ProjectState) -> dict[str, Any]:
+    """The project's own format of labels, for one file: JSON types only.
+
+    Micrographs that were skipped or are bad are in it, too, without labels.
+    """
+    found = labels(state)
+    now = time.time()
+    tasks = {task.item: task for task in state.tasks.values() if task.repeat == 0}
+    entries = []
+    for number in sorted(found.keys() | {n for n, task in tasks.items() if task.phase in ("skipped", "bad")}):
+        item, own = project.items[number], found.get(number)
+        entry: dict[str, Any] = {
+            "micrograph": item.micrograph,
+            "path": project.micrograph_of(number).stated,
+            "region": list(item.region) if item.region else None,
+            "status": tasks[number].status(now),
+            "split": item.split,
+        }
+        if own is not None:
+            entry |= _label_entry(own)
+        entries.append(entry)
+    return {
+        "kind": JSON_KIND,
+        "version": JSON_VERSION,
+        "project": project.config.name,
+        "coordinates": "[y, x] in pixels of the micrograph as stored, 0 in the center of the first pixel",
+        "labels": entries,
+    }
+
+
+def _label_entry(own: ItemLabels) -> dict[str, Any]:
+    regions = [("ignore", polygon) for polygon in own.ignore] + [("done", polygon) for polygon in own.done]
+    return {
+        "person": own.person,
+        "active_seconds": own.active_seconds,
+        "suggested": own.suggested,
+        "model": own.model,
+        "empty": own.empty,
+        "particles": own.particles_yx.tolist(),
+        "regions": [{"kind": kind, "polygon": polygon.tolist()} for kind, polygon in regions],
+    }
+
+
+def import_acts(project: Project, state: ProjectState, found: LabelFile) -> tuple[list[Act], list[str]]:
+    """The acts that record labels of a file, and notes on what is left out.
+
+    Items that a person has labelled or works on, and bad ones, are left out; labels that came from a
+    file are replaced.
+
+    Args:
+        project: where the labels go.
+        state: its events, replayed.
+        found: from `read_labels`.
+    """
+    acts, notes, taken = [], [], 0
+    stamp = time.time_ns()
+    for one in found.labels:
+        items = [item for item in project.items_of[one.micrograph] if _belong(one, item)]
+        if not items:
+            notes.append(f"{found.path}: {one.micrograph}: no item with the region {one.region}; left out")
+        for item in items:
+            if not _is_free(state, item.number):
+                taken += 1
+                continue
+            body = {"source": found.path.name, "labels": _document(item, one)}
+            name = f"import-{stamp}-{item.number}"
+            acts.append(Act(name, PERSON, "imported", str(item.number), body))
+    if taken:
+        notes.append(f"{found.path}: left out {taken} that people have labelled, work on, or call bad")
+    return acts, notes
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was imported."""
+
+    n_items: int
+    n_particles: int
+    notes: tuple[str, ...]
+    """What was left out, one line each."""
+
+
+def import_labels(
+    project: Project, path: Path, *, placed: Placement = AS_IN_FILE, force: bool = False
+) -> Imported:
+    """Record the labels of a file in a project.
+
+    Args:
+        project: nobody else may write to it meanwhile, such as ``cryoquery label``.
+        path: as `read_labels` takes it, and so are the other arguments.
+        placed: see there.
+        force: see there.
+
+    Raises:
+        ProjectError: somebody else writes to the project, or its log cannot be replayed.
+        DataError: as `read_labels`.
+    """
+    shapes = {name: (row.height_px, row.width_px) for name, row in project.micrographs.items()}
+    diameters = {record.micrograph: record.diameter_px for record in project.dataset.records}
+    found = read_labels(path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force)
+    with ProjectJournal.open(project.events_path, project.geometry) as journal:
+        acts, notes = import_acts(project, journal.state, found)
+        journal.record(acts, time.time())
+    n_particles = sum(len(act.body["labels"]["particles"]) for act in acts)
+    return Imported(len(acts), n_particles, (*found.notes, *notes))
+
+
+def _is_free(state: ProjectState, item: int) -> bool:
+    task = state.task(str(item))
+    by_people = any(not submission.imported for submission in task.submissions)
+    return not by_people and task.status(time.time()) in ("waiting", "submitted", "skipped")
+
+
+def _belong(found: FoundLabels, item: ItemInfo) -> bool:
+    """Whether labels are of this item; those without regions may be of a whole micrograph with many items."""
+    return found.region == item.region or (found.region is None and not found.regions)
+
+
+def _document(item: ItemInfo, found: FoundLabels) -> dict[str, Any]:
+    particles = [[y, x] for y, x in found.particles_yx.tolist() if item.contains(y, x)]
+    empty = not particles if found.empty is None else found.empty
+    document: dict[str, Any] = {"particles": particles, "empty": empty}
+    if found.regions:
+        document["regions"] = [dict(region) for region in found.regions]
+    return document
