@@ -92,7 +92,9 @@ def make_project(
         for i in range(n_items if n_queued is None else n_queued)
     ]
     with EventLog.open(path / "events.sqlite", write=True) as log:
-        log.append([Act("queued-start", "cryoquery", "queued", None, {"step": 0, "entries": entries, "model": None})])
+        log.append(
+            [Act("queued-start", "cryoquery", "queued", None, {"step": 0, "entries": entries, "model": None})]
+        )
     return path
 
 
@@ -137,7 +139,10 @@ def write_step(project: Path, step: int, items: Sequence[int], **metrics: Any) -
         for rank, item in enumerate(items)
     ]
     suggestions = {
-        str(item): {"threshold": 0.4, "picks": [[y, x, 0.9 - 0.1 * i] for i, (y, x) in enumerate(truth_yx(item))]}
+        str(item): {
+            "threshold": 0.4,
+            "picks": [[y, x, 0.9 - 0.1 * i] for i, (y, x) in enumerate(truth_yx(item))],
+        }
         for item in items
     }
     contents = {

@@ -119,7 +119,7 @@ class Desk:
         }
 
     def _listed(self, person: str | None) -> list[tuple[str, TaskState, QueueEntry]]:
-        """The tasks of the queue, what was labeled before, and the blind repeats that ``person`` has begun."""
+        """The tasks of the queue, what was labeled before, and blind repeats that ``person`` has begun."""
         state = self.state
         queued = {task_id(entry.item): entry for entry in state.queue.entries if entry.purpose != "repeat"}
         listed = [(name, state.task(name), entry) for name, entry in queued.items()]
@@ -191,9 +191,7 @@ class Desk:
         if entry is None and task not in self.state.tasks:
             raise UnknownTaskError(f"task {task}: is not in the queue")
         shown = self._shown(state)
-        return describe_task(
-            self.project, task, state, person, entry, shown, state.model, self._clock()
-        )
+        return describe_task(self.project, task, state, person, entry, shown, state.model, self._clock())
 
     def act(self, person: str, task: str, requests: Sequence[ActRequest]) -> dict[str, Any]:
         """Record what ``person`` did in a task; all of it is on the disk when this returns, or nothing.

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from cryoquery.errors import ProjectError
-from cryoquery.label.security import Refusal
+from cryoquery.label.security import RefusedError
 from cryoquery.project.folder import Project
 from cryoquery.project.previews import picture, thumbnail
 
@@ -39,7 +39,9 @@ class Pictures:
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="picture")
         self._n_waiting = 0
 
-    async def picture(self, item: int, long_side: int, lowpass: float | None, known: str | None) -> ReadyPicture:
+    async def picture(
+        self, item: int, long_side: int, lowpass: float | None, known: str | None
+    ) -> ReadyPicture:
         """A picture of an item, see `cryoquery.project.previews.picture`.
 
         Args:
@@ -49,9 +51,10 @@ class Pictures:
             known: the ETag of what the browser has.
 
         Raises:
-            Refusal: 404 there is no such item, 429 too many are waiting.
+            RefusedError: 404 there is no such item, 429 too many are waiting.
             ProjectError, DataError: the micrograph is not there or cannot be read.
         """
+
         def make() -> bytes:
             return picture(self._project, item, long_side, lowpass)
 
@@ -62,6 +65,7 @@ class Pictures:
 
     async def thumbnail(self, item: int, known: str | None) -> ReadyPicture:
         """The small picture of an item for the list; raises as `picture`."""
+
         def file() -> Path:
             return thumbnail(self._project, item)
 
@@ -71,9 +75,9 @@ class Pictures:
         self, item: int, file: Callable[[], Path], make: Callable[[], bytes], known: str | None, what: str
     ) -> ReadyPicture:
         if item >= len(self._project.items):
-            raise Refusal(404, f"there is no item {item}")
+            raise RefusedError(404, f"there is no item {item}")
         if self._n_waiting >= MOST_WAITING:
-            raise Refusal(429, "too many pictures at once; wait a moment", 1.0)
+            raise RefusedError(429, "too many pictures at once; wait a moment", 1.0)
         self._n_waiting += 1
         try:
             loop = asyncio.get_running_loop()

@@ -44,7 +44,7 @@ HEADERS = {
 }
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that is answered with a status and one sentence, and has no effect."""
 
     def __init__(self, status: int, sentence: str, retry_after: float | None = None) -> None:
@@ -56,6 +56,11 @@ class Refusal(Exception):
     def headers(self) -> dict[str, str]:
         """Those that go with the status."""
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
+
+
+RATES = {"acts": (50.0, 200.0), "reads": (50.0, 200.0), "pictures": (50.0, 400.0)}
+"""Requests of a session per second, and at once. A list of 200 thumbnails is asked for at once."""
+MOST_BUCKETS = 1000
 
 
 class TokenBucket:
@@ -79,33 +84,29 @@ class TokenBucket:
 class Limits:
     """The buckets of each session, one per kind of request."""
 
-    RATES = {"acts": (50.0, 200.0), "reads": (50.0, 200.0), "pictures": (50.0, 400.0)}
-    """Per second, and at once. A list of 200 thumbnails is asked for at once."""
-    MOST = 1000
-
     def __init__(self) -> None:
         self._buckets: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
         self._wrong_tokens = TokenBucket(10 / 60, 10)
 
     def check(self, session: Session, kind: str) -> None:
-        """Raises: Refusal: 429, too many requests of this kind."""
+        """Raises: RefusedError: 429, too many requests of this kind."""
         key = (session.digest, kind)
-        bucket = self._buckets.pop(key, None) or TokenBucket(*self.RATES[kind])
+        bucket = self._buckets.pop(key, None) or TokenBucket(*RATES[kind])
         self._buckets[key] = bucket
-        if len(self._buckets) > self.MOST:
+        if len(self._buckets) > MOST_BUCKETS:
             self._buckets.popitem(last=False)
         if wait := bucket.take():
-            raise Refusal(429, "too many requests; wait a moment", wait)
+            raise RefusedError(429, "too many requests; wait a moment", wait)
 
-    def refuse_token(self) -> Refusal:
+    def refuse_token(self) -> RefusedError:
         """What a wrong token is answered with: 403, and 429 after ten in a minute.
 
         Right tokens are not counted and always let in: they cannot be guessed (256 bits), and otherwise
         another user of the machine could keep people out by sending wrong ones.
         """
         if wait := self._wrong_tokens.take():
-            return Refusal(429, "too many wrong links; wait a moment", wait)
-        return Refusal(403, "this link was used already or is wrong; the terminal shows a fresh one")
+            return RefusedError(429, "too many wrong links; wait a moment", wait)
+        return RefusedError(403, "this link was used already or is wrong; the terminal shows a fresh one")
 
 
 class Guard:
@@ -145,7 +146,7 @@ class Guard:
             body = await _read_body(Headers(scope=scope), receive)
             scope.setdefault("state", {})["session"] = session
             await self._app(scope, _replay(body, receive), guarded)
-        except Refusal as refusal:
+        except RefusedError as refusal:
             await _refuse(guarded, refusal, wants_page=scope["path"] == "/")
         finally:
             self._n_under_way -= 1
@@ -158,7 +159,7 @@ class Guard:
         try:
             tokens = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=10).get("token")
         except ValueError:
-            raise Refusal(400, "too much after the question mark") from None
+            raise RefusedError(400, "too much after the question mark") from None
         if not tokens:
             return None
         opened = self._sessions.open(tokens[0])
@@ -185,19 +186,19 @@ class Guard:
     def _admit(self, scope: Scope) -> Session:
         session = self._session(scope)
         if session is None:
-            raise Refusal(401, "not logged in; open the link that the terminal shows")
+            raise RefusedError(401, "not logged in; open the link that the terminal shows")
         raw = scope.get("raw_path") or scope["path"].encode()
         if b"%" in raw or b".." in raw or b"\\" in raw or b"//" in raw or not scope["path"].startswith("/"):
-            raise Refusal(404, "there is nothing here")
+            raise RefusedError(404, "there is nothing here")
         if scope["method"] not in ("GET", "POST"):
-            raise Refusal(405, f"{scope['method']}: only GET and POST are answered")
+            raise RefusedError(405, f"{scope['method']}: only GET and POST are answered")
         if self._n_under_way > MOST_AT_ONCE:
-            raise Refusal(429, "too many requests at once; wait a moment", 1.0)
+            raise RefusedError(429, "too many requests at once; wait a moment", 1.0)
         self._limits.check(session, _kind(scope))
         if scope["method"] == "POST":
             content_type = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
             if content_type != "application/json":
-                raise Refusal(415, "the body must be application/json")
+                raise RefusedError(415, "the body must be application/json")
         return session
 
 
@@ -208,26 +209,26 @@ def _kind(scope: Scope) -> str:
 
 
 def _check_origin(scope: Scope) -> None:
-    """Raises: Refusal: 403, the request came from another page, or by another name than loopback's."""
+    """Raises: RefusedError: 403, the request came from another page, or by another name than loopback's."""
     headers = Headers(scope=scope)
     hosts = headers.getlist("host")
     if len(hosts) != 1 or LOOPBACK.fullmatch(hosts[0]) is None:
-        raise Refusal(403, "wrong Host; open the page at 127.0.0.1 or localhost")
+        raise RefusedError(403, "wrong Host; open the page at 127.0.0.1 or localhost")
     origins = headers.getlist("origin")
     if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in origins):
-        raise Refusal(403, "requests from other pages are refused")
+        raise RefusedError(403, "requests from other pages are refused")
     # Browsers send this where they send no Origin, and count other ports of localhost as "same-site".
     site = headers.get("sec-fetch-site", "none")
     followed = scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
     if site not in ("none", "same-origin") and not followed:
-        raise Refusal(403, "requests from other pages are refused")
+        raise RefusedError(403, "requests from other pages are refused")
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes:
-    """Raises: Refusal: 413 too large, 408 too slow, 400 the client went away."""
+    """Raises: RefusedError: 413 too large, 408 too slow, 400 the client went away."""
     stated = headers.get("content-length", "0")
     if not stated.isdecimal():
-        raise Refusal(400, "the Content-Length is no number")
+        raise RefusedError(400, "the Content-Length is no number")
     arriving = _chunks(receive)
     chunks: list[bytes] = []
     try:
@@ -235,16 +236,16 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
             _read(arriving, MOST_BODY_BYTES, chunks), BODY_SECONDS
         )
     except asyncio.TimeoutError:
-        raise Refusal(408, "the body did not arrive in time") from None
+        raise RefusedError(408, "the body did not arrive in time") from None
     if too_large:
-        with contextlib.suppress(asyncio.TimeoutError, Refusal):
+        with contextlib.suppress(asyncio.TimeoutError, RefusedError):
             await asyncio.wait_for(_read(arriving, MOST_DRAINED_BYTES), DRAIN_SECONDS)
-        raise Refusal(413, f"the body is larger than {MOST_BODY_BYTES:,} bytes")
+        raise RefusedError(413, f"the body is larger than {MOST_BODY_BYTES:,} bytes")
     return b"".join(chunks)
 
 
 async def _read(arriving: AsyncIterator[bytes], most: int, chunks: list[bytes] | None = None) -> bool:
-    """Read to the end, into ``chunks`` if given; True: more than ``most`` bytes came, and it stopped there."""
+    """Read to the end, into ``chunks`` if given; True: it stopped since more than ``most`` bytes came."""
     n_bytes = 0
     async for chunk in arriving:
         n_bytes += len(chunk)
@@ -260,7 +261,7 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Refusal(400, "the request was broken off")
+            raise RefusedError(400, "the request was broken off")
         more = message.get("more_body", False)
         yield message.get("body", b"")
 
@@ -290,7 +291,7 @@ def _with_headers(send: Send) -> Send:
     return guarded
 
 
-async def _refuse(send: Send, refusal: Refusal, wants_page: bool) -> None:
+async def _refuse(send: Send, refusal: RefusedError, wants_page: bool) -> None:
     if wants_page:
         page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal}.</p>'
         # A browser that came from another page sends the cookie only with the next request.

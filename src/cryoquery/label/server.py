@@ -21,13 +21,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cryoquery.errors import CryoqueryError, explain
-from cryoquery.label.desk import Desk, NotYoursError, UnknownTaskError
-from cryoquery.label.files import download
+from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
 from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
-from cryoquery.label.security import Guard, Refusal
-from cryoquery.label.sessions import PersonError, Session, Sessions
+from cryoquery.label.security import Guard, RefusedError
+from cryoquery.label.sessions import Session, Sessions
+from cryoquery.label.summary import summarize
 
 POLL_SECONDS = 2.0
 """How often the folder of steps is looked at."""
@@ -65,7 +65,7 @@ def create_app(
     app.state.pages = pages
     app.include_router(router)
     for kind, answer in (
-        (RequestValidationError, _invalid), (HTTPException, _http_error), (Refusal, _refusal),
+        (RequestValidationError, _invalid), (HTTPException, _http_error), (RefusedError, _refusal),
         (CryoqueryError, _mistake), (OSError, _mistake),
     ):  # fmt: skip
         app.add_exception_handler(kind, answer)
@@ -114,7 +114,7 @@ def _session(request: Request) -> Session:
 def _person(request: Request) -> str:
     person = _session(request).person
     if person is None:
-        raise Refusal(403, "say who you are first")
+        raise RefusedError(403, "say who you are first")
     return person
 
 
@@ -138,7 +138,7 @@ async def static(request: Request, name: str) -> Response:
 def _static(request: Request, name: str) -> Response:
     file: StaticFile | None = request.app.state.pages.get(name)
     if file is None:
-        raise Refusal(404, "there is no such file")
+        raise RefusedError(404, "there is no such file")
     headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
     if request.headers.get("if-none-match") == file.etag:
         return Response(status_code=304, headers=headers)
@@ -191,21 +191,21 @@ async def picture(
 ) -> Response:
     """A picture of the item."""
     pictures: Pictures = request.app.state.pictures
-    return await _send_picture(request, await pictures.picture(item, size, lowpass, _known_etag(request)))
+    return _send_picture(await pictures.picture(item, size, lowpass, _known_etag(request)))
 
 
 @router.get("/api/items/{item}/thumbnail")
 async def thumbnail(request: Request, item: Item) -> Response:
     """A small picture of the item."""
     pictures: Pictures = request.app.state.pictures
-    return await _send_picture(request, await pictures.thumbnail(item, _known_etag(request)))
+    return _send_picture(await pictures.thumbnail(item, _known_etag(request)))
 
 
 def _known_etag(request: Request) -> str | None:
     return request.headers.get("if-none-match")
 
 
-async def _send_picture(request: Request, ready: ReadyPicture) -> Response:
+def _send_picture(ready: ReadyPicture) -> Response:
     headers = {"ETag": ready.etag, "Cache-Control": "private, max-age=3600"}
     if ready.content is None:
         return Response(status_code=304, headers=headers)
@@ -215,27 +215,16 @@ async def _send_picture(request: Request, ready: ReadyPicture) -> Response:
 @router.get("/api/status")
 async def status(request: Request) -> Response:
     """How far labelling has come."""
-    return JSONResponse(await _ask(request.app, Desk.status))
+    desk: Desk = request.app.state.desk
+    # A state never changes, so that other threads may look at it.
+    return JSONResponse(await asyncio.to_thread(summarize, desk.project, desk.state))
 
 
-@router.get("/api/export")
-async def export(
-    request: Request,
-    what: Annotated[str, Query(pattern="^labels$")] = "labels",
-    file_format: Annotated[str, Query(alias="format", pattern="^[a-z]{1,8}$")] = "star",
-) -> Response:
-    """The labels as a file to keep."""
-    name, content = await _ask(request.app, download, file_format)
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(content, media_type="application/octet-stream", headers=headers)
+def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": sentence}, status, headers)
 
 
-def _error(status: int, sentence: str, **more: Any) -> JSONResponse:
-    headers = more.pop("headers", None)
-    return JSONResponse({"error": sentence, **more}, status, headers)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid" or first["loc"] == ("body",):
@@ -244,25 +233,24 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _error(422, f"{place}: {first['msg']}")
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     sentences = {404: "there is nothing here", 405: "this is not answered here", 400: "the body is no JSON"}
     return _error(error.status_code, sentences.get(error.status_code, str(error.detail)))
 
 
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return _error(error.status, str(error), headers=error.headers)
+async def _refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return _error(error.status, str(error), error.headers)
 
 
-async def _mistake(request: Request, error: Exception) -> Response:
+async def _mistake(_: Request, error: Exception) -> Response:
     sentence = explain(error) or str(error)
     if isinstance(error, UnknownTaskError):
         return _error(404, sentence)
-    if isinstance(error, NotYoursError):
+    if isinstance(error, LeaseError):
         return _error(409, sentence)
     if isinstance(error, OSError):
         print(f"cryoquery: {sentence}", file=sys.stderr)
         return _error(503, sentence)
-    more = {"refused": refused} if (refused := getattr(error, "act", None)) else {}
-    return _error(409 if isinstance(error, PersonError) else 422, sentence, **more)
+    return _error(422, sentence)

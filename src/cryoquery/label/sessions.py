@@ -137,8 +137,8 @@ def _read(path: Path) -> _Kept:
 def _write_private(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        # Private from the start: a file that is made first and closed to others later can be opened between.
-        with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+        # Private from the start: between making a file and closing it to others, it could be opened.
+        with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

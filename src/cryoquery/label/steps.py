@@ -73,7 +73,9 @@ def read_query(folder: Path, n_items: int) -> list[dict[str, Any]]:
         raise DataError(f"{path}: is not the query of a step ({error!r}); run the step again") from None
     for entry in entries:
         if not 0 <= entry["item"] < n_items or entry["purpose"] not in PURPOSES:
-            raise DataError(f"{path}: {entry} is no entry for a project of {n_items} items; run the step again")
+            raise DataError(
+                f"{path}: {entry} is no entry for a project of {n_items} items; run the step again"
+            )
     return entries
 
 
