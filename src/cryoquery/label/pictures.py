@@ -18,6 +18,7 @@ from cryoquery.project.previews import picture, thumbnail
 AT_ONCE = 2
 """Pictures that are made at the same time; each may need the memory of a whole micrograph."""
 MOST_WAITING = 400
+THUMBNAIL_PX = 320
 PICTURES_VERSION = 1
 """Raise it when the same request gives another picture, so that browsers forget theirs."""
 
@@ -64,12 +65,17 @@ class Pictures:
         return await self._make(item, file, make, known, f"{long_side} {lowpass}")
 
     async def thumbnail(self, item: int, known: str | None) -> ReadyPicture:
-        """The small picture of an item for the list; raises as `picture`."""
+        """The small picture of an item for the list, made where it is missing; raises as `picture`."""
 
         def file() -> Path:
-            return thumbnail(self._project, item)
+            kept = thumbnail(self._project, item)
+            return kept if kept.is_file() else self._project.micrograph_path(item)
 
-        return await self._make(item, file, lambda: file().read_bytes(), known, "thumbnail")
+        def make() -> bytes:
+            kept = thumbnail(self._project, item)
+            return kept.read_bytes() if kept.is_file() else picture(self._project, item, THUMBNAIL_PX)
+
+        return await self._make(item, file, make, known, "thumbnail")
 
     async def _make(
         self, item: int, file: Callable[[], Path], make: Callable[[], bytes], known: str | None, what: str

@@ -68,7 +68,8 @@ def serve(
             show(person)
 
         _introduce(desk, port, say)
-        for person in names or [None]:
+        everybody: list[str | None] = [*names] or [None]
+        for person in everybody:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
         config = uvicorn.Config(

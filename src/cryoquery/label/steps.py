@@ -59,7 +59,7 @@ def read_query(folder: Path, n_items: int) -> list[dict[str, Any]]:
     path = folder / "query.json"
     content = read_json(path)
     try:
-        entries = [
+        entries: list[dict[str, Any]] = [
             {
                 "item": int(entry["item"]),
                 "rank": int(entry["rank"]),
