@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
-from cryoquery.label.download import labels_file
+from cryoquery.label.download import Format, labels_file
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
 from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
@@ -225,9 +225,7 @@ async def status(request: Request) -> Response:
 async def export(
     request: Request,
     what: Annotated[Literal["labels"], Query()] = "labels",  # noqa: ARG001
-    file_format: Annotated[
-        Literal["star", "csv", "txt", "json", "cbox", "cs"], Query(alias="format")
-    ] = "star",
+    file_format: Annotated[Format, Query(alias="format")] = "star",
 ) -> Response:
     """The labels as a file to keep."""
     desk: Desk = request.app.state.desk
