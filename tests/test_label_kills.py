@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from label_project import Served, logged_in, make_project, served
+from label_project import Served, make_project, served
 
 from cryoquery.label.desk import open_desk
 from cryoquery.label.documents import describe_document, describe_progress
@@ -136,6 +136,8 @@ def test_what_was_confirmed_is_there_once_whenever_the_server_is_killed(tmp_path
     with served(path, people=PEOPLE) as server:
         clients = _work_under_kills(server)
         documents = _documents(clients[0], path / "events.sqlite")
+        for client in clients:
+            client.http.close()
     sent = {name: act for client in clients for name, act in client.acknowledged.items()}
     assert len(sent) >= len(PEOPLE) * N_ACTS
     assert sum(client.n_retried for client in clients) > 0, "no kill was noticed"
