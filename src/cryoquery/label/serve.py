@@ -54,8 +54,7 @@ def serve(
         raise ProjectError(f"--people {','.join(names)}: each name once")
     desk = open_desk(project)
     with contextlib.ExitStack() as stack:
-        closing = stack.enter_context(contextlib.ExitStack())
-        closing.callback(desk.close)
+        stack.callback(desk.close)
         listening = stack.enter_context(_listen(port))
         port = listening.getsockname()[1]
         sessions = Sessions(desk.project.path / SESSIONS_FILE)
