@@ -29,6 +29,8 @@ FREE_TO_CHANGE = {
     "dataset",
     "out",
     "store",
+    "plugins",
+    "expressions",
     "strategies",
     "baselines",
     "seeds",
@@ -176,7 +178,8 @@ def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig
         key: tuple(dict.fromkeys((*getattr(before, key), *getattr(now, key))))
         for key in ("strategies", "baselines", "seeds")
     }
-    return now.model_copy(update=both)
+    expressions = {**before.expressions, **now.expressions}
+    return now.model_copy(update={**both, "expressions": expressions})
 
 
 def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
@@ -186,6 +189,12 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
         raise ExperimentError(
             f"{now.out}: was begun with another {', '.join(changed)}; choose another folder with --out"
         )
+    for name in set(before.strategies) & set(now.strategies):
+        if before.strategy(name) != now.strategy(name):
+            raise ExperimentError(
+                f"{now.out}: strategy {name} was begun as {before.strategy(name)}, now it is "
+                f"{now.strategy(name)}; give the new one another name"
+            )
     if (len(before.seeds) > 1) != (len(now.seeds) > 1):
         raise ExperimentError(
             f"{now.out}: was begun with {len(before.seeds)} seed(s), now there are {len(now.seeds)}; "

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from cryoquery import acquisition, train
 from cryoquery.acquisition.candidates import Candidates, NetworkSignals, SignalSource
+from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, as_indices
 from cryoquery.device import DeviceConfig
@@ -60,7 +61,7 @@ class Run:
     name: str
     """What its results are filed under, such as ``entropy_sampling``."""
     strategy: str
-    """Its row in the table of strategies."""
+    """Its row in the table of strategies, or an expression."""
     seed: int
     counts: tuple[int, ...]
     """How many images are labelled in each iteration."""
@@ -172,7 +173,9 @@ def choose(
         network = load_model(entry / MODEL)
         return Predictor(network, lab.fabric, lab.training.batch_size)
 
-    signals = NetworkSignals(load, lab.pool, SignalStore(entry / "signals"), lab.progress.predicted)
+    wanted = strategy_of(run.strategy).needs
+    store = SignalStore(entry / "signals")
+    signals = NetworkSignals(load, lab.pool, store, lab.progress.predicted, wanted)
     return query_from(run, lab.pool.groups, signals, labeled, n)
 
 
@@ -187,6 +190,7 @@ def query_from(
         groups=groups,
         signals=signals,
         rng=np.random.default_rng([run.seed, zlib.crc32(run.name.encode()), iteration]),
+        progress=min(iteration / max(len(run.counts) - 2, 1), 1.0),
     )
     choices = acquisition.select(run.strategy, candidates, n)
     return [

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
@@ -62,6 +62,16 @@ class TrainingConfig(CheckedModel):
     fine_tune: bool = True
     """Go on from the weights of the iteration before; false: always from scratch."""
 
+    snapshots: int = Field(default=0, ge=0, le=32)
+    """Weights of as many epochs from the last half of a training, the last among them, are kept beside the
+    model as an ensemble; 0: none are."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_snapshots(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Trainings that keep none are the same as ever, and are found under the same key.
+        values: dict[str, Any] = serialize(self)
+        return values if self.snapshots else {k: v for k, v in values.items() if k != "snapshots"}
+
     @model_validator(mode="after")
     def _usable_loss(self) -> Self:
         if 0 < self.focal_gamma < 1:
@@ -78,6 +88,10 @@ class TrainingConfig(CheckedModel):
     def n_steps(self, n_images: int) -> int:
         """Optimizer steps per epoch."""
         return math.ceil(n_images / self.batch_size)
+
+    def n_snapshots(self, n_images: int, from_scratch: bool) -> int:
+        """Weights that one training keeps, the last among them; 0: none but those of the model."""
+        return min(self.snapshots, self.n_epochs(n_images, from_scratch))
 
     def n_recalibrated(self, n_images: int) -> int:
         """Images that the statistics of batch normalization are averaged over at the end."""

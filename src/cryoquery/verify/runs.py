@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.loop import Run, initial_set, query_from
 from cryoquery.verify.findings import Findings
 from cryoquery.verify.ground import Ground
@@ -146,8 +147,8 @@ def _follows(
 ) -> bool:
     """Whether a query is the one that the strategy makes of the stored signals; True if that is unknown."""
     run = done.run
-    if run.strategy == "stratified_random" and ground.groups is None:
-        findings.skip("queries of stratified_random, since the dataset is not there")
+    if strategy_of(run.strategy).by_group and ground.groups is None:
+        findings.skip(f"queries of {run.name.removesuffix('_sampling')}, since the dataset is not there")
         return True
     key = done.key or "no key"
     signals = KeptSignals(ground.store / key[:2] / key / "signals", ground.n_train, findings)
