@@ -85,7 +85,8 @@ class Pretraining:
     def view_px(self) -> int:
         """Side of a view: small enough for the content of every image."""
         side = min(int(self.pool.content.min()) * 3 // 4, self.config.view_px)
-        return max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        fitting: int = max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        return fitting
 
     def batches(self, first: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The steps from ``first`` on, each with its images: every image once before any comes again."""
@@ -138,16 +139,21 @@ def pretrain(
         raise ConfigError(
             f"pretraining: the pool has {len(pool)} image(s), two are needed; leave [pretraining] out"
         )
-    what = Pretraining(pool, model, config, seed)
     network = model.build()
     network.load_state_dict(initial_weights(model, seed))
     siamese = _Siamese(place(network, fabric), seed).to(fabric.device)
-    optimizer = torch.optim.AdamW(siamese.parameters(), weight_decay=config.weight_decay, fused=True)
-    # Before the wrapping, because what is wrapped has other names.
-    n_done = _go_on(checkpoint, siamese, optimizer)
+    _optimize(Pretraining(pool, model, config, seed), siamese, fabric, watch, checkpoint)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def _optimize(
+    what: Pretraining, siamese: _Siamese, fabric: Fabric, watch: Watch, checkpoint: Path | None
+) -> None:
+    """Fit the encoder in ``siamese``."""
+    optimizer = torch.optim.AdamW(siamese.parameters(), weight_decay=what.config.weight_decay, fused=True)
+    n_done, saved = _go_on(checkpoint, siamese, optimizer), time.monotonic()
     wrapped, optimizer = fabric.setup(siamese, optimizer)
     wrapped.train()
-    saved = time.monotonic()
     batches = list(what.batches(n_done))
     loaded = ahead(lambda batch: make_views(what, *batch), batches)
     for (step, _), views in zip(batches, loaded, strict=True):
@@ -158,7 +164,7 @@ def pretrain(
         if not math.isfinite(loss.item()):
             raise CryoqueryError(
                 f"pretraining: the loss became {loss.item()} in step {step + 1}; lower its learning_rate "
-                f"(now {config.learning_rate})"
+                f"(now {what.config.learning_rate})"
             )
         fabric.backward(loss)
         optimizer.step()
@@ -168,7 +174,6 @@ def pretrain(
             with write_file(checkpoint) as stream:
                 torch.save(_state(step + 1, siamese, optimizer), stream)
             saved = time.monotonic()
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
 
 class _Siamese(nn.Module):

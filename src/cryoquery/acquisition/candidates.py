@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryoquery.acquisition.scores import PIXEL_SCORES
 from cryoquery.data.pool import Pool
+from cryoquery.errors import ConfigError
 from cryoquery.predict import Predictor, compute_signals
 from cryoquery.store import SignalRecord, SignalStore
 
@@ -110,6 +111,8 @@ class Candidates:
     """Group of every image of the pool."""
     signals: SignalSource
     rng: np.random.Generator
+    learned: Callable[[], NDArray[np.float32]] | None = None
+    """Gives features of all images of the pool that were learned without labels, where some were."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -125,6 +128,20 @@ class Candidates:
     def labeled_features(self) -> NDArray[np.float32]:
         """Pooled bottleneck features of the labelled images, (m, c)."""
         return self.signals.features(self.labeled)
+
+    def pretrained_features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features learned without labels: of the candidates (n, c), and of the labelled images (m, c).
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.learned is None:
+            raise ConfigError(
+                "features learned without labels are asked for; add [pretraining] to the config, "
+                "or leave out the strategies that need them"
+            )
+        features = self.learned()
+        return features[self.indices], features[self.labeled]
 
     def without(self, taken: NDArray[np.int64]) -> Candidates:
         """The same candidates less the pool indices ``taken``, which count as labelled from here on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,11 +20,50 @@ MAX_CLUSTERS = 500
 """More clusters than this are not made, however many rows are asked for."""
 MIN_CLUSTER = 6
 """Smaller clusters are left for last: what is typical of so few cannot be told from an outlier."""
+SHORTLIST = 20_000
+"""A larger pool is represented by as many images, drawn at random, when its first ones are chosen."""
+COLD_PURITY = 0.5
+"""Share of pure balls that the radius of a cold start is taken from. The 0.95 of the paper is meant for a
+few hundred labels: with a dozen, such balls cover a third of the real fields they were tried on, and miss
+groups of the pool."""
 _BLOCK = 512
 _ROUNDING = 1e-12
 """Squared distances of vectors of length 1, taken from products, are this exact."""
 
+ColdStart = Literal["random", "typiclust", "prob_cover"]
 _Vectors = NDArray[np.float64]
+
+
+def cold_start_set(how: ColdStart, features: ArrayLike, n: int, seed: int) -> NDArray[np.int64]:
+    """Ascending indices (n,) of the images to label first, given what was learned without labels.
+
+    `prob_cover` gets the radius of `purity_radius` for ``n`` clusters and the purity `COLD_PURITY`.
+
+    Args:
+        how: ``typiclust`` or ``prob_cover``; ``random`` looks at no features and is not done here.
+        features: (m, c) of all images of the pool.
+        n: how many to choose.
+        seed: of the generator that starts k-means, and draws the shortlist of a pool of more than
+            `SHORTLIST` images.
+
+    Raises:
+        ValueError: features that are not (m, c) or not finite, or ``n`` outside 1 … m.
+    """
+    assert how != "random", "drawn by the loop"
+    rng = np.random.default_rng([seed, 1])
+    rows = np.asarray(features)
+    drawn = np.arange(len(rows))
+    if len(rows) > max(SHORTLIST, n):
+        drawn = np.sort(rng.choice(len(rows), max(SHORTLIST, n), replace=False))
+    rows = rows[drawn]
+    if how == "typiclust":
+        return np.sort(drawn[typiclust(rows, (), n, rng)])
+    return np.sort(drawn[prob_cover(rows, (), n, purity_radius(rows, n, rng, COLD_PURITY))])
+
+
+def draws_at_random(how: ColdStart, n: int, n_pool: int) -> bool:
+    """Whether a cold start needs no features: it is random, or takes everything."""
+    return how == "random" or n == n_pool
 
 
 def typiclust(
