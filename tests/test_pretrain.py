@@ -90,7 +90,9 @@ def test_it_tells_images_apart_that_differ() -> None:
     kinds = np.arange(24) % 2
     y, x = np.mgrid[:32, :32]
     images = [
-        128 + 30 * np.sin((x + y if kind else y) * (0.7 + kind) + rng.uniform(0, 6)) + rng.normal(0, 20, (32, 32))
+        128
+        + 30 * np.sin((x + y if kind else y) * (0.7 + kind) + rng.uniform(0, 6))
+        + rng.normal(0, 20, (32, 32))
         for kind in kinds
     ]
     levels = np.clip(images, 0, 255).astype(np.uint8)
@@ -194,8 +196,14 @@ def test_without_pretraining_keys_and_digests_are_what_they_were(lab: Laboratory
         "splits": ("val",),
     }
     sets = [np.array([1, 2]), np.array([1, 2, 7])]
-    assert key_from(run_of(tmp_path), shared, sets) == "KEY"
-    assert config_digest(ExperimentConfig(dataset="d")) == "DIGEST"
+    assert (
+        key_from(run_of(tmp_path), shared, sets)
+        == "3475a169c71c2c6d88f42564b111ba7c068c01701bc27201165ead79bb5a90f2"
+    )
+    assert (
+        config_digest(ExperimentConfig(dataset="d"))
+        == "87ff5c94b9475f69259be2298d60341a7124d12d4cd6f99c750112ae720aad30"
+    )
     plain = replace(lab, pretraining=None)
     assert "pretraining" not in ingredients(plain)
     assert ingredient_of(None) == {}
@@ -295,7 +303,7 @@ def test_an_experiment_with_a_cold_start_holds(dataset: Dataset, tmp_path: Path)
     assert found.not_checked == ()
     metrics = json.loads((out / "entropy_sampling" / "seed_1" / "iteration_0" / "metrics.json").read_text())
     assert metrics["protocol"]["pretraining"]["steps"] == 2
-    assert metrics["protocol"]["cold_start"] == "typiclust"
+    assert metrics["protocol"]["first_images"] == {"cold_start": "typiclust"}
     cold, plain = (
         make_plan(ExperimentConfig(**{**values, "pretraining": some, "cold_start": how})).cost
         for some, how in (({"steps": 2}, "typiclust"), (None, "random"))

@@ -159,8 +159,8 @@ class ExperimentConfig(CheckedModel):
     def protocol(self) -> dict[str, Any]:
         """What all runs must have in common to be compared: the network, and how it is trained."""
         both = {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
-        cold_start = {} if self.cold_start == "random" else {"cold_start": self.cold_start}
-        return both | ingredient_of(self.pretraining) | cold_start
+        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
+        return both | ingredient_of(self.pretraining) | first
 
 
 def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:
