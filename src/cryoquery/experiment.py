@@ -11,13 +11,16 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cryoquery.acquisition.strategies import check_free, check_known, load_plugin, strategy_of
+from cryoquery.acquisition.typical import ColdStart
 from cryoquery.config import CheckedModel, parse, read_toml
 from cryoquery.data.dataset import Dataset
 from cryoquery.device import DeviceConfig
 from cryoquery.errors import ConfigError
+from cryoquery.keys import ingredient_of
 from cryoquery.loop import Run
 from cryoquery.model import ModelConfig
 from cryoquery.oracles import LabelCost
+from cryoquery.pretrain import PretrainingConfig
 from cryoquery.train import TrainingConfig
 
 FULL_SUPERVISION = "full_supervision"
@@ -112,6 +115,11 @@ class ExperimentConfig(CheckedModel):
     schedule: Schedule = Schedule(fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    pretraining: PretrainingConfig | None = None
+    """What trainings from scratch start from is learned on the unlabelled pool, once per seed; None: it is
+    drawn at random."""
+    cold_start: ColdStart = "random"
+    """How the first images of each seed are chosen, for all strategies; all but random need pretraining."""
     device: DeviceConfig = DeviceConfig()
     executor: Literal["local", "slurm"] = "local"
     """Who does the runs: processes on this machine, or jobs of Slurm."""
@@ -177,9 +185,20 @@ class ExperimentConfig(CheckedModel):
             raise ValueError("strategies and baselines are both empty; name at least one")
         return self
 
+    @model_validator(mode="after")
+    def _features_to_begin_with(self) -> ExperimentConfig:
+        if self.cold_start != "random" and self.pretraining is None:
+            raise ValueError(
+                f"cold_start={self.cold_start!r}: compares features learned without labels; "
+                "add [pretraining], or take 'random'"
+            )
+        return self
+
     def protocol(self) -> dict[str, Any]:
         """What all runs must have in common to be compared: the network, and how it is trained."""
-        return {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
+        both = {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
+        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
+        return both | ingredient_of(self.pretraining) | first
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from cryoquery.loop import Run
 from cryoquery.model import initial_weights
 from cryoquery.predict import Predictor
 from cryoquery.progress import TRAINING_WEIGHT
-from cryoquery.train import Training, TrainingConfig, fit
+from cryoquery.train import Training, fit
 from cryoquery.tuning import MAX_IMAGES, tuning_rows
 
 SAME_RANKING = {"margin_sampling": "uncertainty_sampling"}
@@ -122,7 +122,7 @@ def make_plan(config: ExperimentConfig) -> Plan:
         images = _Images.of(dataset, reported_splits(config, dataset), n_train)
         shape = (dataset.images.shape[1], dataset.images.shape[2])
     seen: set[tuple[object, ...]] = set()
-    runs = tuple(_planned(run, images, config.training, seen) for run in plan_runs(config, n_train))
+    runs = tuple(_planned(run, images, config, seen) for run in plan_runs(config, n_train))
     return Plan(runs, n_train, shape, note)
 
 
@@ -130,7 +130,7 @@ def planned_work(config: ExperimentConfig, dataset: Dataset, run: Run) -> list[i
     """The work that each iteration of one run takes, in inference passes, were it alone."""
     n_train = len(dataset.rows("train"))
     images = _Images.of(dataset, reported_splits(config, dataset), n_train)
-    return [cost.work for cost in _planned(run, images, config.training, set()).iterations]
+    return [cost.work for cost in _planned(run, images, config, set()).iterations]
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,17 @@ class _Images:
         )
 
 
-def _planned(run: Run, pool: _Images, training: TrainingConfig, seen: set[tuple[object, ...]]) -> PlannedRun:
-    costs = []
+def _planned(run: Run, pool: _Images, config: ExperimentConfig, seen: set[tuple[object, ...]]) -> PlannedRun:
+    costs, training = [], config.training
     for iteration, count in enumerate(run.counts):
         from_scratch = iteration == 0 or run.from_scratch or not training.fine_tune
         key = _identity(run, iteration, pool.n_train, from_scratch)
         n_tuned = min(pool.n_tuned or count, MAX_IMAGES)
         n_after = training.n_recalibrated(count) + n_tuned + pool.n_examples + pool.n_held_out
         cost = _once(Cost(count * training.n_epochs(count, from_scratch), n_after), ("trained", *key), seen)
+        if iteration == 0 and config.pretraining is not None:
+            n_views = 2 * config.pretraining.steps * min(config.pretraining.batch_size, pool.n_train)
+            cost += _once(Cost(n_views, pool.n_train), (run.seed, "pretrained"), seen)
         if iteration + 1 < len(run.counts):
             n_snapshots = training.n_snapshots(count, from_scratch)
             cost += _query_cost(strategy_of(run.strategy), pool, count, n_snapshots, key, seen)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cryoquery.acquisition.ensembles import ENSEMBLES
 from cryoquery.acquisition.image_scores import BASE, FEATURES, STATISTICS, Signal
 from cryoquery.data.pool import Pool
+from cryoquery.errors import ConfigError
 from cryoquery.predict import Predictor, compute_signals
 from cryoquery.store import SignalRecord, SignalStore
 
@@ -120,6 +121,8 @@ class Candidates:
     rng: np.random.Generator
     progress: float = 0.0
     """How far the schedule has come: 0 at the first query, 1 at the last."""
+    learned: Callable[[], NDArray[np.float32]] | None = None
+    """Gives features of all images of the pool that were learned without labels, where some were."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -139,6 +142,20 @@ class Candidates:
     def at(self, rows: NDArray[np.int64]) -> Candidates:
         """Only the candidates in ``rows`` (k,) of these; nothing else changes."""
         return replace(self, indices=np.sort(self.indices[rows]))
+
+    def pretrained_features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features learned without labels: of the candidates (n, c), and of the labelled images (m, c).
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.learned is None:
+            raise ConfigError(
+                "features learned without labels are asked for; add [pretraining] to the config, "
+                "or leave out the strategies that need them"
+            )
+        features = self.learned()
+        return features[self.indices], features[self.labeled]
 
     def without(self, taken: NDArray[np.int64]) -> Candidates:
         """The same candidates less the pool indices ``taken``, which count as labelled from here on."""
