@@ -11,7 +11,19 @@ from cryoquery.errors import ConfigError, ExperimentError
 from cryoquery.experiment import ExperimentConfig
 from cryoquery.experiment_folder import enter
 from cryoquery.plan import make_plan
+from cryoquery.progress import Silent
 from cryoquery.records import read_json
+from cryoquery.verify import verify
+
+
+class Counting(Silent):
+    """Counts the images that pass the network without being learned from."""
+
+    def __init__(self) -> None:
+        self.n_predicted = 0
+
+    def predicted(self, n_images: int) -> None:
+        self.n_predicted += n_images
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +67,39 @@ def test_expressions_of_a_config(tmp_path: Path) -> None:
 def test_the_plan_knows_what_an_ensemble_costs(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data", {"train": 8, "val": 2})
     costs = []
-    for strategy in ("random", "entropy", "bald", "hybrid"):
+    for strategy in ("random", "entropy", "bald", "hybrid", "typiclust", "badge"):
         config = ExperimentConfig(**small(tmp_path, strategies=(strategy,)))
         costs.append(make_plan(config).cost.n_inference)
-    assert [cost - costs[0] for cost in costs] == [0, 6, 8 * 6, 6]
+    assert [cost - costs[0] for cost in costs] == [0, 6, 8 * 6, 6, 6 + 2, 6]
+
+
+def test_the_plan_is_what_is_done(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", {"train": 10, "val": 2})
+    names = ("entropy", "foreground_entropy", "clasp_pe", "power_bald", "badge", "prob_cover")
+    config = ExperimentConfig(**small(tmp_path, strategies=names, schedule={"counts": (2, 10)}))
+    counting = Counting()
+    run_experiment(config, counting)
+    assert counting.n_predicted == make_plan(config).cost.n_inference
+    found = verify(tmp_path / "e")
+    assert found.holds, found.problems
+
+
+def test_snapshots_are_kept_beside_the_model_and_asked(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data", {"train": 8, "val": 2})
+    changes = {
+        "strategies": ("mine",),
+        "expressions": {"mine": "top(mean(mutual_information('snapshots')))"},
+        "schedule": {"counts": (2, 4, 6)},
+    }
+    with pytest.raises(ConfigError, match=r"mine: needs snapshots of each training; set training.snapshots"):
+        ExperimentConfig(**small(tmp_path, **changes))
+    changes["training"] = {"initial_epochs": 3, "epochs": 2, "snapshots": 3}
+    config = ExperimentConfig(**small(tmp_path, **changes))
+    counting = Counting()
+    run_experiment(config, counting)
+    assert counting.n_predicted == make_plan(config).cost.n_inference
+    assert len(list((tmp_path / "e" / ".store").rglob("snapshots.pt"))) == 3
+    assert verify(tmp_path / "e").holds
 
 
 def test_errors_name_the_config_and_the_remedy(tmp_path: Path) -> None:

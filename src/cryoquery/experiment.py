@@ -166,7 +166,18 @@ class ExperimentConfig(CheckedModel):
                         f"strategies: {name!r}: give it a name under [expressions], and that name here"
                     )
                 check_known(name)
+            if self.training.snapshots < 2 and self._asks_for_snapshots(name):
+                raise ConfigError(
+                    f"strategies: {name}: needs snapshots of each training; set training.snapshots to "
+                    'at least 2, or use the ensemble "turns"'
+                )
+        if self.training.snapshots and self.device.n_devices > 1:
+            raise ConfigError("training.snapshots: are kept on one device only; set device.n_devices=1")
         return self
+
+    def _asks_for_snapshots(self, name: str) -> bool:
+        needs = strategy_of(self.strategy(name)).needs
+        return any(signal.ensemble == "snapshots" for signal in needs)
 
     def strategy(self, name: str) -> str:
         """What a name under ``strategies`` stands for: a row of the table, or an expression."""

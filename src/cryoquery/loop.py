@@ -39,7 +39,14 @@ from cryoquery.errors import DataError, ExperimentError
 from cryoquery.evaluate import evaluate, example_rows, predict_examples
 from cryoquery.keys import goes_on, ingredient_of, training_key
 from cryoquery.model import AttentionUNet, ModelConfig
-from cryoquery.model_file import Weights, load_model, load_weights, save_model
+from cryoquery.model_file import (
+    Weights,
+    load_model,
+    load_snapshots,
+    load_weights,
+    save_model,
+    save_snapshots,
+)
 from cryoquery.oracles import Oracle
 from cryoquery.predict import Predictor
 from cryoquery.pretrain import PretrainingConfig, load_features
@@ -57,7 +64,7 @@ from cryoquery.store import SignalStore, Store
 from cryoquery.train import Training, TrainingConfig
 from cryoquery.tuning import picking_recipe
 
-MODEL, SCORES, EXAMPLES = "model.pt", "scores.json", "examples.npz"
+MODEL, SCORES, EXAMPLES, SNAPSHOTS = "model.pt", "scores.json", "examples.npz", "snapshots.pt"
 
 
 @dataclass(frozen=True)
@@ -190,7 +197,12 @@ def choose(
 
     def load() -> Predictor:
         network = load_model(entry / MODEL)
-        return Predictor(network, lab.fabric, lab.training.batch_size)
+        return Predictor(
+            network,
+            lab.fabric,
+            lab.training.batch_size,
+            lambda: load_snapshots(entry / SNAPSHOTS, lab.model),
+        )
 
     wanted = strategy_of(run.strategy).needs
     store = SignalStore(entry / "signals")
@@ -241,7 +253,10 @@ def trained(
 
     def make(folder: Path) -> None:
         start = load_weights(trained(run, lab, oracle, sets[:-1])[0] / MODEL)[0] if continues else None
-        network = _fit(run, lab, oracle, labeled, start, lab.store.checkpoint(key))
+        snapshots: list[Weights] = []
+        network = _fit(run, lab, oracle, labeled, start, lab.store.checkpoint(key), snapshots)
+        if lab.training.snapshots:
+            save_snapshots(folder / SNAPSHOTS, snapshots)
         predictor = Predictor(network, lab.fabric, lab.training.batch_size)
         made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
         made_by |= ingredient_of(lab.pretraining)
@@ -259,6 +274,7 @@ def _fit(
     labeled: NDArray[np.int64],
     start: Weights | None,
     checkpoint: Path,
+    snapshots: list[Weights],
 ) -> AttentionUNet:
     """A network fitted to ``labeled``, going on from ``start``, or from scratch where that is None."""
 
@@ -275,8 +291,8 @@ def _fit(
         from_scratch=start is None,
         seed=run.seed,
     )
-    network = train.fit(training, lab.fabric, watch, lab.device, checkpoint)
-    lab.progress.predicted(lab.training.n_recalibrated(len(labeled)))
+    network = train.fit(training, lab.fabric, watch, lab.device, checkpoint, snapshots)
+    lab.progress.predicted((1 + len(snapshots)) * lab.training.n_recalibrated(len(labeled)))
     return network
 
 
@@ -296,8 +312,8 @@ def _measure(predictor: Predictor, lab: Laboratory, folder: Path) -> None:
 def _enter(folder: Path, about: dict[str, Any], lab: Laboratory) -> None:
     """Give the store a training that a finished iteration has and the store has lost."""
     key = about["training_key"]
-    if lab.store.has(key) or not (folder / MODEL).is_file():
-        return
+    if lab.store.has(key) or not (folder / MODEL).is_file() or lab.training.snapshots:
+        return  # an iteration holds no snapshots
     with _reading(folder):
         metrics = read_json(folder / "metrics.json")
         same, digest = metrics["training_key"] == key, metrics["model_sha256"]

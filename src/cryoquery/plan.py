@@ -12,7 +12,7 @@ import torch
 
 from cryoquery.acquisition.candidates import Strategy
 from cryoquery.acquisition.ensembles import ENSEMBLES
-from cryoquery.acquisition.image_scores import BASE
+from cryoquery.acquisition.image_scores import BASE, FEATURES, LEARNED
 from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.data.dataset import ZERO_LEVEL, Dataset, open_dataset
 from cryoquery.data.pool import LabeledImages, Pool
@@ -161,14 +161,16 @@ def _planned(run: Run, pool: _Images, config: ExperimentConfig, seen: set[tuple[
         from_scratch = iteration == 0 or run.from_scratch or not training.fine_tune
         key = _identity(run, iteration, pool.n_train, from_scratch)
         n_tuned = min(pool.n_tuned or count, MAX_IMAGES)
-        n_after = training.n_recalibrated(count) + n_tuned + pool.n_examples + pool.n_held_out
+        n_networks = max(training.n_snapshots(count, from_scratch), 1)
+        n_after = n_networks * training.n_recalibrated(count) + n_tuned + pool.n_examples + pool.n_held_out
         cost = _once(Cost(count * training.n_epochs(count, from_scratch), n_after), ("trained", *key), seen)
         if iteration == 0 and config.pretraining is not None:
             n_views = 2 * config.pretraining.steps * min(config.pretraining.batch_size, pool.n_train)
             cost += _once(Cost(n_views, pool.n_train), (run.seed, "pretrained"), seen)
         if iteration + 1 < len(run.counts):
             n_snapshots = training.n_snapshots(count, from_scratch)
-            cost += _query_cost(strategy_of(run.strategy), pool, count, n_snapshots, key, seen)
+            strategy, pretrained = strategy_of(run.strategy), config.pretraining is not None
+            cost += _query_cost(strategy, pool, count, n_snapshots, pretrained, key, seen)
         costs.append(cost)
     return PlannedRun(run, tuple(costs))
 
@@ -178,13 +180,16 @@ def _query_cost(
     pool: _Images,
     count: int,
     n_snapshots: int,
+    pretrained: bool,
     key: tuple[object, ...],
     seen: set[tuple[object, ...]],
 ) -> Cost:
     """The cost of what a strategy asks of one network, and of the ensembles that are made of it."""
-    cost = Cost()
-    for name in sorted({signal.ensemble for signal in strategy.needs}):
-        wanted = {signal.key for signal in strategy.needs if signal.ensemble == name}
+    cost, needs, looks_at_labeled = Cost(), strategy.needs - {LEARNED}, strategy.looks_at_labeled
+    if LEARNED in strategy.needs and not pretrained:
+        needs, looks_at_labeled = needs | {FEATURES}, True
+    for name in sorted({signal.ensemble for signal in needs}):
+        wanted = {signal.key for signal in needs if signal.ensemble == name}
         n_images = pool.n_train - count
         if name:
             n_images *= ENSEMBLES[name].n_members(pool.image_shape, n_snapshots)
@@ -193,7 +198,7 @@ def _query_cost(
         # All that is wanted of one network comes from one pass.
         cost += Cost(0, n_passes * n_images, 0, (len(wanted) - n_passes) * n_images)
         seen |= marks if name else marks | {("scored", signal.key, *key) for signal in BASE}
-    if strategy.looks_at_labeled:
+    if looks_at_labeled:
         cost += _once(Cost(0, count), ("scored what is labelled", *key), seen)
     return cost
 

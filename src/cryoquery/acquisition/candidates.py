@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.acquisition.ensembles import ENSEMBLES
-from cryoquery.acquisition.image_scores import BASE, FEATURES, STATISTICS, Signal
+from cryoquery.acquisition.image_scores import BASE, FEATURES, LEARNED, STATISTICS, Signal
 from cryoquery.data.pool import Pool
 from cryoquery.errors import ConfigError
 from cryoquery.predict import Predictor, compute_signals
@@ -50,7 +50,8 @@ class NetworkSignals:
         self._pool = pool
         self._store = store
         self._watch = watch
-        self._wanted = [*BASE, *sorted(set(wanted) - set(BASE), key=lambda signal: signal.key)]
+        others = set(wanted) - {*BASE, LEARNED}
+        self._wanted = [*BASE, *sorted(others, key=lambda signal: signal.key)]
         self._known: dict[str, NDArray[np.bool_]] = {}
         self._values: dict[str, NDArray[Any]] = {}
 

@@ -40,6 +40,7 @@ class NamedStrategy:
         return _built(self.expression)
 
 
+_NOISY = "power({}(entropy(ensemble='turns')), beta=(1, 100))"
 _HYBRID = "mix((0.7, top(mean(least_confidence))), (0.3, k_means))"
 
 STRATEGIES: dict[str, NamedStrategy] = {
@@ -55,13 +56,16 @@ STRATEGIES: dict[str, NamedStrategy] = {
     "core_set": NamedStrategy("k_center", "greedy k-center given the labelled images", "arXiv:1708.00489"),
     "bald": NamedStrategy(
         "top(mean(mutual_information))",
-        "highest mean mutual information of eight turns of the image",
+        "highest mean mutual information of an image's eight turns",
         "arXiv:1112.5745",
     ),
     "power_bald": NamedStrategy(
         "power(mean(mutual_information))",
-        "bald on standardized log scores with Gumbel noise, which keeps a query from being all alike",
+        "as bald, with Gumbel noise on standardized log scores, lest a query be all alike",
         "arXiv:2106.12059",
+    ),
+    "power_entropy": NamedStrategy(
+        "power(mean(entropy))", "as entropy, with Gumbel noise on standardized log scores", "arXiv:2106.12059"
     ),
     "foreground_entropy": NamedStrategy(
         "top(foreground(entropy))", "highest mean entropy of the predicted foreground", "arXiv:2401.16298"
@@ -69,8 +73,33 @@ STRATEGIES: dict[str, NamedStrategy] = {
     "boundary_entropy": NamedStrategy(
         "top(boundary(entropy))", "highest mean entropy along predicted boundaries", "arXiv:2401.16298"
     ),
+    "particle_entropy": NamedStrategy(
+        "top(per_particle(entropy))", "most entropy per expected particle; likes images without any"
+    ),
     "stratified_entropy": NamedStrategy(
         "stratified(top(mean(entropy)))", "highest mean entropy, equal shares per group"
+    ),
+    "stochastic_batches": NamedStrategy(
+        "stochastic_batch(mean(entropy))", "the random batch of the highest mean entropy", "arXiv:2301.07670"
+    ),
+    "badge": NamedStrategy(
+        "badge",
+        "k-means++ on pooled gradients of the last layer: uncertain and different",
+        "arXiv:1906.03671",
+    ),
+    "clue": NamedStrategy(
+        "clue", "k-means on bottleneck features weighted by mean entropy", "arXiv:2010.08666"
+    ),
+    "clasp_pe": NamedStrategy(
+        f"mix((0.667, {_NOISY.format('foreground')}), (0.333, {_NOISY.format('mean')}))",
+        "two thirds by entropy of the foreground, one by that of the image, with noise that fades",
+        "arXiv:2601.13677",
+    ),
+    "typiclust": NamedStrategy(
+        "typiclust", "typical images of clusters with few labels; for cold starts", "arXiv:2202.02794"
+    ),
+    "prob_cover": NamedStrategy(
+        "prob_cover", "images that most others are like and none labelled is", "arXiv:2205.11320"
     ),
     "auto": NamedStrategy(
         "stratified(random, otherwise=clustered(random))",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, InstanceOf
 
-from cryoquery.acquisition import image_scores, selections
+from cryoquery.acquisition import image_scores, literature, selections
 from cryoquery.acquisition.candidates import Candidates, ImageScore, Strategy
 from cryoquery.acquisition.expressions import Word
 from cryoquery.acquisition.image_scores import STATISTICS, PixelScore, Signal, reduced
@@ -158,6 +158,7 @@ SELECTION_WORDS = (
     selections.k_means,
     selections.k_center,
     cost_aware,
+    *literature.WORDS,
 )
 
 
