@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from cryoquery.acquisition.candidates import Strategy
@@ -78,6 +81,14 @@ def test_an_expression_knows_what_it_needs() -> None:
     assert not strategy_of("stratified(random)").needs
     assert strategy_of("mix((0.5, stratified(random)), (0.5, random))").by_group
     assert not strategy_of("stratified(random, otherwise=random)").by_group
+
+
+def test_the_table_in_the_docs_is_the_table() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "acquisition.md").read_text()
+    table = text.split("## The table")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table, re.MULTILINE))
+    stated = {name: row.expression for name, row in STRATEGIES.items() if name != "auto"}
+    assert rows == stated
 
 
 def test_names_are_given_once() -> None:
