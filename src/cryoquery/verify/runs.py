@@ -181,8 +181,9 @@ def _follows(
     key = done.key or "no key"
     signals = KeptSignals(ground.store / key[:2] / key / "signals", ground.n_train, findings)
     groups = ground.groups or ("",) * ground.n_train
+    learned = None if ground.config.pretraining is None else lambda: _learned(run, ground)
     try:
-        expected = query_from(run, groups, signals, labeled, len(choices), lambda: _learned(run, ground))
+        expected = query_from(run, groups, signals, labeled, len(choices), learned)
     except NotKeptError:
         findings.skip(f"whether queries of {run.strategy} follow from their signals, which were not kept")
         return True
