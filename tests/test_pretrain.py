@@ -250,6 +250,13 @@ def test_a_cold_start_is_the_same_for_all_strategies(lab: Laboratory, tmp_path: 
     assert first_set(everything, cold).tolist() == list(range(12))
     done = active_learning(run_of(tmp_path, "entropy"), cold, SimulatedOracle(cold.dataset))
     assert done[0].labeled.tolist() == chosen.tolist()
+    shutil.rmtree(cold.store.folder)
+    again = active_learning(run_of(tmp_path, "entropy"), cold, SimulatedOracle(cold.dataset))
+    assert [i.labeled.tolist() for i in again] == [i.labeled.tolist() for i in done]
+    assert not list(cold.store.folder.rglob("features.npy")), "a finished run needs no store"
+    (done[0].folder / "labeled_indices.json").write_text("[0, 1, 99]")
+    with pytest.raises(DataError, match="remove this folder and run again"):
+        active_learning(run_of(tmp_path, "entropy"), cold, SimulatedOracle(cold.dataset))
 
 
 def test_a_large_pool_is_represented_by_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +308,7 @@ def test_an_experiment_with_a_cold_start_holds(dataset: Dataset, tmp_path: Path)
     found = verify(out)
     assert [str(problem) for problem in found.problems] == []
     assert found.not_checked == ()
+    assert run_experiment(values) == out, "it can be resumed"
     metrics = json.loads((out / "entropy_sampling" / "seed_1" / "iteration_0" / "metrics.json").read_text())
     assert metrics["protocol"]["pretraining"]["steps"] == 2
     assert metrics["protocol"]["first_images"] == {"cold_start": "typiclust"}

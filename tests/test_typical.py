@@ -31,24 +31,20 @@ def unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def greedy_cover(features: NDArray, labeled: NDArray, n: int, radius: float) -> list[int]:
-    """Greedy maximum coverage the slow way, beginning anew where all is covered."""
-    points = unit(features)
-    near = np.linalg.norm(points[:, None] - points[None], axis=2) <= radius + 1e-9
-    covered = np.zeros(len(points), dtype=bool)
+    """Greedy maximum coverage the slow way; where all is covered, what lies in the fewest balls."""
+    points, limit = unit(features), radius + 1e-9
+    near = np.linalg.norm(points[:, None] - points[None], axis=2) <= limit
+    covers = np.zeros(len(points), dtype=int)
     if len(labeled):
-        covered |= (np.linalg.norm(points[:, None] - unit(labeled)[None], axis=2) <= radius + 1e-9).any(
-            axis=1
-        )
+        covers += (np.linalg.norm(points[:, None] - unit(labeled)[None], axis=2) <= limit).sum(axis=1)
     chosen: list[int] = []
     while len(chosen) < n:
-        gains = [-1 if i in chosen else int((near[i] & ~covered).sum()) for i in range(len(points))]
-        best = int(np.argmax(gains))
-        if gains[best] == 0:
-            covered[:] = False
-            covered[chosen] = True
-            continue
+        free = [i for i in range(len(points)) if i not in chosen]
+        best = max(free, key=lambda i: ((near[i] & (covers == 0)).sum(), -i))
+        if not (near[best] & (covers == 0)).any():
+            best = min(free, key=lambda i: (covers[i], -near[i].sum(), i))
         chosen.append(best)
-        covered |= near[best]
+        covers += near[best]
     return chosen
 
 

@@ -26,6 +26,11 @@ def first_weights(lab: Laboratory, seed: int) -> Weights:
     return load_weights(pretrained(lab, seed) / WEIGHTS)[0]
 
 
+def is_pretrained(lab: Laboratory, seed: int) -> bool:
+    """Whether the store has what `pretrained` makes."""
+    return lab.store.has(pretraining_key(ingredients(lab), seed))
+
+
 def pretrained(lab: Laboratory, seed: int) -> Path:
     """The folder of the store with the weights that were learned without labels, and the pool's features.
 

@@ -31,7 +31,7 @@ from cryoquery import acquisition, train
 from cryoquery.acquisition.candidates import Candidates, NetworkSignals, SignalSource
 from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.acquisition.typical import ColdStart, cold_start_set, draws_at_random
-from cryoquery.beginning import first_weights, pretrained
+from cryoquery.beginning import first_weights, is_pretrained, pretrained
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, as_indices
 from cryoquery.device import DeviceConfig
@@ -186,6 +186,12 @@ def first_set(run: Run, lab: Laboratory) -> NDArray[np.int64]:
     n = run.counts[0]
     if draws_at_random(lab.cold_start, n, len(lab.pool)):
         return initial_set(lab.pool, n, run.seed)
+    folder = run.folder / "iteration_0"
+    if is_finished(folder) and not is_pretrained(lab, run.seed):  # the store is gone, which nobody needs
+        labeled = read_iteration(folder).labeled
+        if len(labeled) != n or not np.isin(labeled, np.arange(len(lab.pool))).all():
+            raise DataError(f"{folder}: labeled_indices.json is damaged; remove this folder and run again")
+        return labeled
     features = load_features(pretrained(lab, run.seed))
     return cold_start_set(lab.cold_start, features, n, run.seed)
 
