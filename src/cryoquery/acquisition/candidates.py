@@ -120,10 +120,10 @@ class Candidates:
     """Group of every image of the pool."""
     signals: SignalSource
     rng: np.random.Generator
-    progress: float = 0.0
-    """How far the schedule has come: 0 at the first query, 1 at the last."""
     learned: Callable[[], NDArray[np.float32]] | None = None
     """Gives features of all images of the pool that were learned without labels, where some were."""
+    progress: float = 0.0
+    """How far the schedule has come: 0 at the first query, 1 at the last."""
 
     def __len__(self) -> int:
         return len(self.indices)
