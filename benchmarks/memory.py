@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from cryoquery.acquisition.candidates import NetworkSignals
+from cryoquery.acquisition.image_scores import FEATURES
 from cryoquery.data.pool import Pool
 from cryoquery.device import DeviceConfig
 from cryoquery.model import AttentionUNet
@@ -48,7 +49,7 @@ def score(path: Path, args: argparse.Namespace) -> dict[str, float]:
     predictor = Predictor(network, DeviceConfig(precision=args.precision).fabric(), args.batch)
     before = peak_mib()
     signals = NetworkSignals(lambda: predictor, pool, SignalStore(path.with_suffix(".signals")))
-    signals.mean_score("entropy", np.arange(n))
+    signals.values(FEATURES, np.arange(n))
     on_gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     return {"before": before, "peak": peak_mib(), "gpu": on_gpu}
 

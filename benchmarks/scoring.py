@@ -25,12 +25,14 @@ from lightning_fabric import Fabric
 from measuring import in_turn, ratio, write_dataset
 
 from cryoquery.acquisition.candidates import NetworkSignals
-from cryoquery.acquisition.scores import PIXEL_SCORES
+from cryoquery.acquisition.image_scores import BASE, FEATURES, STATISTICS
 from cryoquery.data.pool import Pool
 from cryoquery.device import DeviceConfig, describe
 from cryoquery.model import AttentionUNet
 from cryoquery.predict import Predictor, compute_signals
 from cryoquery.store import SignalStore
+
+ALL_SIGNALS = {signal.key: STATISTICS[signal] for signal in BASE}
 
 
 def bare_pass(network: AttentionUNet, fabric: Fabric, levels: np.ndarray, batch_size: int) -> None:
@@ -51,8 +53,8 @@ def repeated_query(predictor: Predictor, pool: Pool, folder: Path) -> tuple[int,
         passed: list[int] = []
         signals = NetworkSignals(lambda: predictor, pool, SignalStore(folder / "signals"), passed.append)
         started = time.perf_counter()
-        signals.mean_score("entropy", np.arange(len(pool)))
-        signals.features(np.arange(len(pool)))
+        for signal in (BASE[0], FEATURES):
+            signals.values(signal, np.arange(len(pool)))
         answers += [sum(passed), time.perf_counter() - started]
     n_first, first, n_again, again = answers
     return int(n_first), first, int(n_again), again
@@ -78,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         predictor = Predictor(AttentionUNet(base_channels=args.base_channels), fabric, args.batch)
         passes: dict[str, Callable[[], object]] = {
             "bare": lambda: bare_pass(predictor.network, fabric, pool.levels, args.batch),
-            "all signals": lambda: compute_signals(predictor, pool, rows, PIXEL_SCORES),
+            "all signals": lambda: compute_signals(predictor, pool, rows, ALL_SIGNALS),
         }
         seconds = in_turn(passes, args.rounds, fabric.device)
         print(f"{args.images} images of {args.size}², {args.base_channels} channels, batches of {args.batch}")
@@ -111,7 +113,7 @@ def compare_with_plain(
         name: partial(plain.score_pool, name, *arguments) for name in plain.PASSES
     }
     rows = np.arange(len(pool))
-    tasks["ours"] = lambda: compute_signals(predictor, pool, rows, PIXEL_SCORES)
+    tasks["ours"] = lambda: compute_signals(predictor, pool, rows, ALL_SIGNALS)
     seconds = in_turn(tasks, max(1, args.rounds // 2), device)
     ours = seconds.pop("ours")
     for name, values in seconds.items():

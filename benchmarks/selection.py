@@ -5,7 +5,9 @@
 k-center and k-means of the protocol's first query, each beside the way it is usually written, on
 normally distributed features: they have no clusters and no directions that matter less, which is
 what leaves a fast method the least to save. Then every strategy on a pool of a million images, each
-in a process of its own so that its memory is its own.
+in a process of its own so that its memory is its own. On a pool such as the protocol's:
+
+    python benchmarks/selection.py --skip-methods --pool 5172
 """
 
 from __future__ import annotations
@@ -24,24 +26,26 @@ from sklearn.metrics import pairwise_distances, pairwise_distances_argmin
 
 from cryoquery.acquisition import STRATEGIES, k_center, k_means, select
 from cryoquery.acquisition.candidates import Candidates
-from cryoquery.acquisition.scores import PIXEL_SCORES
+from cryoquery.acquisition.image_scores import FEATURES, GRADIENTS, LEARNED, Signal
 
 
 class MadeUpSignals:
     """Scores and features at random, as if a network had seen the whole pool."""
 
     def __init__(self, n: int, n_features: int) -> None:
-        rng = np.random.default_rng(0)
-        self._scores = {name: rng.random(n) for name in PIXEL_SCORES}
-        self._features = rng.standard_normal((n, n_features), dtype=np.float32)
+        self._rng = np.random.default_rng(0)
+        self._n, self._n_features = n, n_features
+        self._made: dict[str, np.ndarray] = {}
 
-    def mean_score(self, name: str, indices: np.ndarray) -> np.ndarray:
-        """Mean of a pixel score, (n,)."""
-        return self._scores[name][indices]
-
-    def features(self, indices: np.ndarray) -> np.ndarray:
-        """Features, (n, c)."""
-        return self._features[indices]
+    def values(self, signal: Signal, indices: np.ndarray) -> np.ndarray:
+        """A number for each image, (n,), or its features or gradients, (n, c)."""
+        if signal.key not in self._made:
+            if signal in (FEATURES, GRADIENTS):
+                made = self._rng.standard_normal((self._n, self._n_features), dtype=np.float32)
+            else:
+                made = self._rng.random(self._n)
+            self._made[signal.key] = made
+        return self._made[signal.key][indices]
 
 
 def plain_k_center(points: np.ndarray, labeled: np.ndarray, n: int) -> list[int]:
@@ -110,6 +114,9 @@ def measure_strategy(args: argparse.Namespace) -> None:
         signals=MadeUpSignals(args.pool, args.features),
         rng=rng,
     )
+    # What the network says is there before the clock starts.
+    for signal in STRATEGIES[args.only].strategy.needs - {LEARNED}:
+        candidates.values(signal)
     seconds, _ = timed(lambda: [choice.index for choice in select(args.only, candidates, args.picks)])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{args.only:17}  {seconds:6.2f} s  {peak:5.2f} GiB")
@@ -124,12 +131,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--picks", type=int, default=517, help="images to choose (default: 517)")
     parser.add_argument("--pool", type=int, default=1_000_000, help="images of the large pool")
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), help="to run on the large pool")
+    parser.add_argument("--skip-methods", action="store_true", help="only the strategies")
     parser.add_argument("--only", help="run this strategy on the large pool, here, and nothing else")
     args = parser.parse_args(argv)
     if args.only:
         measure_strategy(args)
         return
-    compare_methods(args)
+    if not args.skip_methods:
+        compare_methods(args)
     kept = ("labeled", "features", "picks", "pool")
     sizes = [text for name in kept for text in (f"--{name}", str(getattr(args, name)))]
     print(f"{args.picks} of {args.pool} × {args.features} features, {args.labeled} labelled")

@@ -21,9 +21,10 @@ from cryoquery.acquisition import (
     least_confidence,
     margin,
     select,
-    strategies,
+    selections,
 )
 from cryoquery.acquisition.candidates import Candidates
+from cryoquery.acquisition.image_scores import FEATURES, Signal
 from cryoquery.errors import ConfigError
 
 P = np.concatenate([np.linspace(0, 1, 1001), [1e-12, 1 - 1e-12]])
@@ -196,12 +197,13 @@ class KnownSignals:
     vectors: np.ndarray
     n_asked: int = 0
 
-    def mean_score(self, name: str, indices: np.ndarray) -> np.ndarray:
+    def values(self, signal: Signal, indices: np.ndarray) -> np.ndarray:
         self.n_asked += 1
-        return self.scores[indices] * (2 if name == "margin" else 1)
+        if signal == FEATURES:
+            return self.features(indices)
+        return self.scores[indices] * (2 if signal.key == "margin" else 1)
 
     def features(self, indices: np.ndarray) -> np.ndarray:
-        self.n_asked += 1
         return self.vectors[indices]
 
 
@@ -212,7 +214,7 @@ def candidates(seed: int = 0, n: int = 40, ties: bool = False) -> Candidates:
     return Candidates(
         indices=np.setdiff1d(np.arange(n), labeled),
         labeled=labeled,
-        groups=["a"] * n,
+        groups=["ab"[i % 2] for i in range(n)],
         signals=KnownSignals(scores, rng.normal(size=(n, 5))),
         rng=np.random.default_rng(seed),
     )
@@ -301,7 +303,7 @@ def test_a_pool_no_larger_than_the_shortlist_is_chosen_from_whole(
 ) -> None:
     some, again = candidates(), candidates()
     unlimited = select(name, some, n)
-    monkeypatch.setattr(strategies, "SHORTLIST", 34)
+    monkeypatch.setattr(selections, "SHORTLIST", 34)
     assert select(name, again, n) == unlimited
     assert not any("drawn" in choice.reason for choice in unlimited)
     assert some.rng.bit_generator.state == again.rng.bit_generator.state
@@ -312,7 +314,7 @@ def test_a_pool_no_larger_than_the_shortlist_is_chosen_from_whole(
 def test_a_larger_pool_is_chosen_from_by_shortlists(
     name: str, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strategies, "SHORTLIST", 40)
+    monkeypatch.setattr(selections, "SHORTLIST", 40)
     some = candidates(n=400)
     choices = select(name, some, n)
     assert choices == select(name, candidates(n=400), n), "the same arguments give the same query"
@@ -323,7 +325,7 @@ def test_a_larger_pool_is_chosen_from_by_shortlists(
 
 
 def test_the_network_sees_only_the_shortlist_and_what_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "SHORTLIST", 40)
+    monkeypatch.setattr(selections, "SHORTLIST", 40)
     some = candidates(n=400)
     seen: list[np.ndarray] = []
     features = some.signals.features
@@ -335,14 +337,14 @@ def test_the_network_sees_only_the_shortlist_and_what_is_labelled(monkeypatch: p
 
 
 def test_every_candidate_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "SHORTLIST", 8)
+    monkeypatch.setattr(selections, "SHORTLIST", 8)
     some = candidates(n=60)
     chosen = {choice.index for _ in range(300) for choice in select("diversity", some, 2)}
     assert chosen == set(some.indices.tolist())
 
 
 def test_what_one_shortlist_yields_counts_as_labelled_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strategies, "SHORTLIST", 40)
+    monkeypatch.setattr(selections, "SHORTLIST", 40)
     some = candidates(n=400)
     asked: list[np.ndarray] = []
     features = some.signals.features
@@ -368,3 +370,31 @@ def test_too_large_a_query_and_unknown_names_are_refused() -> None:
         select("entropy", candidates(), 35)
     with pytest.raises(ConfigError, match="'entropie': unknown; choose from uncertainty"):
         select("entropie", candidates(), 3)
+
+
+PROTOCOL_CHOICES = {
+    "uncertainty": [19, 11, 25, 30, 33, 9, 21, 28, 15, 29],
+    "entropy": [19, 11, 25, 30, 33, 9, 21, 28, 15, 29],
+    "margin": [19, 11, 25, 30, 33, 9, 21, 28, 15, 29],
+    "diversity": [32, 18, 28, 6, 31, 23, 12, 27, 25, 13],
+    "hybrid": [19, 11, 25, 30, 33, 9, 21, 17, 31, 3],
+    "random": [31, 32, 12, 8, 20, 16, 13, 7, 18, 10],
+    "stratified_random": [28, 15, 5, 7, 22, 30, 21, 8, 23, 35],
+    "core_set": [22, 32, 30, 8, 37, 9, 39, 10, 33, 19],
+}
+"""What the strategies chose before they were expressions."""
+
+
+@pytest.mark.parametrize("name", PROTOCOL_CHOICES)
+def test_strategies_choose_what_they_always_chose(name: str) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 30, 40) / 30
+    labeled = np.sort(rng.choice(40, 6, replace=False))
+    some = Candidates(
+        indices=np.setdiff1d(np.arange(40), labeled),
+        labeled=labeled,
+        groups=["abc"[min(i % 7, 2)] for i in range(40)],
+        signals=KnownSignals(scores, rng.normal(size=(40, 5))),
+        rng=np.random.default_rng(0),
+    )
+    assert [choice.index for choice in select(name, some, 10)] == PROTOCOL_CHOICES[name]

@@ -20,8 +20,8 @@ from cryoquery.experiment import ExperimentConfig
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TOYS = {
     "selection": (
-        "--candidates 40 --labeled 5 --features 4 --picks 6 --pool 300 --strategies hybrid",
-        ("the same rows", "k-means", "hybrid"),
+        "--candidates 40 --labeled 5 --features 4 --picks 6 --pool 300 --strategies hybrid clasp_pe",
+        ("the same rows", "k-means", "hybrid", "clasp_pe"),
     ),
     "training": (
         "--base-channels 2 --size 32 --batch 2 --rounds 1 --images 4 --matmul 64",

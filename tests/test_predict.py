@@ -10,6 +10,7 @@ import torch
 from conftest import disc_mask, make_dataset
 
 from cryoquery.acquisition.candidates import NetworkSignals
+from cryoquery.acquisition.image_scores import BASE, FEATURES, STATISTICS
 from cryoquery.acquisition.scores import PIXEL_SCORES
 from cryoquery.data.dataset import IGNORE, Dataset, ImageRecord, encode, new_dataset, open_dataset
 from cryoquery.data.pool import Pool
@@ -17,6 +18,9 @@ from cryoquery.device import DeviceConfig
 from cryoquery.evaluate import evaluate
 from cryoquery.model import AttentionUNet, ModelConfig, initial_weights
 from cryoquery.predict import Predictor, compute_signals
+
+PLAIN = {signal.key: STATISTICS[signal] for signal in BASE}
+ENTROPY, MARGIN = (next(one for one in BASE if one.key == key) for key in ("entropy", "margin"))
 
 FABRIC = DeviceConfig(precision="32-true").fabric()
 
@@ -37,30 +41,30 @@ def test_signals_against_the_plain_way(padded: Dataset) -> None:
     """Mean scores and features image by image, without batches, masks or float32."""
     pool, model = Pool.of(padded), network().eval()
     indices = np.array([7, 2, 5])
-    signals = compute_signals(Predictor(model, FABRIC, batch_size=2), pool, indices, PIXEL_SCORES)
+    signals = compute_signals(Predictor(model, FABRIC, batch_size=2), pool, indices, PLAIN)
     for at, index in enumerate(indices):
         image = torch.from_numpy((pool.levels[index].astype(np.float32) - 128) / 32)[None, None]
         with torch.no_grad():
             logits, features = model.forward_with_features(image)
         p = torch.sigmoid(logits)[0, 0, :, :20].double().numpy()
         for name, score in PIXEL_SCORES.items():
-            assert signals.scores[name][at] == pytest.approx(score(p).mean(), rel=1e-4)
+            assert signals[name][at] == pytest.approx(score(p).mean(), rel=1e-4)
         expected = features[0].mean(dim=(1, 2)).numpy()  # 20 of 32 columns touch both cells
-        assert signals.features[at] == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert signals["features"][at] == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
 def test_margin_ranks_as_least_confidence_to_the_last_bit(padded: Dataset) -> None:
-    signals = compute_signals(Predictor(network(), FABRIC), Pool.of(padded), np.arange(9), PIXEL_SCORES)
-    assert np.array_equal(signals.scores["margin"], 2 * signals.scores["least_confidence"])
+    signals = compute_signals(Predictor(network(), FABRIC), Pool.of(padded), np.arange(9), PLAIN)
+    assert np.array_equal(signals["margin"], 2 * signals["least_confidence"])
 
 
 def test_each_image_passes_the_network_at_most_once(padded: Dataset) -> None:
     passed: list[int] = []
     signals = NetworkSignals(lambda: Predictor(network(), FABRIC, 4), Pool.of(padded), watch=passed.append)
-    signals.mean_score("entropy", np.array([1, 2, 3]))
-    signals.features(np.array([2, 3]))
-    signals.mean_score("margin", np.array([3, 4]))
-    signals.features(np.array([0, 8]))
+    signals.values(ENTROPY, np.array([1, 2, 3]))
+    signals.values(FEATURES, np.array([2, 3]))
+    signals.values(MARGIN, np.array([3, 4]))
+    signals.values(FEATURES, np.array([0, 8]))
     assert sum(passed) == 6
 
 
@@ -72,7 +76,7 @@ def test_memory_does_not_grow_with_the_pool(tmp_path: Path) -> None:
     for n in (20, 200):
         gc.collect()
         tracemalloc.start()
-        compute_signals(predictor, pool, np.arange(n), PIXEL_SCORES)
+        compute_signals(predictor, pool, np.arange(n), PLAIN)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     per_image = (peaks[1] - peaks[0]) / 180
@@ -152,9 +156,7 @@ def test_per_group_and_per_micrograph_add_up(padded: Dataset) -> None:
 def test_a_predictor_does_not_care_how_images_are_batched(padded: Dataset) -> None:
     pool = Pool.of(padded)
     a, b = (
-        compute_signals(Predictor(network(), FABRIC, size), pool, np.arange(9), PIXEL_SCORES).scores[
-            "entropy"
-        ]
+        compute_signals(Predictor(network(), FABRIC, size), pool, np.arange(9), PLAIN)["entropy"]
         for size in (1, 9)
     )
     assert a == pytest.approx(b, rel=1e-5)

@@ -101,7 +101,9 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, harm: str) -> None:
 
 def record(n: int, first: int = 0) -> SignalRecord:
     values = np.arange(first, first + n, dtype=np.float64)
-    return SignalRecord(values.astype(np.int64), {"entropy": values / 3}, np.ones((n, 4), np.float32))
+    return SignalRecord(
+        values.astype(np.int64), {"entropy": values / 3, "features": np.ones((n, 4), np.float32)}
+    )
 
 
 def test_signals_come_back_to_the_bit(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_signals_come_back_to_the_bit(tmp_path: Path) -> None:
         store.save(some)
     found = store.load()
     assert [len(some.indices) for some in found] == [5, 3]
-    assert np.array_equal(found[1].scores["entropy"], record(3, first=5).scores["entropy"])
+    assert np.array_equal(found[1].values["entropy"], record(3, first=5).values["entropy"])
 
 
 def test_damaged_signals_are_thrown_away(tmp_path: Path) -> None:

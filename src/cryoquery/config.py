@@ -6,7 +6,8 @@ import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,8 +32,8 @@ class CheckedModel(BaseModel):
 
     def __init__(self, **values: Any) -> None:
         for name, field in type(self).model_fields.items():
-            kind, value = field.annotation, values.get(name)
-            if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, CheckedModel):
+            kind, value = _table(field.annotation), values.get(name)
+            if isinstance(value, Mapping) and kind is not None:
                 try:
                     values[name] = kind(**value)
                 except ConfigError as error:
@@ -69,6 +70,13 @@ def parse(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _table(annotation: Any) -> type[CheckedModel] | None:
+    """The configuration that a field holds, also where it may hold None instead."""
+    some = [kind for kind in get_args(annotation) if kind is not NoneType]
+    kind = some[0] if len(some) == 1 and NoneType in get_args(annotation) else annotation
+    return kind if isinstance(kind, type) and issubclass(kind, CheckedModel) else None
 
 
 def _explain(kind: type[BaseModel], error: Any) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cryoquery.acquisition.strategies import check_known
+from cryoquery.acquisition.strategies import check_free, check_known, load_plugin, strategy_of
+from cryoquery.acquisition.typical import ColdStart
 from cryoquery.config import CheckedModel, parse, read_toml
 from cryoquery.data.dataset import Dataset
 from cryoquery.device import DeviceConfig
 from cryoquery.errors import ConfigError
+from cryoquery.keys import ingredient_of
 from cryoquery.loop import Run
 from cryoquery.model import ModelConfig
 from cryoquery.oracles import LabelCost
+from cryoquery.pretrain import PretrainingConfig
 from cryoquery.train import TrainingConfig
 
 FULL_SUPERVISION = "full_supervision"
@@ -91,6 +96,10 @@ class ExperimentConfig(CheckedModel):
     """Folder for the results."""
     store: Path | None = None
     """Folder of finished trainings that experiments share; None: one in ``out``, for this one alone."""
+    plugins: tuple[Path, ...] = ()
+    """Python files that register strategies, relative to the folder of the config."""
+    expressions: dict[str, str] = Field(default_factory=dict)
+    """Strategies by the names that this experiment gives them, each an expression of the grammar."""
     strategies: tuple[str, ...] = ("uncertainty", "entropy", "margin", "diversity", "hybrid", "random")
     baselines: tuple[Literal["full_supervision", "progressive_supervised"], ...] = (
         "full_supervision",
@@ -106,6 +115,11 @@ class ExperimentConfig(CheckedModel):
     schedule: Schedule = Schedule(fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    pretraining: PretrainingConfig | None = None
+    """What trainings from scratch start from is learned on the unlabelled pool, once per seed; None: it is
+    drawn at random."""
+    cold_start: ColdStart = "random"
+    """How the first images of each seed are chosen, for all strategies; all but random need pretraining."""
     device: DeviceConfig = DeviceConfig()
     executor: Literal["local", "slurm"] = "local"
     """Who does the runs: processes on this machine, or jobs of Slurm."""
@@ -117,14 +131,57 @@ class ExperimentConfig(CheckedModel):
     label_cost: LabelCost = LabelCost()
     """From labels to minutes, in the report."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_plugins(cls, values: dict[str, Any]) -> dict[str, Any]:
+        plugins = values.get("plugins", ())
+        for plugin in plugins if isinstance(plugins, (list, tuple)) else ():
+            load_plugin(Path(plugin))
+        return values
+
+    @field_validator("expressions")
+    @classmethod
+    def _readable(cls, expressions: dict[str, str]) -> dict[str, str]:
+        for name, expression in expressions.items():
+            check_free(name)
+            with _blaming(f"expressions.{name}"):
+                strategy_of(expression)
+        return expressions
+
     @field_validator("strategies")
     @classmethod
-    def _known_and_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            check_known(name)
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
             raise ValueError("a strategy stands in the list twice; remove one")
         return names
+
+    @model_validator(mode="after")
+    def _known(self) -> ExperimentConfig:
+        for name in self.strategies:
+            if name not in self.expressions:
+                if not name.isidentifier():
+                    with _blaming("strategies"):
+                        strategy_of(name)
+                    raise ConfigError(
+                        f"strategies: {name!r}: give it a name under [expressions], and that name here"
+                    )
+                check_known(name)
+            if self.training.snapshots < 2 and self._asks_for_snapshots(name):
+                raise ConfigError(
+                    f"strategies: {name}: needs snapshots of each training; set training.snapshots to "
+                    'at least 2, or use the ensemble "turns"'
+                )
+        if self.training.snapshots and self.device.n_devices > 1:
+            raise ConfigError("training.snapshots: are kept on one device only; set device.n_devices=1")
+        return self
+
+    def _asks_for_snapshots(self, name: str) -> bool:
+        needs = strategy_of(self.strategy(name)).needs
+        return any(signal.ensemble == "snapshots" for signal in needs)
+
+    def strategy(self, name: str) -> str:
+        """What a name under ``strategies`` stands for: a row of the table, or an expression."""
+        return self.expressions.get(name, name)
 
     @field_validator("seeds")
     @classmethod
@@ -139,9 +196,29 @@ class ExperimentConfig(CheckedModel):
             raise ValueError("strategies and baselines are both empty; name at least one")
         return self
 
+    @model_validator(mode="after")
+    def _features_to_begin_with(self) -> ExperimentConfig:
+        if self.cold_start != "random" and self.pretraining is None:
+            raise ValueError(
+                f"cold_start={self.cold_start!r}: compares features learned without labels; "
+                "add [pretraining], or take 'random'"
+            )
+        return self
+
     def protocol(self) -> dict[str, Any]:
         """What all runs must have in common to be compared: the network, and how it is trained."""
-        return {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
+        both = {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
+        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
+        return both | ingredient_of(self.pretraining) | first
+
+
+@contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    """Name the key that an error of the block is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:
@@ -152,6 +229,8 @@ def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:
     """
     path = Path(path)
     values = read_toml(path) | {key: value for key, value in changes.items() if value is not None}
+    if isinstance(values.get("plugins"), list):
+        values["plugins"] = [str((path.parent / str(file)).resolve()) for file in values["plugins"]]
     return parse(ExperimentConfig, values, str(path))
 
 
@@ -165,7 +244,7 @@ def plan_runs(config: ExperimentConfig, n_train: int) -> list[Run]:
     runs = []
     for seed in config.seeds:
         plans: list[tuple[str, str, tuple[int, ...], bool]] = [
-            (f"{name}_sampling", name, counts, False) for name in config.strategies
+            (f"{name}_sampling", config.strategy(name), counts, False) for name in config.strategies
         ]
         if FULL_SUPERVISION in config.baselines:
             plans.append((FULL_SUPERVISION, "random", (n_train,), True))
@@ -194,6 +273,21 @@ def reported_splits(config: ExperimentConfig, dataset: Dataset) -> tuple[str, ..
     if reported not in held_out:
         raise ConfigError(f"report_split={reported!r}: {dataset.path} has only {', '.join(held_out)}")
     return (reported, *(split for split in held_out if split != reported))
+
+
+def check_strategies(config: ExperimentConfig, dataset: Dataset) -> None:
+    """Refuse strategies that cannot choose from a dataset's training images.
+
+    Raises:
+        ConfigError: all are of one group, and a strategy needs several.
+    """
+    if len({record.group for record in dataset.records if record.split == "train"}) == 1:
+        for name in config.strategies:
+            if strategy_of(config.strategy(name)).by_group:
+                raise ConfigError(
+                    f"strategies: {name}: all training images of {dataset.path} belong to one group; "
+                    "choose one that needs no groups, such as random or clustered(…)"
+                )
 
 
 def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:

@@ -18,7 +18,8 @@ from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.device import describe
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment import ExperimentConfig, check_image_size, load_config, reported_splits
-from cryoquery.loop import TRAINING_VERSION, Laboratory
+from cryoquery.keys import TRAINING_VERSION
+from cryoquery.loop import Laboratory
 from cryoquery.provenance import digest, source_commit
 from cryoquery.records import read_json, write_json, write_text
 from cryoquery.store import Store
@@ -29,6 +30,8 @@ FREE_TO_CHANGE = {
     "dataset",
     "out",
     "store",
+    "plugins",
+    "expressions",
     "strategies",
     "baselines",
     "seeds",
@@ -40,6 +43,10 @@ FREE_TO_CHANGE = {
     "tensorboard",
 }
 """What may differ when an experiment is resumed: where things are, who works, and what is added to it."""
+
+ADDED_LATER = {"pretraining": None, "cold_start": "random"}
+"""Keys that the first configurations did not have, with what they mean where they are not given: left out of
+the digest, so that older experiments keep theirs."""
 
 
 def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
@@ -115,6 +122,8 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Laborator
         splits=reported_splits(config, dataset),
         store=Store(config.store or config.out / OWN_STORE),
         device=config.device,
+        pretraining=config.pretraining,
+        cold_start=config.cold_start,
         protocol=config.protocol(),
     )
     with claimed(config.out / ".environment.claim"):
@@ -176,7 +185,8 @@ def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig
         key: tuple(dict.fromkeys((*getattr(before, key), *getattr(now, key))))
         for key in ("strategies", "baselines", "seeds")
     }
-    return now.model_copy(update=both)
+    expressions = {**before.expressions, **now.expressions}
+    return now.model_copy(update={**both, "expressions": expressions})
 
 
 def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
@@ -186,6 +196,12 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
         raise ExperimentError(
             f"{now.out}: was begun with another {', '.join(changed)}; choose another folder with --out"
         )
+    for name in set(before.strategies) & set(now.strategies):
+        if before.strategy(name) != now.strategy(name):
+            raise ExperimentError(
+                f"{now.out}: strategy {name} was begun as {before.strategy(name)}, now it is "
+                f"{now.strategy(name)}; give the new one another name"
+            )
     if (len(before.seeds) > 1) != (len(now.seeds) > 1):
         raise ExperimentError(
             f"{now.out}: was begun with {len(before.seeds)} seed(s), now there are {len(now.seeds)}; "
@@ -195,7 +211,8 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
 
 def config_digest(config: ExperimentConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
-    return digest(config.model_dump(mode="json", exclude=FREE_TO_CHANGE))
+    values = config.model_dump(mode="json", exclude=FREE_TO_CHANGE)
+    return digest({key: value for key, value in values.items() if (key, value) not in ADDED_LATER.items()})
 
 
 def _environment(lab: Laboratory) -> dict[str, Any]:

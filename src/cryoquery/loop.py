@@ -15,9 +15,8 @@ Run it again after any interruption: finished iterations are kept, and the rest 
 from __future__ import annotations
 
 import time
-import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,32 +24,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from cryoquery import acquisition, train
 from cryoquery.acquisition.candidates import Candidates, NetworkSignals, SignalSource
+from cryoquery.acquisition.strategies import strategy_of
+from cryoquery.acquisition.typical import ColdStart, cold_start_set, draws_at_random
+from cryoquery.beginning import first_weights, is_pretrained, pretrained
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, as_indices
 from cryoquery.device import DeviceConfig
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.evaluate import evaluate, example_rows, predict_examples
-from cryoquery.model import AttentionUNet, ModelConfig, initial_weights
-from cryoquery.model_file import Weights, load_model, load_weights, save_model
+from cryoquery.keys import goes_on, ingredient_of, training_key
+from cryoquery.model import AttentionUNet, ModelConfig
+from cryoquery.model_file import (
+    Weights,
+    load_model,
+    load_snapshots,
+    load_weights,
+    save_model,
+    save_snapshots,
+)
 from cryoquery.oracles import Oracle
 from cryoquery.predict import Predictor
+from cryoquery.pretrain import PretrainingConfig, load_features
 from cryoquery.progress import Progress, Silent
-from cryoquery.provenance import digest
-from cryoquery.records import SupersededError, link, read_json, sha256, staged_directory, write_json
+from cryoquery.records import (
+    SupersededError,
+    is_whole_archive,
+    link,
+    read_json,
+    sha256,
+    staged_directory,
+    write_json,
+)
 from cryoquery.store import SignalStore, Store
 from cryoquery.train import Training, TrainingConfig
 from cryoquery.tuning import picking_recipe
 
-MODEL, SCORES, EXAMPLES = "model.pt", "scores.json", "examples.npz"
-
-TRAINING_VERSION = 1
-"""Raised whenever a change of this program makes the same training come out otherwise."""
+MODEL, SCORES, EXAMPLES, SNAPSHOTS = "model.pt", "scores.json", "examples.npz", "snapshots.pt"
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Run:
     name: str
     """What its results are filed under, such as ``entropy_sampling``."""
     strategy: str
-    """Its row in the table of strategies."""
+    """Its row in the table of strategies, or an expression."""
     seed: int
     counts: tuple[int, ...]
     """How many images are labelled in each iteration."""
@@ -82,6 +96,10 @@ class Laboratory:
     store: Store
     """Finished trainings: identical work is done once."""
     device: DeviceConfig = field(default_factory=DeviceConfig)
+    pretraining: PretrainingConfig | None = None
+    """How trainings from scratch get their first weights; None: drawn at random."""
+    cold_start: ColdStart = "random"
+    """How the first images of a seed are chosen."""
     progress: Progress = field(default_factory=Silent)
     protocol: dict[str, Any] = field(default_factory=dict)
     """What every run must have in common to be compared, written to each `metrics.json`."""
@@ -109,7 +127,7 @@ def active_learning(run: Run, lab: Laboratory, oracle: Oracle) -> list[Iteration
         folder = run.folder / f"iteration_{number}"
         lab.progress.begin(run.name, run.seed, number, len(run.counts), count)
         how = "found"
-        labeled = done[-1].labeled if done else initial_set(lab.pool, count, run.seed)
+        labeled = done[-1].labeled if done else first_set(run, lab)
         if done:
             labeled = as_indices(np.concatenate([labeled, done[-1].query]))
         oracle.ask(labeled)
@@ -163,6 +181,21 @@ def initial_set(pool: Sized, n: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng([seed]).choice(len(pool), n, replace=False))
 
 
+def first_set(run: Run, lab: Laboratory) -> NDArray[np.int64]:
+    """The images that a run begins with: the same for every strategy with this seed."""
+    n = run.counts[0]
+    if draws_at_random(lab.cold_start, n, len(lab.pool)):
+        return initial_set(lab.pool, n, run.seed)
+    folder = run.folder / "iteration_0"
+    if is_finished(folder) and not is_pretrained(lab, run.seed):  # the store is gone, which nobody needs
+        labeled = read_iteration(folder).labeled
+        if len(labeled) != n or not np.isin(labeled, np.arange(len(lab.pool))).all():
+            raise DataError(f"{folder}: labeled_indices.json is damaged; remove this folder and run again")
+        return labeled
+    features = load_features(pretrained(lab, run.seed))
+    return cold_start_set(lab.cold_start, features, n, run.seed)
+
+
 def choose(
     run: Run, lab: Laboratory, entry: Path, labeled: NDArray[np.int64], n: int
 ) -> list[dict[str, Any]]:
@@ -170,16 +203,32 @@ def choose(
 
     def load() -> Predictor:
         network = load_model(entry / MODEL)
-        return Predictor(network, lab.fabric, lab.training.batch_size)
+        return Predictor(
+            network,
+            lab.fabric,
+            lab.training.batch_size,
+            lambda: load_snapshots(entry / SNAPSHOTS, lab.model),
+        )
 
-    signals = NetworkSignals(load, lab.pool, SignalStore(entry / "signals"), lab.progress.predicted)
-    return query_from(run, lab.pool.groups, signals, labeled, n)
+    wanted = strategy_of(run.strategy).needs
+    store = SignalStore(entry / "signals")
+    signals = NetworkSignals(load, lab.pool, store, lab.progress.predicted, wanted)
+    learned = None if lab.pretraining is None else lambda: load_features(pretrained(lab, run.seed))
+    return query_from(run, lab.pool.groups, signals, labeled, n, learned)
 
 
 def query_from(
-    run: Run, groups: Sequence[str], signals: SignalSource, labeled: NDArray[np.int64], n: int
+    run: Run,
+    groups: Sequence[str],
+    signals: SignalSource,
+    labeled: NDArray[np.int64],
+    n: int,
+    learned: Callable[[], NDArray[np.float32]] | None = None,
 ) -> list[dict[str, Any]]:
-    """The query that follows from ``signals`` of the pool, whose images belong to ``groups``."""
+    """The query that follows from ``signals`` of the pool, whose images belong to ``groups``.
+
+    ``learned`` gives the features of all images of the pool that were learned without labels, if any were.
+    """
     iteration = run.counts.index(len(labeled))
     candidates = Candidates(
         indices=np.setdiff1d(np.arange(len(groups)), labeled),
@@ -187,6 +236,8 @@ def query_from(
         groups=groups,
         signals=signals,
         rng=np.random.default_rng([run.seed, zlib.crc32(run.name.encode()), iteration]),
+        progress=min(iteration / max(len(run.counts) - 2, 1), 1.0),
+        learned=learned,
     )
     choices = acquisition.select(run.strategy, candidates, n)
     return [
@@ -203,24 +254,23 @@ def trained(
     It is looked up by its key, and done where nobody has done it. So are those that it goes on from,
     where their models were not kept.
     """
-    labeled, goes_on = sets[-1], _goes_on(run, sets, lab.training.fine_tune)
+    labeled, continues = sets[-1], goes_on(run, sets, lab.training.fine_tune)
     key = training_key(run, lab, sets)
 
     def make(folder: Path) -> None:
-        start = load_weights(trained(run, lab, oracle, sets[:-1])[0] / MODEL)[0] if goes_on else None
-        network = _fit(run, lab, oracle, labeled, start, lab.store.checkpoint(key))
+        start = load_weights(trained(run, lab, oracle, sets[:-1])[0] / MODEL)[0] if continues else None
+        snapshots: list[Weights] = []
+        network = _fit(run, lab, oracle, labeled, start, lab.store.checkpoint(key), snapshots)
+        if lab.training.snapshots:
+            save_snapshots(folder / SNAPSHOTS, snapshots)
         predictor = Predictor(network, lab.fabric, lab.training.batch_size)
         made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
+        made_by |= ingredient_of(lab.pretraining)
         picking = picking_recipe(predictor, lab.dataset, labeled, lab.splits, lab.progress.predicted)
         save_model(folder / MODEL, network, lab.model, made_by, picking)
         _measure(predictor, lab, folder)
 
     return lab.store.obtain(key, make, lab.progress.waiting)
-
-
-def _goes_on(run: Run, sets: Sequence[NDArray[np.int64]], fine_tune: bool) -> bool:
-    """Whether a training goes on from the weights of the one before, instead of from scratch."""
-    return len(sets) > 1 and not run.from_scratch and fine_tune
 
 
 def _fit(
@@ -230,6 +280,7 @@ def _fit(
     labeled: NDArray[np.int64],
     start: Weights | None,
     checkpoint: Path,
+    snapshots: list[Weights],
 ) -> AttentionUNet:
     """A network fitted to ``labeled``, going on from ``start``, or from scratch where that is None."""
 
@@ -239,15 +290,15 @@ def _fit(
             lab.progress.epoch(step.epoch + 1, step.n_epochs, step.loss)
 
     training = Training(
-        start=initial_weights(lab.model, run.seed) if start is None else start,
+        start=first_weights(lab, run.seed) if start is None else start,
         model=lab.model,
         labeled=LabeledImages(lab.pool, labeled, oracle.masks),
         config=lab.training,
         from_scratch=start is None,
         seed=run.seed,
     )
-    network = train.fit(training, lab.fabric, watch, lab.device, checkpoint)
-    lab.progress.predicted(lab.training.n_recalibrated(len(labeled)))
+    network = train.fit(training, lab.fabric, watch, lab.device, checkpoint, snapshots)
+    lab.progress.predicted((1 + len(snapshots)) * lab.training.n_recalibrated(len(labeled)))
     return network
 
 
@@ -264,46 +315,15 @@ def _measure(predictor: Predictor, lab: Laboratory, folder: Path) -> None:
     write_json(folder / SCORES, reported | beside | {"model_sha256": sha256(folder / MODEL)})
 
 
-def training_key(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -> str:
-    """What a training's result is a function of, digested: equal keys mean equal weights."""
-    shared = {
-        "dataset": lab.dataset.fingerprint,
-        "training": lab.training.model_dump(mode="json"),
-        "model": lab.model.model_dump(mode="json"),
-        "device": [lab.fabric.device.type, str(lab.fabric.strategy.precision.precision)],
-        "how": how_trained(lab.device),
-        "version": [TRAINING_VERSION, torch.__version__],
-        "splits": lab.splits,
-    }
-    return key_from(run, shared, sets)
-
-
-def how_trained(device: DeviceConfig) -> dict[str, Any]:
-    """What of a device's configuration a training's result depends on."""
-    return device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"})
-
-
-def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int64]]) -> str:
-    """The key of a training on the last of ``sets`` from what all of an experiment have in common."""
-    goes_on = _goes_on(run, sets, shared["training"]["fine_tune"])
-    ingredients = {
-        **shared,
-        "labeled": sets[-1].tolist(),
-        "parent": key_from(run, shared, sets[:-1]) if goes_on else None,
-        "seed": run.seed,
-    }
-    return digest(ingredients)
-
-
 def _enter(folder: Path, about: dict[str, Any], lab: Laboratory) -> None:
     """Give the store a training that a finished iteration has and the store has lost."""
     key = about["training_key"]
-    if lab.store.has(key) or not (folder / MODEL).is_file():
-        return
+    if lab.store.has(key) or not (folder / MODEL).is_file() or lab.training.snapshots:
+        return  # an iteration holds no snapshots
     with _reading(folder):
         metrics = read_json(folder / "metrics.json")
         same, digest = metrics["training_key"] == key, metrics["model_sha256"]
-    if not same or sha256(folder / MODEL) != digest or not _is_whole(folder / EXAMPLES):
+    if not same or sha256(folder / MODEL) != digest or not is_whole_archive(folder / EXAMPLES):
         return  # damaged: whoever needs it trains it again
 
     def make(entry: Path) -> None:
@@ -313,15 +333,6 @@ def _enter(folder: Path, about: dict[str, Any], lab: Laboratory) -> None:
         write_json(entry / SCORES, {name: value for name, value in metrics.items() if name not in own})
 
     lab.store.obtain(key, make)
-
-
-def _is_whole(archive: Path) -> bool:
-    """Whether an .npz file is there and its checksums are right."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            return file.testzip() is None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return False
 
 
 @contextmanager

@@ -107,6 +107,15 @@ class AttentionUNet(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
+        logits, bottleneck, _ = self.forward_with_decoder(images)
+        return logits, bottleneck
+
+    def forward_with_decoder(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward_with_features`, and what the head sees: activations (n, base_channels, h, w).
+
+        Raises:
+            ValueError: as `forward`.
+        """
         self._check(images)
         skips = []
         x = images
@@ -118,7 +127,7 @@ class AttentionUNet(nn.Module):
         x = features
         for level, skip in zip(self.up, reversed(skips), strict=True):
             x = level(x, skip)
-        return self.head(x), features
+        return self.head(x), features, x
 
     def _check(self, images: Tensor) -> None:
         shape = tuple(images.shape)

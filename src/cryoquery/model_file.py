@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +96,27 @@ def read_model(path: Path) -> SavedModel:
     except Exception as error:  # torch.load raises many kinds on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a model written by cryoquery, or damaged ({reason})") from None
+
+
+def save_snapshots(path: Path, snapshots: Sequence[Weights]) -> None:
+    """Write earlier weights of a training, first to last."""
+    stream = io.BytesIO()
+    torch.save([dict(weights) for weights in snapshots], stream)
+    write_bytes(path, stream.getvalue())
+
+
+def load_snapshots(path: Path, model: ModelConfig) -> list[AttentionUNet]:
+    """The networks of `save_snapshots`, in evaluation mode on the CPU; none where there is no such file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return [SavedModel(weights, model, {}, None).build() for weights in saved]
+    except Exception as error:  # torch.load raises many kinds on damaged files
+        raise DataError(
+            f"{path}: damaged ({type(error).__name__}); remove its folder and run again"
+        ) from None

@@ -10,24 +10,30 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cryoquery.acquisition.candidates import Strategy
+from cryoquery.acquisition.ensembles import ENSEMBLES
+from cryoquery.acquisition.image_scores import BASE, FEATURES, LEARNED
+from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.data.dataset import ZERO_LEVEL, Dataset, open_dataset
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.errors import DataError
 from cryoquery.evaluate import example_rows
-from cryoquery.experiment import ExperimentConfig, check_image_size, plan_runs, reported_splits
+from cryoquery.experiment import (
+    ExperimentConfig,
+    check_image_size,
+    check_strategies,
+    plan_runs,
+    reported_splits,
+)
 from cryoquery.loop import Run
 from cryoquery.model import initial_weights
 from cryoquery.predict import Predictor
 from cryoquery.progress import TRAINING_WEIGHT
-from cryoquery.train import Training, TrainingConfig, fit
+from cryoquery.train import Training, fit
 from cryoquery.tuning import MAX_IMAGES, tuning_rows
 
-N_SIGNALS = {"random": 0, "stratified_random": 0, "hybrid": 2}
-"""How many signals of the network a strategy asks for, where it is not one; all come from one pass."""
-LOOKS_AT_LABELED = ("core_set",)
-"""Strategies that need the labelled images' features, too."""
-SAME_RANKING = {"margin": "uncertainty"}
-"""Strategies that choose the same images by construction, and whose trainings are therefore the same."""
+SAME_RANKING = {"margin_sampling": "uncertainty_sampling"}
+"""Runs that choose the same images by construction, and whose trainings are therefore the same."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,12 @@ def make_plan(config: ExperimentConfig) -> Plan:
         images = _Images(n_train)
     else:
         check_image_size(config, dataset)
+        check_strategies(config, dataset)
         n_train, note = len(dataset.rows("train")), None
         images = _Images.of(dataset, reported_splits(config, dataset), n_train)
         shape = (dataset.images.shape[1], dataset.images.shape[2])
     seen: set[tuple[object, ...]] = set()
-    runs = tuple(_planned(run, images, config.training, seen) for run in plan_runs(config, n_train))
+    runs = tuple(_planned(run, images, config, seen) for run in plan_runs(config, n_train))
     return Plan(runs, n_train, shape, note)
 
 
@@ -123,7 +130,7 @@ def planned_work(config: ExperimentConfig, dataset: Dataset, run: Run) -> list[i
     """The work that each iteration of one run takes, in inference passes, were it alone."""
     n_train = len(dataset.rows("train"))
     images = _Images.of(dataset, reported_splits(config, dataset), n_train)
-    return [cost.work for cost in _planned(run, images, config.training, set()).iterations]
+    return [cost.work for cost in _planned(run, images, config, set()).iterations]
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ class _Images:
     """How many images there are, and what is done with them."""
 
     n_train: int
+    image_shape: tuple[int, int] = (16, 16)
     n_held_out: int = 0
     n_tuned: int = 0
     """Validation images that thresholds are tuned on; 0: they are tuned on the labelled ones."""
@@ -140,27 +148,59 @@ class _Images:
     def of(cls, dataset: Dataset, splits: Sequence[str], n_train: int) -> _Images:
         return cls(
             n_train,
+            (dataset.images.shape[1], dataset.images.shape[2]),
             n_held_out=sum(len(dataset.rows(split)) for split in splits),
             n_tuned=len(tuning_rows(dataset, np.empty(0, np.int64), splits)[1]),
             n_examples=len(example_rows(dataset, splits[0])),
         )
 
 
-def _planned(run: Run, pool: _Images, training: TrainingConfig, seen: set[tuple[object, ...]]) -> PlannedRun:
-    costs = []
+def _planned(run: Run, pool: _Images, config: ExperimentConfig, seen: set[tuple[object, ...]]) -> PlannedRun:
+    costs, training = [], config.training
     for iteration, count in enumerate(run.counts):
         from_scratch = iteration == 0 or run.from_scratch or not training.fine_tune
         key = _identity(run, iteration, pool.n_train, from_scratch)
         n_tuned = min(pool.n_tuned or count, MAX_IMAGES)
-        n_after = training.n_recalibrated(count) + n_tuned + pool.n_examples + pool.n_held_out
+        n_networks = max(training.n_snapshots(count, from_scratch), 1)
+        n_after = n_networks * training.n_recalibrated(count) + n_tuned + pool.n_examples + pool.n_held_out
         cost = _once(Cost(count * training.n_epochs(count, from_scratch), n_after), ("trained", *key), seen)
+        if iteration == 0 and config.pretraining is not None:
+            n_views = 2 * config.pretraining.steps * min(config.pretraining.batch_size, pool.n_train)
+            cost += _once(Cost(n_views, pool.n_train), (run.seed, "pretrained"), seen)
         if iteration + 1 < len(run.counts):
-            for _ in range(N_SIGNALS.get(run.strategy, 1)):
-                cost += _once(Cost(0, pool.n_train - count), ("scored", *key), seen)
-            if run.strategy in LOOKS_AT_LABELED:
-                cost += _once(Cost(0, count), ("scored what is labelled", *key), seen)
+            n_snapshots = training.n_snapshots(count, from_scratch)
+            strategy, pretrained = strategy_of(run.strategy), config.pretraining is not None
+            cost += _query_cost(strategy, pool, count, n_snapshots, pretrained, key, seen)
         costs.append(cost)
     return PlannedRun(run, tuple(costs))
+
+
+def _query_cost(
+    strategy: Strategy,
+    pool: _Images,
+    count: int,
+    n_snapshots: int,
+    pretrained: bool,
+    key: tuple[object, ...],
+    seen: set[tuple[object, ...]],
+) -> Cost:
+    """The cost of what a strategy asks of one network, and of the ensembles that are made of it."""
+    cost, needs, looks_at_labeled = Cost(), strategy.needs - {LEARNED}, strategy.looks_at_labeled
+    if LEARNED in strategy.needs and not pretrained:
+        needs, looks_at_labeled = needs | {FEATURES}, True
+    for name in sorted({signal.ensemble for signal in needs}):
+        wanted = {signal.key for signal in needs if signal.ensemble == name}
+        n_images = pool.n_train - count
+        if name:
+            n_images *= ENSEMBLES[name].n_members(pool.image_shape, n_snapshots)
+        marks = {("scored", one, *key) for one in wanted}
+        n_passes = 0 if marks <= seen else 1
+        # All that is wanted of one network comes from one pass.
+        cost += Cost(0, n_passes * n_images, 0, (len(wanted) - n_passes) * n_images)
+        seen |= marks if name else marks | {("scored", signal.key, *key) for signal in BASE}
+    if looks_at_labeled:
+        cost += _once(Cost(0, count), ("scored what is labelled", *key), seen)
+    return cost
 
 
 def _once(cost: Cost, key: tuple[object, ...], seen: set[tuple[object, ...]]) -> Cost:
@@ -177,8 +217,7 @@ def _identity(run: Run, iteration: int, n_train: int, from_scratch: bool) -> tup
         return (run.seed, "everything")
     if iteration == 0:
         return (run.seed, "initial set")
-    choice = run.name if run.strategy == "random" else SAME_RANKING.get(run.strategy, run.strategy)
-    return (run.seed, choice, iteration)
+    return (run.seed, SAME_RANKING.get(run.name, run.name), iteration)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,10 +130,8 @@ class SignalRecord:
     """Signals of some pool images, as they came out of one stretch of the pass."""
 
     indices: NDArray[np.int64]
-    scores: Mapping[str, NDArray[np.float64]]
-    """For each pixel score (n,)."""
-    features: NDArray[np.float32]
-    """(n, c)"""
+    values: Mapping[str, NDArray[Any]]
+    """By the name of the signal: a number for each image, (n,), or a vector, (n, c)."""
 
 
 @dataclass(frozen=True)
@@ -154,18 +154,19 @@ class SignalStore:
             try:
                 with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                     values = {name: file[name] for name in file.files}
-                indices, features = values.pop("indices"), values.pop("features")
+                indices = values.pop("indices")
             except Exception:  # zipfile and NumPy raise many kinds on damaged files
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
                 continue
-            records.append(SignalRecord(indices, values, features))
+            records.append(SignalRecord(indices, values))
         return records
 
     def save(self, record: SignalRecord) -> None:
         """Keep the signals of some images, whole or not at all."""
         self.folder.mkdir(exist_ok=True)
-        name = f"{int(record.indices[0]):09d}-{len(record.indices)}.npz"
-        columns = {**record.scores, "indices": record.indices, "features": record.features}
+        known_by = zlib.crc32(" ".join(sorted(record.values)).encode())
+        name = f"{int(record.indices[0]):09d}-{len(record.indices)}-{known_by:08x}.npz"
+        columns = {**record.values, "indices": record.indices}
         with write_file(self.folder / name) as stream:
             np.savez(stream, **columns)  # type: ignore[arg-type]

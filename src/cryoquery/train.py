@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
@@ -62,6 +62,16 @@ class TrainingConfig(CheckedModel):
     fine_tune: bool = True
     """Go on from the weights of the iteration before; false: always from scratch."""
 
+    snapshots: int = Field(default=0, ge=0, le=32)
+    """Weights of as many epochs from the last half of a training, the last among them, are kept beside the
+    model as an ensemble; 0: none are."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_snapshots(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Trainings that keep none are the same as ever, and are found under the same key.
+        values: dict[str, Any] = serialize(self)
+        return values if self.snapshots else {k: v for k, v in values.items() if k != "snapshots"}
+
     @model_validator(mode="after")
     def _usable_loss(self) -> Self:
         if 0 < self.focal_gamma < 1:
@@ -78,6 +88,10 @@ class TrainingConfig(CheckedModel):
     def n_steps(self, n_images: int) -> int:
         """Optimizer steps per epoch."""
         return math.ceil(n_images / self.batch_size)
+
+    def n_snapshots(self, n_images: int, from_scratch: bool) -> int:
+        """Weights that one training keeps, the last among them; 0: none but those of the model."""
+        return min(self.snapshots, self.n_epochs(n_images, from_scratch))
 
     def n_recalibrated(self, n_images: int) -> int:
         """Images that the statistics of batch normalization are averaged over at the end."""
@@ -124,6 +138,13 @@ class Training:
         """Of the Adam optimizer, throughout."""
         return self.config.initial_learning_rate if self.from_scratch else self.config.learning_rate
 
+    @property
+    def snapshots_after(self) -> set[int]:
+        """After how many epochs weights are kept beside the last: evenly within the last half."""
+        n = self.config.n_snapshots(len(self.labeled), self.from_scratch)
+        stride = max(1, self.n_epochs // (2 * max(n, 1)))
+        return {self.n_epochs - i * stride for i in range(1, n)}
+
     def epochs(self) -> Iterator[list[Batch]]:
         """The batches of each epoch, and of one more for the recalibration.
 
@@ -156,6 +177,7 @@ def fit(
     watch: Watch = lambda step: None,
     device: DeviceConfig | None = None,
     checkpoint: Path | None = None,
+    snapshots: list[Weights] | None = None,
 ) -> AttentionUNet:
     """Train a network; the last weights are the result, none is chosen on any split.
 
@@ -166,13 +188,17 @@ def fit(
         device: says how many devices share the work, and whether to compile; None: one, and no.
         checkpoint: file to go on from after an interruption, written now and then between epochs; with
             it the result has the same bits as without an interruption. None: none is kept.
+        snapshots: filled with the earlier weights that the configuration asks for, each with statistics
+            of its own; None: none are kept.
 
     Raises:
         CryoqueryError: the loss is not a finite number.
-        ConfigError: torch cannot compile on this machine.
+        ConfigError: torch cannot compile on this machine, or several devices are to keep snapshots.
     """
     device = device or DeviceConfig()
     n_devices = min(device.n_devices, _smallest_batch(training))
+    if n_devices > 1 and training.config.snapshots:
+        raise ConfigError("training.snapshots: are kept on one device only; set device.n_devices=1")
     if n_devices > 1:
         # Imported here, because it imports this module.
         from cryoquery.parallel import optimize_together
@@ -184,7 +210,7 @@ def fit(
         place(network, fabric)
     else:
         try:
-            network = optimize(training, fabric, watch, device.compile, checkpoint)
+            network = optimize(training, fabric, watch, device.compile, checkpoint, kept=snapshots)
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -194,7 +220,13 @@ def fit(
             ) from error
     if training.config.recalibrate:
         *_, batches = training.epochs()
-        _recalibrate(network, Feed(training.labeled, fabric, resident=False)(batches), fabric)
+        feed = Feed(training.labeled, fabric, resident=False)
+        _recalibrate(network, feed(batches), fabric)
+        for i, weights in enumerate(snapshots or ()):
+            earlier = training.model.build()
+            earlier.load_state_dict(weights)
+            _recalibrate(place(earlier, fabric), feed(batches), fabric)
+            snapshots[i] = _copied(earlier)  # type: ignore[index]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
         rate = training.learning_rate
         raise CryoqueryError(
@@ -210,6 +242,7 @@ def optimize(
     compiled: bool = False,
     checkpoint: Path | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
+    kept: list[Weights] | None = None,
 ) -> AttentionUNet:
     """All optimizer steps of a training; in each of the processes of ``fabric``, on its share of each batch.
 
@@ -220,6 +253,7 @@ def optimize(
         compiled: go through `torch.compile`.
         checkpoint: see `fit`.
         total: adds up a vector over the processes, see `CombinedLoss`; None: there is one.
+        kept: filled with the weights after the epochs `Training.snapshots_after`; None: none are kept.
 
     Raises:
         CryoqueryError: the loss is not a finite number.
@@ -236,7 +270,7 @@ def optimize(
     loss_function, feed = training.config.loss(), Feed(training.labeled, fabric)
     wrapped.train()
     n_epochs, saved = training.n_epochs, time.monotonic()
-    n_done = _go_on(checkpoint, network, optimizer)
+    n_done = _go_on(checkpoint, network, optimizer, kept)
     for epoch, batches in zip(range(n_epochs), training.epochs(), strict=False):
         if epoch < n_done:
             continue
@@ -250,12 +284,15 @@ def optimize(
             losses.append(loss.detach())
             mean = _finite_mean(losses, epoch, rate) if len(losses) == len(batches) else None
             watch(Step(epoch, n_epochs, len(batch.positions), mean))
+        if kept is not None and epoch + 1 in training.snapshots_after:
+            kept.append(_copied(network))
         due = time.monotonic() - saved > CHECKPOINT_SECONDS and epoch + 1 < n_epochs
         if checkpoint is not None and due and fabric.global_rank == 0:
             state = {
                 "n_done": epoch + 1,
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "snapshots": kept or [],
             }
             with write_file(checkpoint) as stream:
                 torch.save(state, stream)
@@ -263,7 +300,16 @@ def optimize(
     return network
 
 
-def _go_on(checkpoint: Path | None, network: AttentionUNet, optimizer: torch.optim.Optimizer) -> int:
+def _copied(network: AttentionUNet) -> Weights:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _go_on(
+    checkpoint: Path | None,
+    network: AttentionUNet,
+    optimizer: torch.optim.Optimizer,
+    kept: list[Weights] | None,
+) -> int:
     """Put back what an interrupted training had reached; how many epochs that is."""
     if checkpoint is None or not checkpoint.is_file():
         return 0
@@ -273,6 +319,8 @@ def _go_on(checkpoint: Path | None, network: AttentionUNet, optimizer: torch.opt
         return 0
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
+    if kept is not None:
+        kept[:] = state.get("snapshots", [])
     return int(state["n_done"])
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.acquisition.scores import PIXEL_SCORES
+from cryoquery.acquisition.ensembles import ENSEMBLES
+from cryoquery.acquisition.image_scores import BASE, FEATURES, LEARNED, STATISTICS, Signal
 from cryoquery.data.pool import Pool
+from cryoquery.errors import ConfigError
 from cryoquery.predict import Predictor, compute_signals
 from cryoquery.store import SignalRecord, SignalStore
 
@@ -18,11 +20,8 @@ from cryoquery.store import SignalRecord, SignalStore
 class SignalSource(Protocol):
     """Yields what a network says of pool images, computing it when it is first asked for."""
 
-    def mean_score(self, name: str, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Mean of a pixel score over the valid pixels of each image, (n,)."""
-
-    def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Pooled bottleneck features, (n, c)."""
+    def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """A number for each image, (n,), or a vector, (n, c)."""
 
 
 STRETCH = 4096
@@ -30,12 +29,12 @@ STRETCH = 4096
 
 
 class NetworkSignals:
-    """Signals of one network over one pool; each image passes the network at most once.
+    """Signals of one network over one pool; each image passes the network, or an ensemble, at most once.
 
-    One pass yields all signals, so that a strategy that wants two of them costs no second pass, and
-    what was computed is kept beside the model, so that a repeated or resumed query costs none at all:
-    the network is loaded only where something is missing. What is kept per image is three numbers and
-    a feature vector; pixel maps are not.
+    One pass yields all that is wanted of the network alone, and one of each ensemble all that is wanted
+    of it. What was computed is kept beside the model, so that a repeated or resumed query costs none at
+    all: the network is loaded only where something is missing. What is kept per image is a few numbers
+    and vectors; pixel maps are not.
     """
 
     def __init__(
@@ -44,58 +43,69 @@ class NetworkSignals:
         pool: Pool,
         store: SignalStore | None = None,
         watch: Callable[[int], None] = lambda n_images: None,
+        wanted: Collection[Signal] = (),
     ) -> None:
+        """``wanted``: what a strategy will ask for beside what every pass yields."""
         self._load = load
         self._pool = pool
         self._store = store
         self._watch = watch
-        self._known = np.zeros(len(pool), dtype=bool)
-        self._scores = {name: np.empty(len(pool)) for name in PIXEL_SCORES}
-        self._features = np.empty((0, 0), dtype=np.float32)
+        others = set(wanted) - {*BASE, LEARNED}
+        self._wanted = [*BASE, *sorted(others, key=lambda signal: signal.key)]
+        self._known: dict[str, NDArray[np.bool_]] = {}
+        self._values: dict[str, NDArray[Any]] = {}
 
-    def mean_score(self, name: str, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[Any]:
         """See `SignalSource`."""
-        self._ensure(indices)
-        return self._scores[name][indices]
+        if not self._knows(signal, indices).all():
+            if self._store is None:
+                self._compute(signal, indices)
+            else:
+                with self._store.alone():
+                    for record in self._store.load():
+                        self._enter(record)
+                    self._compute(signal, indices)
+        if len(indices) == 0 and signal.key not in self._values:
+            return np.empty((0, 0) if signal == FEATURES else 0)
+        return self._values[signal.key][indices]
 
-    def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `SignalSource`."""
-        self._ensure(indices)
-        return self._features[indices]
+    def _knows(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        known = self._known.get(signal.key)
+        return np.zeros(len(indices), dtype=bool) if known is None else known[indices]
 
-    def _ensure(self, indices: NDArray[np.int64]) -> None:
-        if self._known[indices].all():
+    def _compute(self, signal: Signal, indices: NDArray[np.int64]) -> None:
+        indices = indices[~self._knows(signal, indices)]
+        if len(indices) == 0:
             return
-        if self._store is None:
-            self._compute(indices)
-            return
-        with self._store.alone():
-            for record in self._store.load():
-                self._enter(record)
-            self._compute(indices)
-
-    def _compute(self, indices: NDArray[np.int64]) -> None:
-        missing = indices[~self._known[indices]]
-        if len(missing) == 0:
-            return
+        together = [one for one in self._wanted if one.ensemble == signal.ensemble]
+        together += [] if signal in together else [signal]
         predictor = self._load()
-        for start in range(0, len(missing), STRETCH):
-            some = missing[start : start + STRETCH]
-            signals = compute_signals(predictor, self._pool, some, PIXEL_SCORES, self._watch)
-            record = SignalRecord(some, signals.scores, signals.features)
-            self._enter(record)
-            if self._store is not None:
-                self._store.save(record)
+        # What is known of an image is not computed again: another batch would round it otherwise.
+        patterns, pattern_of = np.unique(
+            np.stack([self._knows(one, indices) for one in together], axis=1), axis=0, return_inverse=True
+        )
+        for number, pattern in enumerate(patterns):
+            missing = [one for one, is_known in zip(together, pattern, strict=True) if not is_known]
+            rows = indices[pattern_of.reshape(-1) == number]
+            for start in range(0, len(rows), STRETCH):
+                self._pass(predictor, missing, rows[start : start + STRETCH])
+
+    def _pass(self, predictor: Predictor, signals: Sequence[Signal], indices: NDArray[np.int64]) -> None:
+        ensemble = ENSEMBLES[signals[0].ensemble] if signals[0].ensemble else None
+        statistics = {signal.key: STATISTICS[signal] for signal in signals}
+        values = compute_signals(predictor, self._pool, indices, statistics, self._watch, ensemble)
+        record = SignalRecord(indices, values)
+        self._enter(record)
+        if self._store is not None:
+            self._store.save(record)
 
     def _enter(self, record: SignalRecord) -> None:
-        if set(record.scores) != set(self._scores):
-            return  # kept by a version that knew other scores
-        if self._features.size == 0:
-            self._features = np.empty((len(self._pool), record.features.shape[1]), dtype=np.float32)
-        for name, values in record.scores.items():
-            self._scores[name][record.indices] = values
-        self._features[record.indices] = record.features
-        self._known[record.indices] = True
+        for key, values in record.values.items():
+            if key not in self._values:
+                self._values[key] = np.empty((len(self._pool), *values.shape[1:]), dtype=values.dtype)
+                self._known[key] = np.zeros(len(self._pool), dtype=bool)
+            self._values[key][record.indices] = values
+            self._known[key][record.indices] = True
 
 
 @dataclass(frozen=True)
@@ -110,21 +120,43 @@ class Candidates:
     """Group of every image of the pool."""
     signals: SignalSource
     rng: np.random.Generator
+    learned: Callable[[], NDArray[np.float32]] | None = None
+    """Gives features of all images of the pool that were learned without labels, where some were."""
+    progress: float = 0.0
+    """How far the schedule has come: 0 at the first query, 1 at the last."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def mean_score(self, name: str) -> NDArray[np.float64]:
-        """Mean of the pixel score ``name`` over each candidate, (n,)."""
-        return self.signals.mean_score(name, self.indices)
+    def values(self, signal: Signal) -> NDArray[Any]:
+        """What a network says of each candidate: (n,) or (n, c)."""
+        return self.signals.values(signal, self.indices)
 
     def features(self) -> NDArray[np.float32]:
         """Pooled bottleneck features of the candidates, (n, c)."""
-        return self.signals.features(self.indices)
+        return self.values(FEATURES)
 
     def labeled_features(self) -> NDArray[np.float32]:
         """Pooled bottleneck features of the labelled images, (m, c)."""
-        return self.signals.features(self.labeled)
+        return self.signals.values(FEATURES, self.labeled)
+
+    def at(self, rows: NDArray[np.int64]) -> Candidates:
+        """Only the candidates in ``rows`` (k,) of these; nothing else changes."""
+        return replace(self, indices=np.sort(self.indices[rows]))
+
+    def pretrained_features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Features learned without labels: of the candidates (n, c), and of the labelled images (m, c).
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.learned is None:
+            raise ConfigError(
+                "features learned without labels are asked for; add [pretraining] to the config, "
+                "or leave out the strategies that need them"
+            )
+        features = self.learned()
+        return features[self.indices], features[self.labeled]
 
     def without(self, taken: NDArray[np.int64]) -> Candidates:
         """The same candidates less the pool indices ``taken``, which count as labelled from here on."""
@@ -133,3 +165,48 @@ class Candidates:
             indices=np.setdiff1d(self.indices, taken),
             labeled=np.union1d(self.labeled, taken),
         )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One image of a query."""
+
+    index: int
+    """Index into the pool."""
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One number per candidate, the higher the more worth a label."""
+
+    label: str
+    """What it is, in words, such as ``mean entropy``."""
+    compute: Callable[[Candidates], NDArray[np.float64]]
+    needs: frozenset[Signal] = frozenset()
+
+    def __call__(self, candidates: Candidates) -> NDArray[np.float64]:
+        """The score of each candidate, (n,)."""
+        return self.compute(candidates)
+
+
+Select = Callable[[Candidates, int], list[Choice]]
+"""From candidates and a number n ≥ 1, at most theirs, to that many choices, best first, no image twice."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a query is chosen, and what that takes."""
+
+    select: Select
+    needs: frozenset[Signal] = frozenset()
+    """What it asks for of the candidates."""
+    looks_at_labeled: bool = False
+    """Whether it asks for the features of the labelled images, too."""
+    by_group: bool = False
+    """Whether it needs a pool of more than one group."""
+
+    def __call__(self, candidates: Candidates, n: int) -> list[Choice]:
+        """The ``n`` choices, best first; none where ``n`` is 0."""
+        return self.select(candidates, n) if n else []

@@ -18,19 +18,42 @@ _Floats: TypeAlias = "NDArray[np.float32] | NDArray[np.float64]"
 _ROWS, _CENTERS = 4096, 512
 
 
-def k_means(features: ArrayLike, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def k_means(
+    features: ArrayLike, n: int, rng: np.random.Generator, weights: ArrayLike | None = None
+) -> NDArray[np.int64]:
     """``n`` rows of ``features`` (m, c): those nearest to the centers of ``n`` clusters.
 
     Lloyd's k-means from a k-means++ start (Arthur & Vassilvitskii 2007). Each center gets a row of
     its own; where two would share one, the rows are dealt so that the sum of distances is least.
-    Rows come in the order of their distance to their center, nearest first.
+    Rows come in the order of their distance to their center, nearest first. ``weights`` (m,) ≥ 0 say
+    how much a row pulls at its center.
 
     Raises:
         ValueError: features that are not (m, c) or not finite, or ``n`` outside 1 … m.
     """
     points = _checked(features, n).astype(np.float64, copy=False)
     seed = int(rng.integers(2**31))
-    clusters = points if n == len(points) else _cluster_centers(points, n, seed)
+    centers = points if n == len(points) else _fitted(points, n, seed, weights).cluster_centers_
+    return _nearest_to_each(centers, points)
+
+
+def clusters(features: ArrayLike, k: int, rng: np.random.Generator, sample: int) -> NDArray[np.int64]:
+    """The cluster of each row of ``features`` (m, c) by k-means with ``k`` clusters, (m,) below ``k``.
+
+    Centers are those of ``sample`` rows drawn at random where there are more.
+
+    Raises:
+        ValueError: as `k_means`.
+    """
+    points = _checked(features, k).astype(np.float64, copy=False)
+    seed = int(rng.integers(2**31))
+    some = points[rng.choice(len(points), sample, replace=False)] if len(points) > sample else points
+    found = _fitted(some, k, seed).predict(points)
+    return np.asarray(found, dtype=np.int64)
+
+
+def _nearest_to_each(clusters: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """A row of ``points`` for each center, no row twice, in the order of their distances."""
     distances = cdist(clusters, points)
     centers, rows = linear_sum_assignment(distances)
     order = np.lexsort((rows, distances[centers, rows]))
@@ -164,14 +187,13 @@ def _blocks(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _cluster_centers(points: NDArray[np.float64], n: int, seed: int) -> NDArray[np.float64]:
+def _fitted(points: NDArray[np.float64], n: int, seed: int, weights: ArrayLike | None = None) -> KMeans:
     # Threads would add up in an order of their own: one of them, so that a rerun gives the same bits.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        # Fewer distinct points than clusters: equal centers are dealt different rows below.
+        # Fewer distinct points than clusters: equal centers are dealt different rows.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(n, init="k-means++", n_init=1, random_state=seed).fit(points)
-    centers: NDArray[np.float64] = model.cluster_centers_
-    return centers
+        model = KMeans(n, init="k-means++", n_init=1, random_state=seed)
+        return model.fit(points, sample_weight=weights)
 
 
 def _floats(values: ArrayLike) -> _Floats:

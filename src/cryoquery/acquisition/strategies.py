@@ -1,193 +1,255 @@
-"""Strategies: which images to label next. All of them stand in one table, `STRATEGIES`.
+"""The table of strategies: which images to label next, one line each.
 
-A strategy is a function from candidates and a number to that many choices, best first. It pulls what
-it needs from the candidates; `random` pulls nothing, and no network is run for it.
+A row is an expression of the grammar (`vocabulary.py`), or a function from candidates and a number to
+that many choices. It pulls what it needs from the candidates; `random` pulls nothing, and no network
+is run for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cryoquery.acquisition import diversity
-from cryoquery.acquisition.candidates import Candidates
+from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Select, Strategy
+from cryoquery.acquisition.expressions import Word, read, read_as
+from cryoquery.acquisition.vocabulary import words
 from cryoquery.errors import ConfigError
-
-SHORTLIST = 20_000
-"""How many candidates are compared with each other; a larger pool is represented by as many, drawn at random.
-
-517 of 20,000 are still chosen from 39 times as many. Clustering takes time and memory in proportion
-to the candidates times the query, so both stay bounded whatever the pool; and the network looks at
-no more images than were drawn.
-"""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One image of a query."""
-
-    index: int
-    """Index into the pool."""
-    score: float
-    reason: str
-
-
-Strategy = Callable[[Candidates, int], list[Choice]]
-ImageScore = Callable[[Candidates], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class NamedStrategy:
     """A row of the table."""
 
-    select: Strategy
+    expression: str | Strategy
+    """What it is made of: an expression, or a function that somebody registered."""
     summary: str
+    source: str = ""
+    """Where it was published."""
+
+    @property
+    def strategy(self) -> Strategy:
+        """What chooses."""
+        if isinstance(self.expression, Strategy):
+            return self.expression
+        return _built(self.expression)
 
 
-def mean(pixel_score: str) -> ImageScore:
-    """Image score: the mean of a pixel score over the image."""
+_NOISY = "power({}(entropy(ensemble='turns')), beta=(1, 100))"
+_HYBRID = "mix((0.7, top(mean(least_confidence))), (0.3, k_means))"
 
-    def score(candidates: Candidates) -> NDArray[np.float64]:
-        return candidates.mean_score(pixel_score)
-
-    return score
-
-
-def top(score: ImageScore, reason: str) -> Strategy:
-    """Take the images with the highest score; ties go to the lower index."""
-
-    def select(candidates: Candidates, n: int) -> list[Choice]:
-        scores = score(candidates)
-        assert np.isfinite(scores).all(), "image scores are finite"
-        order = np.argsort(-scores, kind="stable")[:n]
-        return [Choice(int(candidates.indices[i]), float(scores[i]), reason) for i in order]
-
-    return select
-
-
-def random(candidates: Candidates, n: int) -> list[Choice]:
-    """Draw images uniformly, without replacement: the highest of independent uniform numbers."""
-    return top(lambda some: some.rng.random(len(some)), "drawn at random")(candidates, n)
-
-
-def stratified_random(candidates: Candidates, n: int) -> list[Choice]:
-    """Draw an equal share of the query from every group; one that runs out leaves its share to the others.
-
-    The groups take turns in a random order, so that none of them always gets what cannot be shared.
-    """
-    names, group_of = np.unique([candidates.groups[i] for i in candidates.indices], return_inverse=True)
-    order = candidates.rng.permutation(len(candidates))
-    place = np.empty(len(names), dtype=np.int64)
-    place[np.searchsorted(names, candidates.rng.permutation(names))] = np.arange(len(names))
-    sizes = np.bincount(group_of)
-    turn = np.empty(len(candidates), dtype=np.int64)
-    by_group = order[np.argsort(group_of[order], kind="stable")]
-    turn[by_group] = np.arange(len(candidates)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    rows = np.lexsort((place[group_of], turn))[:n]
-    return _choices(candidates.indices[rows], "drawn at random within its group")
-
-
-def by_features(choose_rows: Callable[[Candidates, int], NDArray[np.int64]], reason: str) -> Strategy:
-    """Choose by features: among all candidates, or in a pool of more than `SHORTLIST` among a shortlist.
-
-    A shortlist of `SHORTLIST` candidates is drawn uniformly with the candidates' generator, which a
-    smaller pool leaves alone. At most a quarter of it is taken. A larger query goes on with another
-    shortlist of what is left, where all that was taken counts as labelled: so its time grows with
-    ``n``, its memory does not, and no query is refused.
-    """
-
-    def select(candidates: Candidates, n: int) -> list[Choice]:
-        rest, parts, missing = candidates, [], n
-        while len(rest) > SHORTLIST and missing:
-            drawn = np.sort(rest.rng.choice(len(rest), SHORTLIST, replace=False))
-            few = replace(rest, indices=rest.indices[drawn])
-            taken = few.indices[choose_rows(few, min(missing, SHORTLIST // 4))]
-            rest, missing = rest.without(taken), missing - len(taken)
-            parts.append(taken)
-        if missing:
-            parts.append(rest.indices[choose_rows(rest, missing)])
-        shortlisted = len(candidates) > SHORTLIST
-        return _choices(
-            np.concatenate(parts), f"{reason} (of {SHORTLIST} drawn at random)" if shortlisted else reason
-        )
-
-    return select
-
-
-def _k_means_rows(candidates: Candidates, n: int) -> NDArray[np.int64]:
-    return diversity.k_means(candidates.features(), n, candidates.rng)
-
-
-def _k_center_rows(candidates: Candidates, n: int) -> NDArray[np.int64]:
-    return diversity.k_center(candidates.features(), candidates.labeled_features(), n)
-
-
-def _choices(indices: NDArray[np.int64], reason: str) -> list[Choice]:
-    """Choices whose order is their score: 1 for the first, falling to 1/n."""
-    n = len(indices)
-    return [Choice(int(index), (n - i) / n, reason) for i, index in enumerate(indices)]
-
-
-def mix(first: Strategy, share: float, second: Strategy) -> Strategy:
-    """``share`` of the query by ``first`` (rounded half up), the others by ``second`` among the rest."""
-
-    def select(candidates: Candidates, n: int) -> list[Choice]:
-        n_first = int(share * n + 0.5)
-        chosen = first(candidates, n_first) if n_first else []
-        if n_first == n:
-            return chosen
-        rest = candidates.without(np.array([choice.index for choice in chosen], dtype=np.int64))
-        return chosen + second(rest, n - n_first)
-
-    return select
-
-
-_uncertain = top(mean("least_confidence"), "high mean least confidence")
-k_means = by_features(_k_means_rows, "nearest to the center of a cluster")
-k_center = by_features(_k_center_rows, "farthest from everything labelled")
-
-STRATEGIES: Mapping[str, NamedStrategy] = {
-    "uncertainty": NamedStrategy(_uncertain, "highest mean least confidence"),
-    "entropy": NamedStrategy(top(mean("entropy"), "high mean entropy"), "highest mean entropy"),
-    "margin": NamedStrategy(
-        top(mean("margin"), "small mean margin"), "smallest mean margin; ranks images as uncertainty does"
-    ),
-    "diversity": NamedStrategy(k_means, "k-means on bottleneck features, the image nearest to each center"),
-    "hybrid": NamedStrategy(
-        mix(_uncertain, 0.7, k_means), "70 % by uncertainty, 30 % by diversity among the rest"
-    ),
-    "random": NamedStrategy(random, "uniformly at random; looks at nothing"),
+STRATEGIES: dict[str, NamedStrategy] = {
+    "uncertainty": NamedStrategy("top(mean(least_confidence))", "highest mean least confidence"),
+    "entropy": NamedStrategy("top(mean(entropy))", "highest mean entropy"),
+    "margin": NamedStrategy("top(mean(margin))", "smallest mean margin; ranks images as uncertainty does"),
+    "diversity": NamedStrategy("k_means", "k-means on bottleneck features, the image nearest to each center"),
+    "hybrid": NamedStrategy(_HYBRID, "70 % by uncertainty, 30 % by diversity among the rest"),
+    "random": NamedStrategy("random", "uniformly at random; looks at nothing"),
     "stratified_random": NamedStrategy(
-        stratified_random, "at random, equal shares per group; the opponent where groups are uneven"
+        "stratified(random)", "at random, equal shares per group; the opponent where groups are uneven"
     ),
-    "core_set": NamedStrategy(k_center, "greedy k-center given the labelled images (Sener & Savarese 2018)"),
+    "core_set": NamedStrategy("k_center", "greedy k-center given the labelled images", "arXiv:1708.00489"),
+    "bald": NamedStrategy(
+        "top(mean(mutual_information))",
+        "highest mean mutual information of an image's eight turns",
+        "arXiv:1112.5745",
+    ),
+    "power_bald": NamedStrategy(
+        "power(mean(mutual_information))",
+        "as bald, with Gumbel noise on standardized log scores, lest a query be all alike",
+        "arXiv:2106.12059",
+    ),
+    "power_entropy": NamedStrategy(
+        "power(mean(entropy))", "as entropy, with Gumbel noise on standardized log scores", "arXiv:2106.12059"
+    ),
+    "foreground_entropy": NamedStrategy(
+        "top(foreground(entropy))", "highest mean entropy of the predicted foreground", "arXiv:2401.16298"
+    ),
+    "boundary_entropy": NamedStrategy(
+        "top(boundary(entropy))", "highest mean entropy along predicted boundaries", "arXiv:2401.16298"
+    ),
+    "particle_entropy": NamedStrategy(
+        "top(per_particle(entropy))", "most entropy per expected particle; likes images without any"
+    ),
+    "stratified_entropy": NamedStrategy(
+        "stratified(top(mean(entropy)))", "highest mean entropy, equal shares per group"
+    ),
+    "stochastic_batches": NamedStrategy(
+        "stochastic_batch(mean(entropy))", "the random batch of the highest mean entropy", "arXiv:2301.07670"
+    ),
+    "badge": NamedStrategy(
+        "badge",
+        "k-means++ on pooled gradients of the last layer: uncertain and different",
+        "arXiv:1906.03671",
+    ),
+    "clue": NamedStrategy(
+        "clue", "k-means on bottleneck features weighted by mean entropy", "arXiv:2010.08666"
+    ),
+    "clasp_pe": NamedStrategy(
+        f"mix((0.667, {_NOISY.format('foreground')}), (0.333, {_NOISY.format('mean')}))",
+        "two thirds by entropy of the foreground, one by that of the image, with noise that fades",
+        "arXiv:2601.13677",
+    ),
+    "typiclust": NamedStrategy(
+        "typiclust", "typical images of clusters with few labels; for cold starts", "arXiv:2202.02794"
+    ),
+    "prob_cover": NamedStrategy(
+        "prob_cover", "images that most others are like and none labelled is", "arXiv:2205.11320"
+    ),
+    "auto": NamedStrategy(
+        "stratified(random, otherwise=clustered(random))",
+        "what is recommended where nothing else is known",
+    ),
 }
 
 
-def check_known(name: str) -> None:
-    """Refuse a name that is not in the table.
+def register(
+    name: str, select: str | Select, summary: str, source: str = "", needs: Sequence[str] = ()
+) -> None:
+    """Add a row to the table.
+
+    Args:
+        name: what configs call it; letters, digits and underscores.
+        select: an expression, or a function from candidates and a number to that many choices, best first.
+        summary: one line about it.
+        source: where it was published.
+        needs: image scores that a function asks for, as expressions: so one pass yields all of them,
+            and a plan knows what it costs.
 
     Raises:
-        ConfigError: it is not; the message lists those that are.
+        ConfigError: the name is taken or no name, or an expression cannot be read.
     """
-    if name not in STRATEGIES:
+    check_free(name)
+    if isinstance(select, str):
+        _built(select)
+        STRATEGIES[name] = NamedStrategy(select, summary, source)
+    else:
+        scores = [image_score(text) for text in needs]
+        signals = frozenset(signal for score in scores for signal in score.needs)
+        STRATEGIES[name] = NamedStrategy(Strategy(select, signals), summary, source)
+
+
+def image_score(text: str) -> ImageScore:
+    """The image score that an expression stands for, to be called on candidates.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    score: ImageScore = read_as(ImageScore, text, words())
+    return score
+
+
+def strategy_of(text: str) -> Strategy:
+    """The strategy of a name in the table, or of an expression.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    return STRATEGIES[text].strategy if text in STRATEGIES else _built(text)
+
+
+@lru_cache(maxsize=256)
+def _built(expression: str) -> Strategy:
+    value = read(expression, _Vocabulary())
+    if not isinstance(value, Strategy):
+        read_as(Strategy, expression, _Vocabulary())
+    strategy: Strategy = value
+    return strategy
+
+
+class _Vocabulary(Mapping[str, Word]):
+    """The words, and the rows of the table as words without arguments."""
+
+    def __getitem__(self, name: str) -> Word:
+        # A word before a row of its name: entropy is a pixel score inside an expression.
+        return words()[name] if name in words() else _row(name)
+
+    def __iter__(self) -> Iterable[str]:  # type: ignore[override]
+        return iter([*words(), *(name for name in STRATEGIES if name not in words())])
+
+    def __len__(self) -> int:
+        return len({*words(), *STRATEGIES})
+
+
+def _row(name: str) -> Word:
+    row = STRATEGIES[name]
+
+    def word() -> Strategy:
+        return row.strategy
+
+    return word
+
+
+def load_plugin(path: Path) -> None:
+    """Import a Python file that registers strategies, once in a process.
+
+    Raises:
+        ConfigError: it is not there, or fails.
+    """
+    path = path.resolve()
+    if path in _LOADED:
+        return
+    module = ModuleType(f"cryoquery_plugin_{path.stem}")
+    module.__file__ = str(path)
+    try:
+        code = compile(path.read_bytes(), str(path), "exec")
+        sys.modules[module.__name__] = module  # where dataclasses look for their own module
+        exec(code, module.__dict__)
+    except OSError as error:
+        raise ConfigError(f"plugins: {path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"plugins: {path}: fails when it is imported ({reason})") from error
+    _LOADED.add(path)
+
+
+_LOADED: set[Path] = set()
+
+
+def check_free(name: str) -> None:
+    """Refuse a name that cannot be given to a new strategy.
+
+    Raises:
+        ConfigError: it is taken, or no name.
+    """
+    if not name.isidentifier() or name in STRATEGIES or name in words():
+        raise ConfigError(f"strategy {name!r}: is taken or no name; call it otherwise")
+
+
+def check_known(name: str) -> None:
+    """Refuse what is neither in the table nor an expression.
+
+    Raises:
+        ConfigError: it is not; the message lists what is in the table.
+    """
+    if name.isidentifier() and name not in STRATEGIES:
         raise ConfigError(f"strategy {name!r}: unknown; choose from {', '.join(STRATEGIES)}")
+    strategy_of(name)
 
 
 def select(name: str, candidates: Candidates, n: int) -> list[Choice]:
-    """The query of strategy ``name``: ``n`` choices, best first, no image twice.
+    """The query of a strategy: ``n`` choices, best first, no image twice.
+
+    Args:
+        name: its name in the table, or an expression.
+        candidates: what it chooses from.
+        n: how many.
 
     Raises:
-        ConfigError: the strategy is unknown, or fewer than ``n`` candidates are left.
+        ConfigError: the strategy is unknown, or cannot choose from these candidates: fewer than ``n``
+            are left, or all are of one group where it needs several.
     """
     if n > len(candidates):
         raise ConfigError(f"a query of {n} images: only {len(candidates)} are unlabelled; ask for fewer")
     check_known(name)
-    choices = STRATEGIES[name].select(candidates, n) if n else []
-    indices = {choice.index for choice in choices}
-    assert len(choices) == len(indices) == n, f"{name} broke its contract"
+    chosen = strategy_of(name)(candidates, n)
+    indices = {choice.index for choice in chosen}
+    assert len(chosen) == len(indices) == n, f"{name} broke its contract"
     assert indices <= set(candidates.indices.tolist()), f"{name} chose outside its candidates"
-    return choices
+    assert np.isfinite([choice.score for choice in chosen]).all(), f"{name} has scores that are not finite"
+    return chosen

@@ -34,6 +34,9 @@ class Pool:
     """(n, 2) height and width of the content; the rest, below and to the right, is padding."""
     groups: tuple[str, ...]
     micrographs: tuple[str, ...]
+    disc_px: NDArray[np.float64] | None = None
+    """(n,) diameter of the discs in the masks, pixels of the image: a person states the particle's
+    diameter before anything is labelled. None where nobody did."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> Pool:
@@ -51,6 +54,7 @@ class Pool:
             content=np.array([(r.content_height, r.content_width) for r in records]),
             groups=tuple(r.group for r in records),
             micrographs=tuple(r.micrograph for r in records),
+            disc_px=np.array([r.diameter_px * r.scale for r in records]) * dataset.disc_fraction,
         )
 
     def __len__(self) -> int:

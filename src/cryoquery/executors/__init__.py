@@ -13,7 +13,14 @@ from cryoquery.config import parse
 from cryoquery.data.dataset import open_dataset
 from cryoquery.errors import UnfinishedRunsError
 from cryoquery.executors.local import do_in_pool, n_workers
-from cryoquery.experiment import ExperimentConfig, check_image_size, load_config, plan_runs, reported_splits
+from cryoquery.experiment import (
+    ExperimentConfig,
+    check_image_size,
+    check_strategies,
+    load_config,
+    plan_runs,
+    reported_splits,
+)
 from cryoquery.experiment_folder import begin, equip, n_threads
 from cryoquery.loop import Run
 from cryoquery.progress import Progress, Silent
@@ -46,6 +53,7 @@ def run_experiment(
     dataset = open_dataset(config.dataset)
     dataset.check_unchanged()
     check_image_size(config, dataset)
+    check_strategies(config, dataset)
     reported_splits(config, dataset)
     progress = progress or Silent()
     runs = in_turn(plan_runs(config, len(dataset.rows("train"))))

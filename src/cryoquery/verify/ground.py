@@ -8,10 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment import ExperimentConfig, load_config, reported_splits
 from cryoquery.experiment_folder import CONFIG, ENVIRONMENT, OWN_STORE, config_digest
+from cryoquery.keys import TRAINING_VERSION, how_trained, ingredient_of, pretraining_key
+from cryoquery.pretrain import FEATURES, load_features
 from cryoquery.verify.findings import Findings
 
 
@@ -44,6 +49,42 @@ class Ground:
     def store(self) -> Path:
         """The folder of finished trainings."""
         return self.config.store or self.folder / OWN_STORE
+
+    def ingredients(self, fingerprint: object) -> dict[str, Any] | None:
+        """What all trainings on the dataset with this fingerprint are functions of; None where unknown."""
+        begun, packages = self.environment, self.environment.get("packages")
+        torch_version = packages.get("torch") if isinstance(packages, dict) else None
+        device = [begun.get("device_type"), begun.get("precision")]
+        if not self.splits or torch_version is None or None in [*device, fingerprint]:
+            return None
+        return {
+            "dataset": fingerprint,
+            "training": self.config.training.model_dump(mode="json"),
+            "model": self.config.model.model_dump(mode="json"),
+            "device": device,
+            "how": how_trained(self.config.device),
+            "version": [begun.get("training_version", TRAINING_VERSION), torch_version],
+            "splits": self.splits,
+            **ingredient_of(self.config.pretraining),
+        }
+
+    def learned(self, seed: int) -> NDArray[np.float32] | None:
+        """Features of all training images that a seed's pretraining left in the store; None: not kept.
+
+        Raises:
+            DataError: the file is damaged, or holds features of other images.
+        """
+        ingredients = self.ingredients(self.environment.get("dataset_fingerprint"))
+        if ingredients is None or self.config.pretraining is None or not self.config_holds:
+            return None
+        key = pretraining_key(ingredients, seed)
+        folder = self.store / key[:2] / key
+        if not (folder / FEATURES).is_file():
+            return None
+        features = load_features(folder)
+        if len(features) != self.n_train:
+            raise DataError(f"{folder / FEATURES}: holds {len(features)} images, the pool {self.n_train}")
+        return features
 
     @cached_property
     def groups(self) -> tuple[str, ...] | None:

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoquery.acquisition.strategies import strategy_of
+from cryoquery.acquisition.typical import cold_start_set, draws_at_random
+from cryoquery.errors import DataError
 from cryoquery.loop import Run, initial_set, query_from
 from cryoquery.verify.findings import Findings
 from cryoquery.verify.ground import Ground
@@ -52,7 +55,7 @@ def check_run(run: Run, ground: Ground, findings: Findings) -> Iterator[Finished
         findings.unfinished(f"{run.name}, seed {run.seed}: {sum(there)} of {len(there)} iterations")
     n_begun = max((i + 1 for i, filled in enumerate(there) if filled), default=0)
     sets: list[NDArray[np.int64]] | None = []
-    expected: NDArray[np.int64] | None = initial_set(range(ground.n_train), run.counts[0], run.seed)
+    expected = _first_set(run, ground, findings)
     for i, folder in enumerate(folders[:n_begun]):
         if not findings.check(there[i], folder, "is not there, but later iterations are"):
             sets = expected = None
@@ -64,6 +67,33 @@ def check_run(run: Run, ground: Ground, findings: Findings) -> Iterator[Finished
         query = _check_query(finished, labeled, ground, findings)
         expected = None if labeled is None or query is None else np.union1d(labeled, query)
         yield finished
+
+
+def _first_set(run: Run, ground: Ground, findings: Findings) -> NDArray[np.int64] | None:
+    """The images that a run had to begin with; None where that is not known."""
+    how, n = ground.config.cold_start, run.counts[0]
+    if draws_at_random(how, n, ground.n_train):
+        return initial_set(range(ground.n_train), n, run.seed)
+    try:
+        return cold_start_set(how, _learned(run, ground), n, run.seed)
+    except NotKeptError:
+        findings.skip(f"first images chosen by {how}, since the features they follow from were not kept")
+    except DataError as error:
+        findings.check(False, ground.store, str(error))
+    return None
+
+
+def _learned(run: Run, ground: Ground) -> NDArray[np.float32]:
+    """Features of all training images that were learned without labels.
+
+    Raises:
+        NotKeptError: they are not in the store.
+        DataError: their file is damaged.
+    """
+    features = ground.learned(run.seed)
+    if features is None:
+        raise NotKeptError("features learned without labels")
+    return features
 
 
 def _is_filled(folder: Path) -> bool:
@@ -146,17 +176,20 @@ def _follows(
 ) -> bool:
     """Whether a query is the one that the strategy makes of the stored signals; True if that is unknown."""
     run = done.run
-    if run.strategy == "stratified_random" and ground.groups is None:
-        findings.skip("queries of stratified_random, since the dataset is not there")
+    if strategy_of(run.strategy).by_group and ground.groups is None:
+        findings.skip(f"queries of {run.name.removesuffix('_sampling')}, since the dataset is not there")
         return True
     key = done.key or "no key"
     signals = KeptSignals(ground.store / key[:2] / key / "signals", ground.n_train, findings)
     groups = ground.groups or ("",) * ground.n_train
+    learned = None if ground.config.pretraining is None else lambda: _learned(run, ground)
     try:
-        expected = query_from(run, groups, signals, labeled, len(choices))
+        expected = query_from(run, groups, signals, labeled, len(choices), learned)
     except NotKeptError:
         findings.skip(f"whether queries of {run.strategy} follow from their signals, which were not kept")
         return True
+    except DataError as error:
+        return findings.check(False, ground.store, str(error))
     for rank, (choice, wanted) in enumerate(zip(choices, expected, strict=True)):
         where = f"does not follow from its signals: at rank {rank} it has"
         same = findings.check(

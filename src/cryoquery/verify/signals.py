@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.acquisition.scores import PIXEL_SCORES
+from cryoquery.acquisition.image_scores import Signal
 from cryoquery.verify.files import read_columns
 from cryoquery.verify.findings import Findings
 
@@ -27,31 +27,21 @@ class KeptSignals:
         self._n_train = n_train
         self._findings = findings
 
-    def mean_score(self, name: str, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+    def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """See `cryoquery.acquisition.candidates.SignalSource`.
 
         Raises:
             NotKeptError: something of it is not kept.
         """
-        return self._of(name, indices)
-
-    def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `cryoquery.acquisition.candidates.SignalSource`.
-
-        Raises:
-            NotKeptError: something of it is not kept.
-        """
-        return self._of("features", indices).astype(np.float32, copy=False)
-
-    def _of(self, name: str, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         known, columns = self._kept
-        if name not in columns or not known[indices].all():
-            raise NotKeptError(name)
-        return columns[name][indices]
+        if signal.key not in columns or not known[signal.key][indices].all():
+            raise NotKeptError(signal.key)
+        return columns[signal.key][indices]
 
     @cached_property
-    def _kept(self) -> tuple[NDArray[np.bool_], Columns]:
-        known, columns = np.zeros(self._n_train, dtype=bool), Columns()
+    def _kept(self) -> tuple[dict[str, NDArray[np.bool_]], Columns]:
+        known: dict[str, NDArray[np.bool_]] = {}
+        columns = Columns()
         for path in sorted(self._folder.glob("*.npz")):
             record = self._findings.readable(path, read_columns)
             if record is None or not self._findings.check(
@@ -59,27 +49,26 @@ class KeptSignals:
             ):
                 continue
             indices = record.pop("indices")
-            if set(record) != {*PIXEL_SCORES, "features"}:
-                continue
             for name, values in record.items():
                 if name not in columns:
                     columns[name] = np.empty((self._n_train, *values.shape[1:]), dtype=values.dtype)
+                    known[name] = np.zeros(self._n_train, dtype=bool)
                 if columns[name].shape[1:] == values.shape[1:]:
                     columns[name][indices] = values
-            known[indices] = True
+                    known[name][indices] = True
         return known, columns
 
 
 def _is_sound(record: Columns, n_train: int) -> bool:
     indices = record.get("indices")
-    if indices is None or indices.ndim != 1 or indices.dtype.kind != "i" or "features" not in record:
+    if indices is None or indices.ndim != 1 or indices.dtype.kind != "i":
         return False
     if len(indices) and (indices.min() < 0 or indices.max() >= n_train):
         return False
     return all(
-        values.ndim == (2 if name == "features" else 1)
+        values.ndim in (1, 2)
         and len(values) == len(indices)
         and values.dtype.kind in "if"
         and bool(np.isfinite(values).all())
-        for name, values in record.items()
+        for values in record.values()
     )

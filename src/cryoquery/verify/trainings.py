@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryoquery.loop import EXAMPLES, MODEL, TRAINING_VERSION, how_trained, key_from
+from cryoquery.keys import ingredient_of, key_from
+from cryoquery.loop import EXAMPLES, MODEL
 from cryoquery.store import MANIFEST
 from cryoquery.verify.files import Files, read_columns
 from cryoquery.verify.findings import Findings
@@ -47,27 +48,15 @@ def check_keys(finished: Sequence[Finished], ground: Ground, findings: Findings)
         for the folder of each iteration its key, recomputed where it can be.
     """
     said = {done.folder: done.key for done in finished if done.key is not None}
-    begun, packages = ground.environment, ground.environment.get("packages")
-    torch_version = packages.get("torch") if isinstance(packages, dict) else None
-    device = [begun.get("device_type"), begun.get("precision")]
-    fingerprint = _usual_fingerprint(finished)
+    ingredients = ground.ingredients(_usual_fingerprint(finished))
     if not ground.config_holds:
         findings.skip("training keys, since config.toml was changed")
         return said
-    if not ground.splits or fingerprint is None or torch_version is None or None in device:
+    if ingredients is None:
         findings.skip("training keys, since environment.json does not hold what they are made of")
         return said
-    shared = {
-        "dataset": fingerprint,
-        "training": ground.config.training.model_dump(mode="json"),
-        "model": ground.config.model.model_dump(mode="json"),
-        "device": device,
-        "how": how_trained(ground.config.device),
-        "version": [begun.get("training_version", TRAINING_VERSION), torch_version],
-        "splits": ground.splits,
-    }
     known = [done for done in finished if done.metrics and done.sets is not None]
-    expected = [key_from(done.run, shared, done.sets or ()) for done in known]
+    expected = [key_from(done.run, ingredients, done.sets or ()) for done in known]
     found = [done.metrics.get("training_key") for done in known]
     if len(known) > 1 and not any(a == b for a, b in zip(found, expected, strict=True)):
         text = "no training_key comes out with its device_type, precision, splits and versions"
@@ -103,6 +92,7 @@ def check_model(done: Finished, key: str | None, ground: Ground, files: Files, f
         expected["training_key"] = key
     if ground.config_holds:
         expected["training"] = ground.config.training.model_dump(mode="json")
+        expected |= ingredient_of(ground.config.pretraining)
         findings.check(model == ground.config.model, file, "holds a network of another configuration")
     for name, value in expected.items():
         findings.equal(file, name, made_by.get(name), value)

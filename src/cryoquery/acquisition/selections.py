@@ -1,0 +1,278 @@
+"""From image scores and features to a query. Every function here gives a `Strategy`, and they nest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, InstanceOf
+
+from cryoquery.acquisition import diversity
+from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Strategy
+from cryoquery.acquisition.image_scores import FEATURES
+from cryoquery.errors import ConfigError
+
+SHORTLIST = 20_000
+"""How many candidates are compared with each other; a larger pool is represented by as many, drawn at random.
+
+517 of 20,000 are still chosen from 39 times as many. Clustering takes time and memory in proportion
+to the candidates times the query, so both stay bounded whatever the pool; and the network looks at
+no more images than were drawn.
+"""
+
+SomeScore: TypeAlias = InstanceOf[ImageScore]
+SomeStrategy: TypeAlias = InstanceOf[Strategy]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Rows: TypeAlias = "NDArray[np.int64]"
+
+
+def top(score: SomeScore) -> Strategy:
+    """The images with the highest score; ties go to the lower index."""
+    return _highest(score, score, f"high {score.label}")
+
+
+def _highest(score: ImageScore, shown: ImageScore, reason: str) -> Strategy:
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        scores = score(candidates)
+        assert np.isfinite(scores).all(), "image scores are finite"
+        order = np.argsort(-scores, kind="stable")[:n]
+        values = scores if shown is score else shown(candidates)
+        return [Choice(int(candidates.indices[i]), float(values[i]), reason) for i in order]
+
+    return Strategy(select, score.needs | shown.needs)
+
+
+_uniform = ImageScore("uniform number", lambda candidates: candidates.rng.random(len(candidates)))
+RANDOM = _highest(_uniform, _uniform, "drawn at random")
+
+
+def random() -> Strategy:
+    """Uniformly, without replacement: the highest of independent uniform numbers."""
+    return RANDOM
+
+
+def power(
+    score: SomeScore,
+    beta: Positive | tuple[Positive, Positive] = 1.0,
+    standardize: bool = True,
+) -> Strategy:
+    """The highest log scores with Gumbel noise of scale 1/``beta`` (Kirsch et al. 2021, arXiv:2106.12059).
+
+    That draws images without replacement with probabilities in proportion to ``score ** beta``. A pair
+    is a schedule: from the first at the first query to the second at the last, evenly in its logarithm.
+    Image scores often differ by a few per cent, where any noise of scale 1 drowns them: unless
+    ``standardize`` is false, their logarithms are brought to variance 1 first.
+    """
+    ends = beta if isinstance(beta, tuple) else (beta, beta)
+
+    def noisy(candidates: Candidates) -> NDArray[np.float64]:
+        now = ends[0] ** (1 - candidates.progress) * ends[1] ** candidates.progress
+        logs = log_scores(score(candidates))
+        if standardize:
+            spread = float(logs.std())
+            logs = (logs - logs.mean()) / (spread if spread > 1e-9 else 1.0)
+        return np.asarray(logs + candidates.rng.gumbel(size=len(logs)) / now)
+
+    by = ImageScore(score.label, noisy, score.needs)
+    return _highest(by, by, f"high {score.label}, with noise")
+
+
+def log_scores(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms (n,) of scores ≥ 0; a score below a millionth of the highest counts as that much."""
+    highest = float(scores.max(initial=0))
+    return np.log(np.maximum(scores, 1e-6 * highest)) if highest > 0 else np.zeros(len(scores))
+
+
+def stratified(selection: SomeStrategy, otherwise: SomeStrategy | None = None) -> Strategy:
+    """Equal shares of the query for every group, chosen within each by ``selection``.
+
+    A group that runs out leaves its share to the others. In a pool of one group ``otherwise`` chooses.
+
+    Raises:
+        ConfigError: on choosing, there is one group only and no ``otherwise``.
+    """
+
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        if len(set(candidates.groups)) < 2:
+            if otherwise is None:
+                raise ConfigError(
+                    "stratified: all images of the pool belong to one group; "
+                    "use clustered(…), or the same without stratified"
+                )
+            return otherwise(candidates, n)
+        if selection is RANDOM:
+            return _stratified_random(candidates, n)
+        groups = np.array([candidates.groups[i] for i in candidates.indices])
+        return _shared(candidates, n, np.unique(groups, return_inverse=True)[1], selection)
+
+    needs = selection.needs | (otherwise.needs if otherwise else frozenset())
+    looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
+    return Strategy(select, needs, looks, by_group=otherwise is None)
+
+
+def _stratified_random(candidates: Candidates, n: int) -> list[Choice]:
+    """Random draws in equal shares, with one permutation for all groups.
+
+    The groups take turns in a random order, so that none of them always gets what cannot be shared.
+    """
+    names, group_of = np.unique([candidates.groups[i] for i in candidates.indices], return_inverse=True)
+    order = candidates.rng.permutation(len(candidates))
+    place = np.empty(len(names), dtype=np.int64)
+    place[np.searchsorted(names, candidates.rng.permutation(names))] = np.arange(len(names))
+    turn = np.empty(len(candidates), dtype=np.int64)
+    by_group = order[np.argsort(group_of[order], kind="stable")]
+    turn[by_group] = _counted_within(np.bincount(group_of))
+    rows = np.lexsort((place[group_of], turn))[:n]
+    return choices(candidates.indices[rows], "drawn at random within its group")
+
+
+def _counted_within(sizes: NDArray[np.int64]) -> Rows:
+    """0, 1, 2, … within each of the groups of ``sizes``, one group after the other."""
+    return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def clustered(selection: SomeStrategy, k: Count = 8) -> Strategy:
+    """Equal shares of the query for each of ``k`` clusters of the features, where no groups are known."""
+
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        points = candidates.features()
+        cluster_of = diversity.clusters(points, min(k, len(points)), candidates.rng, SHORTLIST)
+        return _shared(candidates, n, cluster_of, selection)
+
+    return replace(selection, select=select, needs=selection.needs | {FEATURES})
+
+
+def _shared(candidates: Candidates, n: int, part_of: Rows, selection: Strategy) -> list[Choice]:
+    """Equal shares for the parts that ``part_of`` (m,) numbers, which take turns in a random order."""
+    parts = candidates.rng.permutation(np.unique(part_of))
+    sizes = np.array([np.count_nonzero(part_of == part) for part in parts])
+    turns = np.stack([_counted_within(sizes), np.repeat(np.arange(len(parts)), sizes)])
+    taking = np.lexsort((turns[1], turns[0]))[:n]
+    shares = np.bincount(turns[1][taking], minlength=len(parts))
+    chosen = [
+        selection(candidates.at(np.flatnonzero(part_of == part)), int(share))
+        for part, share in zip(parts, shares, strict=True)
+    ]
+    return [chosen[part][turn] for turn, part in turns[:, taking].T]
+
+
+def mix(*parts: Any) -> Strategy:
+    """Shares of the query for several strategies, each among what those before it left.
+
+    ``mix((0.7, A), (0.3, B))``; ``mix(A, 0.7, B)`` is the same. Shares are rounded half up; the last
+    strategy takes what is left.
+
+    Raises:
+        ValueError: the parts are not of this form, or the shares do not add up to 1.
+    """
+    if len(parts) == 3 and isinstance(parts[0], Strategy):
+        parts = ((parts[1], parts[0]), (1 - parts[1], parts[2]))
+    for part in parts:
+        if not (isinstance(part, tuple) and len(part) == 2 and isinstance(part[1], Strategy)):
+            raise ValueError("give pairs of a share and a selection, such as mix((0.7, A), (0.3, B))")
+        if not isinstance(part[0], (int, float)) or not 0 < part[0] <= 1:
+            raise ValueError(f"share {part[0]!r}: must lie above 0 and not above 1")
+    pairs: list[tuple[float, Strategy]] = list(parts)
+    if not pairs or abs(sum(share for share, _ in pairs) - 1) > 0.005:
+        raise ValueError("the shares must add up to 1")
+
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        chosen: list[Choice] = []
+        rest, upto = candidates, 0.0
+        for i, (share, strategy) in enumerate(pairs):
+            upto += share
+            n_upto = n if i + 1 == len(pairs) else min(int(upto * n + 0.5), n)
+            some = strategy(rest, n_upto - len(chosen))
+            chosen += some
+            if len(chosen) == n:
+                break
+            rest = rest.without(np.array([choice.index for choice in some], dtype=np.int64))
+        return chosen
+
+    each = [strategy for _, strategy in pairs]
+    return Strategy(
+        select,
+        frozenset().union(*(strategy.needs for strategy in each)),
+        any(strategy.looks_at_labeled for strategy in each),
+        any(strategy.by_group for strategy in each),
+    )
+
+
+def k_means(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strategy:
+    """The images nearest to the centers of as many clusters of the features as are asked for.
+
+    With a ``score`` only the ``shortlist`` times as many images where it is highest are clustered.
+    """
+    rows = by_features(_k_means_rows, "nearest to the center of a cluster")
+    return _of_shortlist(rows, score, shortlist)
+
+
+def k_center(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strategy:
+    """Greedy k-center given the labelled images (the core-set of Sener & Savarese, arXiv:1708.00489).
+
+    With a ``score`` only among the ``shortlist`` times as many images where it is highest.
+    """
+    rows = by_features(_k_center_rows, "farthest from everything labelled", looks_at_labeled=True)
+    return _of_shortlist(rows, score, shortlist)
+
+
+def _of_shortlist(strategy: Strategy, score: ImageScore | None, shortlist: float) -> Strategy:
+    if score is None:
+        return strategy
+    first = top(score)
+
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        n_first = min(max(int(shortlist * n + 0.5), n), len(candidates))
+        best = np.array([choice.index for choice in first(candidates, n_first)])
+        chosen = strategy(replace(candidates, indices=np.sort(best)), n)
+        return [replace(choice, reason=f"{choice.reason}, of high {score.label}") for choice in chosen]
+
+    return replace(strategy, select=select, needs=strategy.needs | score.needs)
+
+
+def by_features(
+    choose_rows: Callable[[Candidates, int], Rows],
+    reason: str,
+    looks_at_labeled: bool = False,
+) -> Strategy:
+    """Choose by features: among all candidates, or in a pool of more than `SHORTLIST` among a shortlist.
+
+    A shortlist of `SHORTLIST` candidates is drawn uniformly with the candidates' generator, which a
+    smaller pool leaves alone. At most a quarter of it is taken. A larger query goes on with another
+    shortlist of what is left, where all that was taken counts as labelled: so its time grows with
+    ``n``, its memory does not, and no query is refused.
+    """
+
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        rest, parts, missing = candidates, [], n
+        while len(rest) > SHORTLIST and missing:
+            few = rest.at(np.sort(rest.rng.choice(len(rest), SHORTLIST, replace=False)))
+            taken = few.indices[choose_rows(few, min(missing, SHORTLIST // 4))]
+            rest, missing = rest.without(taken), missing - len(taken)
+            parts.append(taken)
+        if missing:
+            parts.append(rest.indices[choose_rows(rest, missing)])
+        shortlisted = len(candidates) > SHORTLIST
+        return choices(
+            np.concatenate(parts), f"{reason} (of {SHORTLIST} drawn at random)" if shortlisted else reason
+        )
+
+    return Strategy(select, frozenset({FEATURES}), looks_at_labeled)
+
+
+def _k_means_rows(candidates: Candidates, n: int) -> Rows:
+    return diversity.k_means(candidates.features(), n, candidates.rng)
+
+
+def _k_center_rows(candidates: Candidates, n: int) -> Rows:
+    return diversity.k_center(candidates.features(), candidates.labeled_features(), n)
+
+
+def choices(indices: Sequence[int] | NDArray[np.int64], reason: str) -> list[Choice]:
+    """Choices whose order is their score: 1 for the first, falling to 1/n."""
+    n = len(indices)
+    return [Choice(int(index), (n - i) / n, reason) for i, index in enumerate(indices)]
