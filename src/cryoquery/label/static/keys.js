@@ -11,7 +11,7 @@ const TABLE = [
   [0, ["e"], "E", "erase: click removes", ["tool", "erase"]],
   [0, ["l"], "L", "lasso: draw around many", ["tool", "lasso"]],
   [0, ["ctrl+z"], "Ctrl Z", "undo", ["undo"]],
-  [0, ["ctrl+shift+z", "ctrl+y"], "Ctrl Shift Z, Ctrl Y", "redo", ["redo"]],
+  [0, ["ctrl+shift+z", "ctrl+y"], "Ctrl Y", "redo; also Ctrl Shift Z", ["redo"]],
   [0, ["n"], "N", "no particles here", ["empty"]],
   [1, ["arrowup", "arrowdown", "arrowleft", "arrowright"], "Arrows", "move the cursor", ["cursor", 12]],
   [1, ["shift+arrowup", "shift+arrowdown", "shift+arrowleft", "shift+arrowright"], "Shift Arrows", "… by one pixel of the screen", ["cursor", 1]],
@@ -46,9 +46,9 @@ const TABLE = [
 const MOUSE = [
   ["Click", "add, or accept a suggestion; Shift: add even close to another"],
   ["Drag", "move a particle or a suggestion; elsewhere: pan"],
-  ["Right or Alt click", "delete, reject"],
+  ["Right click", "delete, reject; also Alt and click"],
   ["Wheel", "zoom about the mouse"],
-  ["Right, middle, Space drag", "pan"],
+  ["Other buttons", "drag: pan; so does Space with the left one"],
   ["Outline", "drag freely, or click corners and double-click"],
 ];
 
