@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks
+from cryoquery.cli import datasets, experiments, picks, projects
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -76,6 +76,7 @@ app.command()(experiments.compare)
 app.command()(experiments.status)
 app.command()(experiments.verify)
 app.command()(experiments.strategies)
+app.command()(projects.label)
 app.command()(picks.pick)
 app.command()(picks.evaluate)
 app.command()(picks.convert)
