@@ -4,10 +4,10 @@ import * as api from "./api.js";
 import { Activity } from "./activity.js";
 import { makeCommands } from "./commands.js";
 import { askName } from "./dialogs.js";
-import { Flow } from "./flow.js";
+import { Flow, rememberedTask } from "./flow.js";
 import { describe, listen } from "./keys.js";
 import { Labeling } from "./labeling.js";
-import { keepLook, storedLook } from "./look.js";
+import { storedLook } from "./look.js";
 import { Outbox } from "./outbox.js";
 import { connect, say, showLabeling, showLook, showLoop, showSaving } from "./panel.js";
 import { QueueList } from "./queue.js";
@@ -103,7 +103,7 @@ async function start() {
     showLabeling(labeling, tools.tool);
     showLoop(tools.loop);
     const offered = labeling.task?.lowpass ?? [];
-    showLook(look, offered, labeling.task ? stage.lowpass() : 0, session.pixel_size !== null);
+    showLook(look, offered, labeling.task ? stage.lowpass() : 0, Boolean(labeling.task?.pixel_size));
   };
   const tools = new Tools(byId("overlay"), stage.view, labeling, {
     changed: () => stage.redraw(),
@@ -151,10 +151,8 @@ async function start() {
   setInterval(() => document.hidden || news.poll(), POLL_MS);
   addEventListener("focus", () => news.poll());
   window.cryoquery = { labeling, stage, tools, outbox, flow };
-  keepLook(look);
 
-  await outbox.flushOnce?.();
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const wanted = rememberedTask();
   if (wanted) await flow.open(wanted);
   if (labeling.task === null) await flow.next();
 }

@@ -27,26 +27,29 @@ export function drawPicture(canvas, view, bitmap, ratio) {
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (!bitmap) return;
-  const perPixel = [bitmap.width / view.imageWidth, bitmap.height / view.imageHeight];
+  const [top, left, height, width] = view.extent;
+  const perPixel = [bitmap.width / width, bitmap.height / height];
   context.imageSmoothingEnabled = (view.scale * ratio) / perPixel[0] < 3;
   context.imageSmoothingQuality = "medium";
+  // From the edge of the first pixel of the picture, in image px.
   const shown = view.visible();
-  const left = Math.max(shown.left + 0.5, 0);
-  const top = Math.max(shown.top + 0.5, 0);
-  const right = Math.min(shown.right + 0.5, view.imageWidth);
-  const bottom = Math.min(shown.bottom + 0.5, view.imageHeight);
-  if (right <= left || bottom <= top) return;
-  const scale = view.scale * ratio;
+  const from = { x: Math.max(shown.left + 0.5 - left, 0), y: Math.max(shown.top + 0.5 - top, 0) };
+  const size = {
+    x: Math.min(shown.right + 0.5 - left, width) - from.x,
+    y: Math.min(shown.bottom + 0.5 - top, height) - from.y,
+  };
+  if (size.x <= 0 || size.y <= 0) return;
+  const corner = view.toScreen(top + from.y - 0.5, left + from.x - 0.5);
   context.drawImage(
     bitmap,
-    left * perPixel[0],
-    top * perPixel[1],
-    (right - left) * perPixel[0],
-    (bottom - top) * perPixel[1],
-    view.left * ratio + left * scale,
-    view.top * ratio + top * scale,
-    (right - left) * scale,
-    (bottom - top) * scale,
+    from.x * perPixel[0],
+    from.y * perPixel[1],
+    size.x * perPixel[0],
+    size.y * perPixel[1],
+    corner.x * ratio,
+    corner.y * ratio,
+    size.x * view.scale * ratio,
+    size.y * view.scale * ratio,
   );
 }
 
@@ -60,7 +63,8 @@ export class Overlay {
 
   /**
    * `scene`: {diameter, mark: "circle" | "box" | "point", particles, suggestions, rejected,
-   * selected: Set of keys, hover: key or null, regions, frame, path, cursor, hidden, dimOutsideDone}.
+   * selected: Set of keys, hover: key or null, regions, frame: [top, left, height, width], outlined, path,
+   * cursor, hidden}.
    */
   draw(view, scene, ratio) {
     const { context } = this;
@@ -132,32 +136,24 @@ export class Overlay {
   }
 
   #dim(view, scene) {
-    const { context } = this;
-    const done = scene.regions.filter((region) => region.kind === "done");
-    if (!scene.frame && !done.length) return;
-    const from = view.toScreen(-0.5, -0.5);
-    const whole = [from.x, from.y, view.imageWidth * view.scale, view.imageHeight * view.scale];
-    const shade = (color, trace) => {
-      context.beginPath();
-      context.rect(...whole);
-      trace();
-      context.fillStyle = color;
-      context.fill("evenodd");
-    };
-    if (scene.frame) {
-      const [top, left, height, width] = scene.frame;
-      const corner = view.toScreen(top - 0.5, left - 0.5);
-      const box = [corner.x, corner.y, width * view.scale, height * view.scale];
-      shade("rgba(8, 9, 11, 0.68)", () => context.rect(...box));
-      context.strokeStyle = "rgba(255, 255, 255, 0.75)";
-      context.lineWidth = 1.5;
-      context.strokeRect(...box);
+    const whole = this.#rectangle(view, scene.frame);
+    if (scene.outlined) {
+      this.context.strokeStyle = "rgba(255, 255, 255, 0.75)";
+      this.context.lineWidth = 1.5;
+      this.context.strokeRect(...whole);
     }
-    // Drawn apart and erased polygon by polygon, so that overlapping ones do not cancel.
-    if (done.length) this.#dimOutside(view, done);
+    const done = scene.regions.filter((region) => region.kind === "done");
+    if (done.length) this.#dimOutside(view, done, whole);
   }
 
-  #dimOutside(view, done) {
+  // [top, left, height, width] in image px as x, y, width, height on the screen.
+  #rectangle(view, [top, left, height, width]) {
+    const { x, y } = view.toScreen(top - 0.5, left - 0.5);
+    return [x, y, width * view.scale, height * view.scale];
+  }
+
+  // Made apart, region by region, so that overlapping ones do not cancel.
+  #dimOutside(view, done, whole) {
     const { context } = this;
     this.veil ??= document.createElement("canvas");
     const { veil } = this;
@@ -181,9 +177,8 @@ export class Overlay {
     }
     this.context = own;
     context.save();
-    const corner = view.toScreen(-0.5, -0.5);
     context.beginPath();
-    context.rect(corner.x, corner.y, view.imageWidth * view.scale, view.imageHeight * view.scale);
+    context.rect(...whole);
     context.clip();
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.drawImage(veil, 0, 0);

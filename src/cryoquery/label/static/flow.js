@@ -6,6 +6,10 @@ import { askLost, askReason, askSubmit } from "./dialogs.js";
 const RENEW_MS = 60000;
 const WAIT_MS = 2000;
 const RETRY_MS = 5000;
+const OPEN = "cryoquery/open"; // not in the address: it would tell a blind repeat
+
+/** The task that was open in this tab before it was loaded again, or null. */
+export const rememberedTask = () => sessionStorage.getItem(OPEN);
 
 /** `opened()` after another task was opened or none; `say(text, kind)` tells the person. */
 export class Flow {
@@ -93,7 +97,7 @@ export class Flow {
     this.nothing = "";
     this.renewed = Date.now();
     this.labeling.open(answer);
-    history.replaceState(null, "", `#${answer.task}`);
+    sessionStorage.setItem(OPEN, answer.task);
     this.opened();
   }
 
@@ -105,7 +109,7 @@ export class Flow {
   #none() {
     this.nothing =
       "Nothing is left to label for now. When the next training step is done, new micrographs appear here by themselves.";
-    history.replaceState(null, "", " ");
+    sessionStorage.removeItem(OPEN);
     this.opened();
   }
 

@@ -60,7 +60,8 @@ export class Labeling extends EventTarget {
 
   /** Record an act of `kind`; it is sent as soon as possible. */
   act(kind, more = {}) {
-    this.outbox.put(this.name, { kind, active_seconds: this.activity.take(), ...more });
+    const active = kind === "reopened" ? {} : { active_seconds: this.activity.take() };
+    this.outbox.put(this.name, { kind, ...active, ...more });
   }
 
   /** Change the document; false, with a word to the person, if that cannot be. */

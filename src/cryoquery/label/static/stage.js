@@ -27,7 +27,7 @@ export class Stage {
 
   open() {
     const { task } = this.labeling;
-    this.view.open(task.height, task.width, task.region);
+    this.view.open(task.region ?? [0, 0, task.height, task.width]);
     this.picture.open(task.item, task.levels, this.lowpass());
     this.redraw(true);
   }
@@ -59,7 +59,7 @@ export class Stage {
   }
 
   fit() {
-    this.view.fit(this.labeling.task?.region ?? null);
+    this.view.fit();
     this.redraw(true);
   }
 
@@ -87,7 +87,7 @@ export class Stage {
     if (this.pictureDue || resized) {
       this.pictureDue = false;
       drawPicture(this.pictureCanvas, view, labeling.task ? this.picture.bitmap : null, ratio);
-      const longSide = Math.max(view.imageHeight, view.imageWidth) * view.scale * ratio;
+      const longSide = Math.max(view.extent[2], view.extent[3]) * view.scale * ratio;
       if (labeling.task) this.picture.want(longSide);
       this.#filter();
     }
@@ -103,7 +103,7 @@ export class Stage {
   }
 
   #scene() {
-    const { labeling, tools, look } = this;
+    const { labeling, tools, look, view } = this;
     const moved = (points) => {
       const { preview } = tools;
       if (!preview) return points;
@@ -120,7 +120,8 @@ export class Stage {
       regions: labeling.regions,
       selected: new Set(tools.loop ? [...tools.loop.particles, ...tools.loop.suggestions] : []),
       hover: tools.hover,
-      frame: labeling.task.region,
+      frame: view.extent,
+      outlined: labeling.task.region !== null,
       path: tools.path ?? loop,
       cursor: tools.cursor,
     };

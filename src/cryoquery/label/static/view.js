@@ -9,8 +9,7 @@ export class View {
   constructor() {
     this.height = 1; // of the canvas, CSS px
     this.width = 1;
-    this.imageHeight = 1; // px
-    this.imageWidth = 1;
+    this.extent = [0, 0, 1, 1]; // (top, left, height, width) of what there is to see, image px
     this.scale = 1; // CSS px per image px
     this.top = 0; // of the image on the canvas, CSS px
     this.left = 0;
@@ -22,28 +21,31 @@ export class View {
     const middle = this.toImage(this.width / 2, this.height / 2);
     this.height = height;
     this.width = width;
-    if (this.fitted) this.fit(this.frame);
+    if (this.fitted) this.fit();
     else this.center(middle.y, middle.x);
   }
 
-  open(imageHeight, imageWidth, frame = null) {
-    this.imageHeight = imageHeight;
-    this.imageWidth = imageWidth;
-    this.fit(frame);
+  /** Show `extent`, [top, left, height, width] in image px. */
+  open(extent) {
+    this.extent = extent;
+    this.fit();
   }
 
-  /** Show `frame` [top, left, height, width] as a whole; null: the whole image. */
-  fit(frame = null, margin = 12) {
-    this.frame = frame;
-    const [top, left, height, width] = frame ?? [0, 0, this.imageHeight, this.imageWidth];
-    const room = (length) => Math.max(length - 2 * margin, 1);
-    this.scale = Math.min(room(this.height) / height, room(this.width) / width, LARGEST_SCALE);
+  /** Show everything. */
+  fit(margin = 12) {
+    const [top, left, height, width] = this.extent;
+    this.scale = Math.min(this.#room(this.height, margin) / height, this.#room(this.width, margin) / width, LARGEST_SCALE);
     this.center(top + (height - 1) / 2, left + (width - 1) / 2);
     this.fitted = true;
   }
 
+  #room(length, margin) {
+    return Math.max(length - 2 * margin, 1);
+  }
+
   smallestScale() {
-    return 0.5 * Math.min(this.height / this.imageHeight, this.width / this.imageWidth, 1);
+    const [, , height, width] = this.extent;
+    return 0.5 * Math.min(this.height / height, this.width / width, 1);
   }
 
   toScreen(y, x) {
@@ -96,15 +98,18 @@ export class View {
     return { top: from.y, left: from.x, bottom: to.y, right: to.x };
   }
 
-  // Some of the image always stays on the screen.
+  // Some of it always stays on the screen.
   #keep() {
-    const inside = (start, length, room) => {
-      const rest = Math.min(length, room) / 3;
-      return Math.min(Math.max(start, rest - length), room - rest);
-    };
-    this.left = inside(this.left, this.imageWidth * this.scale, this.width);
-    this.top = inside(this.top, this.imageHeight * this.scale, this.height);
+    const [top, left, height, width] = this.extent;
+    this.left = kept(this.left, left * this.scale, width * this.scale, this.width);
+    this.top = kept(this.top, top * this.scale, height * this.scale, this.height);
   }
+}
+
+// Where the origin goes so that of `length` CSS px from `start` on a third stays within `room`.
+function kept(origin, start, length, room) {
+  const rest = Math.min(length, room) / 3;
+  return Math.min(Math.max(origin, rest - length - start), room - rest - start);
 }
 
 /** A round length for a scale bar of at most `most` CSS px: {px, label}; `pixelSize` in Å/px or null. */
