@@ -51,9 +51,7 @@ def open_desk(path: Path) -> Desk:
         ConfigError, DataError: it is damaged.
     """
     project = open_project(path)
-    rows = ((item, project.micrographs[item.micrograph]) for item in project.items)
-    geometry = {item.number: (row.height_px, row.width_px, item.region) for item, row in rows}
-    return Desk(project, ProjectJournal.open(project.events_path, geometry))
+    return Desk(project, ProjectJournal.open(project.events_path, project.geometry))
 
 
 class Desk:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
+from cryoquery.label.download import Format, labels_file
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
 from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
@@ -218,6 +219,19 @@ async def status(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     # A state never changes, so that other threads may look at it.
     return JSONResponse(await asyncio.to_thread(summarize, desk.project, desk.state))
+
+
+@router.get("/api/export")
+async def export(
+    request: Request,
+    what: Annotated[Literal["labels"], Query()] = "labels",  # noqa: ARG001
+    file_format: Annotated[Format, Query(alias="format")] = "star",
+) -> Response:
+    """The labels as a file to keep."""
+    desk: Desk = request.app.state.desk
+    name, content = await asyncio.to_thread(labels_file, desk.project, desk.state, file_format)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
