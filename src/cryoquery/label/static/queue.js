@@ -15,10 +15,12 @@ export class QueueList {
     list.addEventListener("keydown", (event) => this.#walk(event));
   }
 
-  /** Show `entries`; those that stay keep their place on the page and their focus. */
+  /** Show `entries`, those that `person` has begun first; those that stay keep their place on the page and their focus. */
   show(entries, person) {
     const kept = new Map();
-    const rows = entries.map((entry) => {
+    const own = ({ status, person: who }) => who === person && (status === "leased" || status === "drafted");
+    const sorted = [...entries.filter(own), ...entries.filter((entry) => !own(entry))];
+    const rows = sorted.map((entry) => {
       const row = this.rows.get(entry.task) ?? this.#row(entry);
       this.#fill(row, entry, person);
       kept.set(entry.task, row);
