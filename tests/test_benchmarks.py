@@ -43,6 +43,10 @@ TOYS = {
         "--train 10 --size 32 --base-channels 2 --seeds 1",
         ("one on all cores", "times as long as two workers"),
     ),
+    "label_pictures": (
+        "--side 300 --items 40 --rounds 1",
+        ("picture of 300², not cached", "times as long as cached", "queue of 40", "make an act take"),
+    ),
     "precision": (
         "--micrographs 8 --base-channels 2 --seeds 1 --epochs 1 --fractions 0.5",
         ("seed 42", "last iteration: bf16 − fp32"),

@@ -7,7 +7,7 @@ from typing import Any
 from cryoquery.label.steps import Suggestions
 from cryoquery.project.folder import Project
 from cryoquery.project.labeling import TaskState
-from cryoquery.project.previews import default_lowpass, levels, lowpass_values
+from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values
 from cryoquery.project.state import QueueEntry
 
 
@@ -90,6 +90,7 @@ def describe_task(
         "levels": levels(project, state.item),
         "lowpass": lowpass_values(project),
         "default_lowpass": default_lowpass(project),
+        "lowpass_unit": lowpass_unit(project),
     }
 
 

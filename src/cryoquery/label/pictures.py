@@ -13,12 +13,11 @@ from pathlib import Path
 from cryoquery.errors import ProjectError
 from cryoquery.label.security import RefusedError
 from cryoquery.project.folder import Project
-from cryoquery.project.previews import picture, thumbnail
+from cryoquery.project.previews import picture, thumbnail, write_thumbnail
 
 AT_ONCE = 2
 """Pictures that are made at the same time; each may need the memory of a whole micrograph."""
 MOST_WAITING = 400
-THUMBNAIL_PX = 320
 PICTURES_VERSION = 1
 """Raise it when the same request gives another picture, so that browsers forget theirs."""
 
@@ -69,13 +68,12 @@ class Pictures:
 
         def file() -> Path:
             kept = thumbnail(self._project, item)
-            return kept if kept.is_file() else self._project.micrograph_path(item)
+            if not kept.is_file():
+                kept.parent.mkdir(exist_ok=True)
+                write_thumbnail(self._project, item)
+            return kept
 
-        def make() -> bytes:
-            kept = thumbnail(self._project, item)
-            return kept.read_bytes() if kept.is_file() else picture(self._project, item, THUMBNAIL_PX)
-
-        return await self._make(item, file, make, known, "thumbnail")
+        return await self._make(item, file, lambda: file().read_bytes(), known, "thumbnail")
 
     async def _make(
         self, item: int, file: Callable[[], Path], make: Callable[[], bytes], known: str | None, what: str
