@@ -98,10 +98,15 @@ class Person:
 
     def zoom_to(self, y: float, x: float, scale: float) -> None:
         """Show (y, x) in the middle, ``scale`` CSS px per px, by wheel and drag."""
+        self.press("0")
         self.page.mouse.move(*self.screen(y, x))
-        while abs(ratio := np.log(scale / self.ask("c.stage.view.scale"))) > 1e-3:
-            self.page.mouse.wheel(0, -float(np.clip(500 * ratio, -240, 240)))
-            self.page.wait_for_timeout(30)
+        for _ in range(12):
+            before = self.ask("c.stage.view.scale")
+            turn = round(float(np.clip(500 * np.log(scale / before), -240, 240)))
+            if turn == 0:
+                break
+            self.page.mouse.wheel(0, -turn)
+            self.wait_until(f"c.stage.view.scale !== {before!r}")
         middle = self.ask("c.stage.view.toImage(c.stage.view.width / 2, c.stage.view.height / 2)")
         self.drag([(y, x), (middle["y"], middle["x"])], button="right")
         self.page.wait_for_timeout(50)
@@ -186,7 +191,7 @@ def test_the_page_asks_nothing_of_other_sites() -> None:
         assert "http://" not in text.replace("http://www.w3.org/2000/svg", ""), name
         assert "https://" not in text, name
         assert "innerHTML" not in text, name
-        assert "<script>" not in text and " style=" not in text and " onclick=" not in text, name
+        assert not any(inline in text for inline in ("<script>", " style=", " onclick=")), name
 
 
 def test_a_person_labels_two_micrographs(tmp_path: Path, person: Callable[..., Person]) -> None:
@@ -343,7 +348,7 @@ def test_centers_are_where_the_picture_shows_them(
         anna = person(server.link, ratio=ratio)
         anna.page.select_option("#lowpass", "0")
         meant: list[tuple[float, float]] = []
-        for scale, middle in [(None, (0, 0)), (1.0, (600, 700)), (2.7, (300, 1000)), (0.8, (500, 600))]:
+        for scale, middle in [(None, (0, 0)), (1.0, (600, 700)), (2.7, (300, 1000)), (0.8, (420, 560))]:
             if scale is not None:
                 anna.zoom_to(*middle, scale)
             anna.press("h")
@@ -431,7 +436,8 @@ def test_a_new_model_arrives_without_disturbing(tmp_path: Path, person: Callable
         before = anna.particles()
         write_step(server.project, 2, [1], sentence="2 more are expected to raise F1 by 0.1 ± 0.2 points")
         anna.wait_until(
-            "(window.dispatchEvent(new Event('focus')), document.getElementById('sentence').textContent.startsWith('2 more'))"
+            "(window.dispatchEvent(new Event('focus')),"
+            " document.getElementById('sentence').textContent.startsWith('2 more'))"
         )
         assert "new model" in anna.page.inner_text("#toasts")
         np.testing.assert_array_equal(anna.particles(), before)
@@ -500,9 +506,7 @@ def test_two_thousand_circles(tmp_path: Path, person: Callable[..., Person]) -> 
             anna.page.mouse.wheel(0, -120 if turn < 15 else 120)
         anna.drag([(1000, 2000), (900, 1900), (1000, 2000)], button="right", steps=15)
         frames = sorted(anna.ask("c.stage.frames"))
-        print(
-            f"2,000 circles on 4096 x 2160: median {np.median(frames):.1f} ms, longest {frames[-1]:.1f} ms per frame"
-        )
+        print(f"2,000 circles: median {np.median(frames):.1f} ms, longest {frames[-1]:.1f} ms per frame")
         anna.press("0")
         anna.page.set_default_timeout(60_000)
         anna.wait_until_saved()

@@ -71,7 +71,8 @@ class News {
     const last = status.steps.at(-1);
     if (!last || typeof last.f1 !== "number") return;
     const range = typeof last.f1_low === "number" ? ` (${last.f1_low.toFixed(2)}–${last.f1_high.toFixed(2)})` : "";
-    byId("f1").textContent = `F1 ${last.f1.toFixed(3)}${range} with ${last.n_items} labeled`;
+    const labeled = typeof last.n_items === "number" ? ` with ${last.n_items} labeled` : "";
+    byId("f1").textContent = `F1 ${last.f1.toFixed(3)}${range}${labeled}`;
   }
 }
 
