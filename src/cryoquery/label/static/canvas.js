@@ -226,6 +226,7 @@ export class Overlay {
     const { context } = this;
     context.beginPath();
     this.#trace(view, path.points);
+    if (path.closed) context.closePath();
     context.fillStyle = "rgba(255, 255, 255, 0.06)";
     context.fill("evenodd");
     context.lineWidth = 1.5;

@@ -105,7 +105,8 @@ export function showLoop(loop) {
   byId("loop").hidden = !loop;
   if (!loop) return;
   const [n, m] = [loop.particles.length, loop.suggestions.length];
-  write("loop-text", `In the loop: ${n} ${n === 1 ? "particle" : "particles"}, ${m} ${m === 1 ? "suggestion" : "suggestions"}`);
+  const [one, other] = [n === 1 ? "particle" : "particles", m === 1 ? "suggestion" : "suggestions"];
+  write("loop-text", `${n} ${one}, ${m} ${other}`);
   byId("loop").querySelector("[data-loop=delete]").disabled = !n;
   for (const what of ["accept", "reject"]) byId("loop").querySelector(`[data-loop=${what}]`).disabled = !m;
 }
