@@ -23,8 +23,9 @@ from statistics import median
 
 import httpx
 import numpy as np
-from measuring import ratio, write_dataset
+from measuring import ratio
 
+from cryoquery.data.dataset import ImageRecord, encode, new_dataset
 from cryoquery.formats import write_micrograph
 from cryoquery.label import serve
 from cryoquery.preprocess import draw_mask
@@ -47,14 +48,14 @@ def make_project(path: Path, side: int, n_items: int) -> Path:
     (path / "micrographs").mkdir(parents=True)
     pixels = rng.normal(1000, 50, discs.shape).astype(np.float32) - np.float32(20) * discs
     write_micrograph(path / "micrographs" / "m.mrc", pixels, PIXEL_SIZE)
-    dataset = write_dataset(path / "dataset", {"train": n_items}, IMAGE_SIZE)
+    records = write_dataset(path / "dataset", side, n_items, diameter)
     config = ProjectConfig(
         name="timed", micrographs_folder="micrographs", diameter_px=diameter, image_size=IMAGE_SIZE
     )
     write_settings(path / SETTINGS_FILE, config)
     rows = [
         MicrographRow(record.micrograph, "m.mrc", side, side, PIXEL_SIZE, record.group, None, None, "m.mrc")
-        for record in dataset.records
+        for record in records
     ]
     write_rows(path / MICROGRAPHS_FILE, rows)
     entries = [{"item": i, "rank": i, "reason": "timed", "score": None} for i in range(n_items)]
@@ -62,6 +63,37 @@ def make_project(path: Path, side: int, n_items: int) -> Path:
     with EventLog.open(path / "events.sqlite", write=True) as log:
         log.append([Act("queued-start", "cryoquery", "queued", None, body)])
     return path
+
+
+def write_dataset(path: Path, side: int, n_items: int, diameter: float) -> list[ImageRecord]:
+    """The project's images: of noise, and all of them the same."""
+    records = []
+    levels = encode(np.random.default_rng(1).normal(size=(IMAGE_SIZE, IMAGE_SIZE)))
+    with new_dataset(path, n_items, IMAGE_SIZE, IMAGE_SIZE) as writer:
+        for row in range(n_items):
+            writer.put(row, levels, np.zeros_like(levels))
+            records.append(
+                ImageRecord(
+                    id=f"m{row:05d}",
+                    micrograph=f"m{row:05d}",
+                    group="A",
+                    split="train",
+                    height_px=side,
+                    width_px=side,
+                    scale=IMAGE_SIZE / side,
+                    top=0,
+                    left=0,
+                    content_height=IMAGE_SIZE,
+                    content_width=IMAGE_SIZE,
+                    pixel_size=PIXEL_SIZE,
+                    diameter_px=diameter,
+                    field_of_view=f"m{row:05d}",
+                    center=1000.0,
+                    spread=50.0,
+                )
+            )
+        writer.finish(records, {}, {"config": {"disc_fraction": 1.0}})
+    return records
 
 
 @contextmanager

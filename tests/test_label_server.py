@@ -6,6 +6,7 @@ import io
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,9 +21,10 @@ import pytest
 from label_project import DIAMETER_PX, Served, logged_in, make_project, served, truth_yx, write_step
 from PIL import Image
 
+from cryoquery import cli
 from cryoquery.errors import CryoqueryError, ProjectError
 from cryoquery.formats import read_coordinates
-from cryoquery.label.desk import Desk, open_desk
+from cryoquery.label.desk import Desk, NotRecordedError, open_desk
 from cryoquery.label.pages import load_pages
 from cryoquery.label.requests import ActRequest
 from cryoquery.label.serve import serve
@@ -422,6 +424,34 @@ def test_a_port_in_use_and_a_folder_without_a_project(project: Path, tmp_path: P
         serve(tmp_path / "nothing")
     with pytest.raises(CryoqueryError, match="each name once"):
         serve(project, people=["anna", "anna"])
+
+
+def test_what_the_log_cannot_take_is_not_called_wrong(desk: Desk) -> None:
+    task = desk.lease("anna", None)["task"]
+    with sqlite3.connect(desk.project.events_path) as other:
+        other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}')")
+    other.close()
+    with pytest.raises(NotRecordedError, match="another process"):
+        desk.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["nothing"], 1), (["nothing", "--port", "0"], 2), (["nothing", "--people", "a,a"], 1)],
+)
+def test_mistakes_on_the_command_line_take_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    status: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["cryoquery", "label", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == status
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_the_queue_of_thousands_is_cut(tmp_path: Path) -> None:

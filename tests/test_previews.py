@@ -150,3 +150,11 @@ def test_impossible_requests_are_refused(project: Project) -> None:
             previews.picture(project, item, side, lowpass)
     with pytest.raises(ProjectError):
         previews.thumbnail(project, 3)
+
+
+def test_ice_does_not_take_the_contrast_from_particles(project: Project) -> None:
+    noise = np.random.default_rng(0).normal(0, 1, (300, 300)).astype(np.float32)
+    with_ice = noise.copy()
+    with_ice[:60, :60] -= 40
+    clean, other = (pixels(previews._jpeg(image, 95))[100:] for image in (noise, with_ice))
+    assert other.std() > 0.6 * clean.std()

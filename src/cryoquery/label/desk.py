@@ -43,6 +43,10 @@ class RefusedActError(ProjectError):
     """An act that cannot be taken; those that came with it were not taken either."""
 
 
+class NotRecordedError(ProjectError):
+    """The log cannot be written at the moment, through no fault of the acts: they must be sent again."""
+
+
 def open_desk(path: Path) -> Desk:
     """Open the project in folder ``path`` to label in it.
 
@@ -170,7 +174,7 @@ class Desk:
         leased = {"until": self._lease_end(now), "suggested": bool(suggested)}
         served = {"model": model, "n_suggestions": len(suggestions.picks), "suggested": bool(suggested)}
         token = uuid.uuid4().hex
-        self._journal.record(
+        self._record(
             [
                 Act(f"lease-{token}-0", person, "leased", task, leased),
                 Act(f"lease-{token}-1", person, "served", task, served),
@@ -199,7 +203,9 @@ class Desk:
         Raises:
             LeaseError: the task is not this person's at the moment.
             UnknownTaskError: there is no such task.
-            RefusedActError: an act cannot be done, or its id is another act's.
+            RefusedActError: an act's id is another one's, or a field does not belong to it.
+            ProjectError: an act cannot be done.
+            NotRecordedError: the log cannot be written.
         """
         now = self._clock()
         state = self.state.task(task)
@@ -212,8 +218,7 @@ class Desk:
                 raise RefusedActError(f"act {request.id}: the id was used before; choose another")
             if request.id.startswith(OWN_IDS):
                 raise RefusedActError(f"act {request.id}: an id must not begin with {' or '.join(OWN_IDS)}")
-        if acts:
-            self._journal.record(acts, now)
+        self._record(acts, now)
         return {
             "acknowledged": [request.id for request in requests],
             **describe_progress(self.state.task(task), now),
@@ -279,7 +284,16 @@ class Desk:
         name = f"step_{steps[-1]}"
         entries = read_query(self.project.steps_path / name, len(self.project.items))
         body = {"step": steps[-1], "entries": entries, "model": name}
-        self._journal.record([Act(f"queued-{name}", PROGRAM, "queued", None, body)], self._clock())
+        self._record([Act(f"queued-{name}", PROGRAM, "queued", None, body)], self._clock())
+
+    def _record(self, acts: Sequence[Act], now: float) -> None:
+        try:
+            self._journal.record(acts, now)
+        except ProjectError as error:
+            # What is wrong with the file, not with an act, begins with the file's name.
+            if str(error).startswith(f"{self.project.events_path}: "):
+                raise NotRecordedError(str(error)) from None
+            raise
 
     def _last_sentence(self) -> str:
         """What the last step expects of another one."""
@@ -304,4 +318,4 @@ def _same_kind(recorded: str, sent: str) -> bool:
     return recorded == sent or (recorded, sent) == ("corrected", "submitted")
 
 
-__all__ = ["Desk", "LeaseError", "RefusedActError", "UnknownTaskError", "open_desk"]
+__all__ = ["Desk", "LeaseError", "NotRecordedError", "RefusedActError", "UnknownTaskError", "open_desk"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from cryoquery.errors import ProjectError
 from cryoquery.label.desk import Desk, open_desk
@@ -53,8 +54,7 @@ def serve(
         raise ProjectError(f"--people {','.join(names)}: each name once")
     desk = open_desk(project)
     with contextlib.ExitStack() as stack:
-        closing = stack.enter_context(contextlib.ExitStack())
-        closing.callback(desk.close)
+        stack.callback(desk.close)
         listening = stack.enter_context(_listen(port))
         port = listening.getsockname()[1]
         sessions = Sessions(desk.project.path / SESSIONS_FILE)
@@ -72,18 +72,23 @@ def serve(
         for person in everybody:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
-        config = uvicorn.Config(
-            create_app(desk, sessions, load_pages(), opened=opened),
-            http="h11", loop="asyncio", ws="none", lifespan="on",
-            log_config=None, access_log=False,  # tokens stand in the addresses
-            proxy_headers=False, server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
-            limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,
-        )  # fmt: skip
+        app = create_app(desk, sessions, load_pages(), opened=opened)
         _allow_open_files()
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            _server_of(app).run(sockets=[listening])
     say("ended; run the same command again to go on")
+
+
+def _server_of(app: ASGIApp) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http="h11", loop="asyncio", ws="none", lifespan="on",
+        log_config=None, access_log=False,  # tokens stand in the addresses
+        proxy_headers=False, server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
+        limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def _introduce(desk: Desk, port: int, say: Callable[[str], None]) -> None:

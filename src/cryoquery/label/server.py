@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cryoquery.errors import CryoqueryError, explain
-from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
+from cryoquery.label.desk import Desk, LeaseError, NotRecordedError, UnknownTaskError
 from cryoquery.label.download import Format, labels_file
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
@@ -264,7 +264,8 @@ async def _mistake(_: Request, error: Exception) -> Response:
         return _error(404, sentence)
     if isinstance(error, LeaseError):
         return _error(409, sentence)
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, NotRecordedError)):
+        # Not 422: the page would give up what it sent.
         print(f"cryoquery: {sentence}", file=sys.stderr)
         return _error(503, sentence)
     return _error(422, sentence)

@@ -20,6 +20,7 @@ from cryoquery.formats import (
     read_coordinates,
     read_micrograph,
 )
+from cryoquery.formats.coordinates import ONE_PER_FILE
 from cryoquery.project.sources import match_to_files
 from cryoquery.records import read_json
 
@@ -79,7 +80,7 @@ def read_labels(
     """
     if path.is_file() and path.suffix.lower() == ".json" and is_own_json(content := read_json(path)):
         return _read_own(path, content, files)
-    by_name = _read_picks(path, shapes)
+    by_name = _read_picks(path, files, shapes)
     known = match_to_files(by_name, files)
     notes = _left_out(path, by_name, known, files)
     _refuse_shared(path, known)
@@ -109,23 +110,26 @@ def is_own_json(content: Any) -> bool:
     return isinstance(content, dict) and content.get("kind") == JSON_KIND
 
 
-def _read_picks(path: Path, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Picks]:
+def _read_picks(
+    path: Path, files: Mapping[str, Path], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, Picks]:
     """Picks by the micrograph's name as the file has it; files without picks are micrographs without any."""
     common = set(shapes.values())
     shape = common.pop() if len(common) == 1 else None
     if not path.is_dir():
         picks = read_coordinates(path, micrograph_shape=shape)
-        if not len(picks) and picks.file_format in ("box", "cbox", "csv"):
-            return {micrograph_key(path.name): picks}
-        return picks.with_micrograph(micrograph_key(path.name)).by_micrograph()
+        name = micrograph_key(path.name)
+        if not len(picks) and picks.file_format in ONE_PER_FILE:
+            return {name: picks}
+        return picks.with_micrograph(name).by_micrograph()
     by_name = read_coordinates(path, micrograph_shape=shape).by_micrograph()
-    keys = {micrograph_key(name) for name in by_name}
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() not in COORDINATE_SUFFIXES or file.name.startswith("."):
-            continue
-        key = micrograph_key(file.name)
-        if key not in keys and not len(picks := read_coordinates(file, micrograph_shape=shape)):
-            by_name[key] = picks
+    there = set(match_to_files(by_name, files).values())
+    others = {
+        file.name: file for file in sorted(path.rglob("*")) if file.suffix.lower() in COORDINATE_SUFFIXES
+    }
+    for stated, name in match_to_files(others, files).items():
+        if name not in there and not len(picks := read_coordinates(others[stated], micrograph_shape=shape)):
+            by_name[stated] = picks
     return by_name
 
 
@@ -135,8 +139,7 @@ def _left_out(
     if not known:
         first, own = next(iter(by_name), "no micrograph"), next(iter(files))
         raise DataError(f"{path}: names none of the micrographs ({first!r}, not {own!r}); check the names")
-    # A folder of a picking job holds tables that name no micrograph of their own.
-    alone = [name for name in by_name if name not in known and len(by_name[name])]
+    alone = [name for name in by_name if name not in known]
     if not alone:
         return []
     return [f"{path}: left out {len(alone)} micrographs that the project does not have, such as {alone[0]!r}"]

@@ -21,7 +21,7 @@ from scipy import ndimage
 from cryoquery.data.dataset import ImageRecord, decode, encode, read_rows
 from cryoquery.errors import ProjectError
 from cryoquery.formats import read_micrograph
-from cryoquery.preprocess import normalize, remove_hot_pixels
+from cryoquery.preprocess import MAD_TO_SIGMA, normalize, remove_hot_pixels
 from cryoquery.project.folder import Project
 from cryoquery.project.micrographs import MicrographRow
 from cryoquery.records import write_bytes, write_file
@@ -36,7 +36,10 @@ THUMBNAIL_SIDE = 320
 SIGMA_PER_LENGTH = math.sqrt(math.log(2) / 2) / math.pi
 """Sigma of the Gaussian that lets amplitudes of this period fall to 1/2: exp(−2π²σ²/d²) = 1/2."""
 STRETCH = (0.5, 99.5)
-"""Percentiles of the low-pass image that become black and white."""
+"""Percentiles of the low-pass image that become black and white …"""
+SIGMAS = (5.0, 4.0)
+"""… but at most so many robust standard deviations below and above its median, so that carbon and ice do
+not take the contrast from the particles."""
 NICE = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 FINEST, COARSEST, DEFAULT = 1 / 32, 1 / 2, 1 / 8
 """Low-pass lengths that are offered, and the one to begin with, in particle diameters."""
@@ -201,7 +204,11 @@ def _lowpassed(image: NDArray[np.float32], length_px: float) -> NDArray[np.float
 
 def _jpeg(image: NDArray[np.float32], quality: int) -> bytes:
     stride = max(1, math.isqrt(image.size >> 18))
-    low, high = np.percentile(image[::stride, ::stride], STRETCH)
+    sample = image[::stride, ::stride]
+    low, median, high = np.percentile(sample, (STRETCH[0], 50, STRETCH[1]))
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(sample - median)))
+    if spread > 0:
+        low, high = max(low, median - SIGMAS[0] * spread), min(high, median + SIGMAS[1] * spread)
     gain = np.float32(255 / max(float(high - low), 1e-6))
     gray = np.clip((image - np.float32(low)) * gain + np.float32(0.5), 0, 255).astype(np.uint8)
     stream = io.BytesIO()
