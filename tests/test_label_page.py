@@ -217,15 +217,16 @@ def _label_with_the_mouse(anna: Person, server: Served) -> NDArray[np.float64]:
     assert anna.ask("c.labeling.name") == "0"
     suggested = truth_yx(0)  # scores 0.9, 0.8 …; the last one has 0.4
     accepted, corrected, rejected = suggested[0], suggested[1], suggested[2]
+    correction = np.add(corrected, (4.0, -5.0))
     anna.click(*accepted)
-    anna.drag([tuple(corrected), (*corrected, 4.0, -5.0)])
+    anna.drag([tuple(corrected), tuple(correction)])
     anna.click(*rejected, button="right")
     added = [(400.0, 300.0), (500.25, 620.5), (300.0, 700.0), (700.0, 100.0), (720.0, 130.0), (690.0, 160.0)]
     for place in added:
         anna.click(*place)
     anna.drag([added[1], (510.5, 640.0)])
     anna.click(*added[2], button="right")
-    meant = [accepted, (*corrected, 4.0, -5.0), added[0], (510.5, 640.0), *added[3:]]
+    meant = [accepted, correction, added[0], (510.5, 640.0), *added[3:]]
     np.testing.assert_allclose(anna.particles(), _sorted(meant), atol=TOLERANCE_PX)
 
     anna.press("l")

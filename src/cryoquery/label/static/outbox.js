@@ -52,6 +52,7 @@ export class Outbox extends EventTarget {
     } catch {
       this.dispatchEvent(new CustomEvent("full"));
     }
+    this.dispatchEvent(new CustomEvent("state"));
     this.flush();
     return id;
   }
