@@ -1,0 +1,164 @@
+// The page: puts its parts together and starts.
+
+import * as api from "./api.js";
+import { Activity } from "./activity.js";
+import { makeCommands } from "./commands.js";
+import { askName } from "./dialogs.js";
+import { Flow, rememberedTask } from "./flow.js";
+import { describe, listen } from "./keys.js";
+import { Labeling } from "./labeling.js";
+import { storedLook } from "./look.js";
+import { Outbox } from "./outbox.js";
+import { connect, say, showLabeling, showLook, showLoop, showSaving } from "./panel.js";
+import { QueueList } from "./queue.js";
+import { Stage } from "./stage.js";
+import { Tools } from "./tools.js";
+
+const POLL_MS = 10000;
+const byId = (id) => document.getElementById(id);
+
+async function signIn() {
+  let session = await api.session();
+  if (!session.person) session = await askName(null, api.introduce);
+  byId("person").textContent = session.person;
+  byId("project").textContent = session.project;
+  document.title = `${session.project} – cryoquery`;
+  byId("person").addEventListener("click", async () => {
+    const renamed = await askName(session.person, api.introduce);
+    // Another person has other leases and another outbox: begin anew.
+    if (renamed && renamed.person !== session.person) location.reload();
+  });
+  return session;
+}
+
+/** What the server says of the project, asked for now and then. */
+class News {
+  constructor(list, flow, person) {
+    Object.assign(this, { list, flow, person, queue: null });
+  }
+
+  async poll() {
+    try {
+      const queue = await api.queue();
+      const arrived = this.queue !== null && queue.step !== this.queue.step;
+      this.queue = queue;
+      this.#show(queue);
+      if (arrived) this.#arrived(queue);
+      if (arrived || !this.status) this.#showStatus(await api.status());
+    } catch (error) {
+      if (!(error instanceof api.Refused) && !(error instanceof api.Unreachable)) throw error;
+    }
+  }
+
+  #show(queue) {
+    this.list.show(queue.entries, this.person);
+    byId("queue-count").textContent = `${queue.n_waiting} waiting, ${queue.n_submitted} done`;
+    byId("sentence").textContent = queue.sentence ?? "";
+    byId("progress").title = queue.sentence ?? "";
+    const note = byId("queue-note");
+    note.hidden = !queue.stepping;
+    note.textContent = queue.stepping ? `A training step is under way: ${queue.stepping.message}` : "";
+  }
+
+  #arrived(queue) {
+    const waits = this.flow.labeling.task === null;
+    say(`A new model (step ${queue.step}) and a new list have arrived.${waits ? "" : " They count from the next micrograph on."}`);
+    if (waits) this.flow.next();
+  }
+
+  #showStatus(status) {
+    this.status = status;
+    const last = status.steps.at(-1);
+    if (!last || typeof last.f1 !== "number") return;
+    const range = typeof last.f1_low === "number" ? ` (${last.f1_low.toFixed(2)}–${last.f1_high.toFixed(2)})` : "";
+    const labeled = typeof last.n_items === "number" ? ` with ${last.n_items} labeled` : "";
+    byId("f1").textContent = `F1 ${last.f1.toFixed(3)}${range}${labeled}`;
+  }
+}
+
+function describeTask(labeling, flow, queue) {
+  const { task } = labeling;
+  byId("nothing").hidden = task !== null;
+  byId("nothing").textContent = flow.nothing;
+  byId("title").hidden = byId("size").hidden = task === null;
+  byId("banner").hidden = !labeling.closed;
+  if (!task) return;
+  byId("title").textContent = task.reason ? `${task.micrograph} – ${task.reason}` : task.micrograph;
+  if (labeling.closed) {
+    const states = { submitted: "This is submitted.", skipped: "This was skipped.", bad: "This is a bad micrograph." };
+    byId("banner-text").textContent = states[task.status];
+    byId("banner-action").textContent = task.status === "submitted" ? "Reopen to correct" : "Label it after all";
+  }
+  queue.mark(task.task);
+}
+
+async function start() {
+  const session = await signIn();
+  const look = storedLook();
+  const activity = new Activity();
+  const outbox = new Outbox(`cryoquery/${session.project}/${session.person}`, api.act);
+  const labeling = new Labeling(outbox, activity);
+  const stage = new Stage(labeling, look, (message) => say(`The picture does not come (${message}); trying again.`, "warn"));
+  const list = new QueueList(byId("queue"), (task) => flow.open(task));
+  const shown = () => {
+    showLabeling(labeling, tools.tool);
+    showLoop(tools.loop);
+    const offered = labeling.task?.lowpass ?? [];
+    showLook(look, offered, labeling.task ? stage.lowpass() : 0, Boolean(labeling.task?.pixel_size));
+  };
+  const tools = new Tools(byId("overlay"), stage.view, labeling, {
+    changed: () => stage.redraw(),
+    moved: () => stage.redraw(true),
+    looped: shown,
+  });
+  stage.tools = tools;
+  let name = null;
+  const opened = () => {
+    if (labeling.name !== name) {
+      name = labeling.name;
+      tools.reset();
+      tools.choose("pick");
+      if (name === null) stage.close();
+      else stage.open();
+      list.reveal(name);
+    }
+    describeTask(labeling, flow, list);
+    shown();
+    news.poll();
+  };
+  const flow = new Flow({ labeling, outbox, person: session.person, opened, say });
+  const news = new News(list, flow, session.person);
+  const commands = makeCommands({ labeling, stage, tools, look, flow, list, shown });
+  connect(commands);
+  listen(commands, (held) => tools.setSpace(held));
+  describe(byId("help-keys"));
+
+  labeling.addEventListener("changed", () => {
+    if (tools.loop) Object.assign(tools.loop, labeling.task ? labeling.within(tools.loop.polygon) : {});
+    describeTask(labeling, flow, list);
+    shown();
+    stage.redraw();
+  });
+  labeling.addEventListener("say", (event) => say(event.detail.text, "warn"));
+  const saving = () => showSaving(outbox.state, outbox.pending());
+  outbox.addEventListener("state", saving);
+  outbox.addEventListener("full", () => say("This browser's storage is full: do not reload before all is saved.", "warn"));
+  setInterval(() => {
+    saving();
+    if (outbox.state.name === "signed out") outbox.flush();
+  }, 1000);
+  byId("retry").addEventListener("click", () => outbox.retryNow());
+  byId("banner-action").addEventListener("click", () => flow.reopen());
+  setInterval(() => document.hidden || news.poll(), POLL_MS);
+  addEventListener("focus", () => news.poll());
+  window.cryoquery = { labeling, stage, tools, outbox, flow };
+
+  const wanted = rememberedTask();
+  if (wanted) await flow.open(wanted);
+  if (labeling.task === null) await flow.next();
+}
+
+start().catch((error) => {
+  byId("nothing").hidden = false;
+  byId("nothing").textContent = `${error.message}. Reload the page to try again.`;
+});

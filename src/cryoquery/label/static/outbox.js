@@ -1,0 +1,176 @@
+// Acts on their way to the server: kept in localStorage until it has acknowledged them, sent in order.
+
+import { Unreachable } from "./api.js";
+
+const BATCH = 50;
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 30000;
+
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * Events: "state" when `state` changed; "answered" {task, answer}; "refused" {task, act, message};
+ * "lost" {task, message} when another has the lease, after which acts of that task wait for
+ * `resume` or `discard`.
+ */
+export class Outbox extends EventTarget {
+  /** `prefix` keeps projects and people apart; `send(task, acts)` resolves to the server's answer. */
+  constructor(prefix, send, storage = localStorage) {
+    super();
+    this.prefix = `${prefix}/`;
+    this.send = send;
+    this.storage = storage;
+    this.counter = 0;
+    this.failures = 0;
+    this.oneByOne = 0;
+    this.blocked = new Set();
+    this.running = null;
+    this.wake = null;
+    this.entries = this.#stored();
+    this.state = { name: this.entries.length ? "saving" : "saved", retryAt: 0 };
+    addEventListener("online", () => this.retryNow());
+    addEventListener("offline", () => this.entries.length && this.#become("offline"));
+  }
+
+  #stored() {
+    const keys = Array.from({ length: this.storage.length }, (_, i) => this.storage.key(i));
+    const own = keys.filter((key) => key.startsWith(this.prefix)).sort();
+    return own.map((key) => ({ key, ...JSON.parse(this.storage.getItem(key)) }));
+  }
+
+  /** Keep `act` of `task` and send it as soon as possible. */
+  put(task, act) {
+    const order = `${Date.now().toString().padStart(15, "0")}-${(this.counter++).toString().padStart(6, "0")}`;
+    const id = newId();
+    const entry = { key: `${this.prefix}${order}-${id.slice(0, 6)}`, task, act: { id, ...act } };
+    this.entries.push(entry);
+    try {
+      this.storage.setItem(entry.key, JSON.stringify({ task, act: entry.act }));
+    } catch {
+      this.dispatchEvent(new CustomEvent("full"));
+    }
+    this.dispatchEvent(new CustomEvent("state"));
+    this.flush();
+    return id;
+  }
+
+  pending(task) {
+    return task === undefined ? this.entries.length : this.entries.filter((e) => e.task === task).length;
+  }
+
+  /** Resolves when nothing is left to send, or nothing that can be sent now. */
+  flush() {
+    this.running ??= this.#run().finally(() => {
+      this.running = null;
+    });
+    return this.running;
+  }
+
+  retryNow() {
+    this.failures = 0;
+    if (this.wake) this.wake();
+    return this.flush();
+  }
+
+  /** Send acts of `task` again, after its lease was taken again. */
+  resume(task) {
+    this.blocked.delete(task);
+    return this.flush();
+  }
+
+  /** Forget unsent acts of `task`; returns them. */
+  discard(task) {
+    const dropped = this.entries.filter((entry) => entry.task === task);
+    this.blocked.delete(task);
+    this.#forget(new Set(dropped.map((entry) => entry.act.id)));
+    this.#settle();
+    return dropped.map((entry) => entry.act);
+  }
+
+  async #run() {
+    for (;;) {
+      const first = this.entries.find((entry) => !this.blocked.has(entry.task));
+      if (!first) break;
+      this.#become("saving");
+      const batch = this.#batch(first.task);
+      try {
+        const answer = await this.send(first.task, batch.map((entry) => entry.act));
+        this.failures = 0;
+        this.oneByOne = Math.max(0, this.oneByOne - 1);
+        this.#forget(new Set(answer.acknowledged));
+        this.dispatchEvent(new CustomEvent("answered", { detail: { task: first.task, answer } }));
+      } catch (error) {
+        if (!(await this.#recover(error, first.task, batch))) return;
+      }
+    }
+    this.#settle();
+  }
+
+  #batch(task) {
+    const batch = [];
+    for (const entry of this.entries) {
+      if (this.blocked.has(entry.task)) continue;
+      if (entry.task !== task || batch.length === (this.oneByOne ? 1 : BATCH)) break;
+      batch.push(entry);
+    }
+    return batch;
+  }
+
+  /** What to do about `error`; false: stop sending until something changes. */
+  async #recover(error, task, batch) {
+    if (error instanceof Unreachable || error.status === 429 || error.status === 408 || error.status >= 500) {
+      await this.#pause(error);
+      return true;
+    }
+    if (error.status === 401) {
+      this.#become("signed out");
+      return false;
+    }
+    if (error.status === 409) {
+      this.blocked.add(task);
+      this.dispatchEvent(new CustomEvent("lost", { detail: { task, message: error.message } }));
+      return true;
+    }
+    if (error.status === undefined) throw error;
+    if (batch.length > 1) {
+      this.oneByOne = batch.length;
+    } else {
+      this.#forget(new Set([batch[0].act.id]));
+      const detail = { task, act: batch[0].act, message: error.message };
+      this.dispatchEvent(new CustomEvent("refused", { detail }));
+    }
+    return true;
+  }
+
+  async #pause(error) {
+    const grown = FIRST_WAIT_MS * 2 ** Math.min(this.failures, 10);
+    const wait = Math.max(Math.min(grown, LONGEST_WAIT_MS), 1000 * (error.retryAfter ?? 0));
+    this.failures += 1;
+    const unreachable = error instanceof Unreachable;
+    this.#become(unreachable && navigator.onLine === false ? "offline" : "retrying", Date.now() + wait);
+    await new Promise((resolve) => {
+      this.wake = resolve;
+      setTimeout(resolve, wait);
+    });
+    this.wake = null;
+  }
+
+  #forget(ids) {
+    for (const entry of this.entries) if (ids.has(entry.act.id)) this.storage.removeItem(entry.key);
+    this.entries = this.entries.filter((entry) => !ids.has(entry.act.id));
+  }
+
+  #settle() {
+    if (!this.running || !this.entries.some((entry) => !this.blocked.has(entry.task))) {
+      this.#become(this.entries.length ? "blocked" : "saved");
+    }
+  }
+
+  #become(name, retryAt = 0) {
+    this.state = { name, retryAt };
+    this.dispatchEvent(new CustomEvent("state"));
+  }
+}

@@ -1,0 +1,143 @@
+// The tools beside the micrograph: what is marked, what is suggested, how the picture is shown.
+
+const byId = (id) => document.getElementById(id);
+const write = (id, text) => {
+  byId(id).textContent = text;
+};
+const press = (id, on) => byId(id).setAttribute("aria-pressed", String(on));
+
+/** Connect buttons and sliders to `commands`. */
+export function connect(commands) {
+  const click = (id, name, ...rest) => byId(id).addEventListener("click", () => commands[name](...rest));
+  for (const button of document.querySelectorAll("[data-tool]")) {
+    button.addEventListener("click", () => commands.tool(button.dataset.tool));
+  }
+  for (const button of document.querySelectorAll("[data-loop]")) {
+    button.addEventListener("click", () => commands.loop(button.dataset.loop));
+  }
+  for (const name of ["undo", "redo", "empty", "skip", "bad", "submit", "invert", "hide"]) click(name, name);
+  click("accept-all", "acceptAll");
+  click("next-suggestion", "suggestion", undefined, "j");
+  click("help-button", "help");
+  byId("threshold").addEventListener("input", (event) => commands.setThreshold(Number(event.target.value)));
+  for (const name of ["contrast", "brightness"]) {
+    byId(name).addEventListener("input", (event) => commands.setLook(name, Number(event.target.value)));
+  }
+  byId("mark").addEventListener("change", (event) => commands.setLook("mark", event.target.value));
+  byId("lowpass").addEventListener("change", (event) => commands.setLook("lowpass", Number(event.target.value)));
+  // After the mouse, keys belong to the micrograph again.
+  const back = (event) => {
+    if (event.target.closest("#tool-panel, #header, #stage") && !document.querySelector("dialog[open]")) {
+      byId("overlay").focus({ preventScroll: true });
+    }
+  };
+  addEventListener("click", (event) => event.detail > 0 && event.target.closest("button") && back(event));
+  addEventListener("change", (event) => event.target.closest("select, input[type=range]") && back(event));
+}
+
+/** Show how `labeling` stands. */
+export function showLabeling(labeling, tool) {
+  const open = labeling.task !== null;
+  const { editable } = labeling;
+  const document_ = labeling.document;
+  for (const button of document.querySelectorAll("[data-tool]")) {
+    button.classList.toggle("on", button.dataset.tool === tool);
+    button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+    button.disabled = !editable;
+  }
+  byId("undo").disabled = !editable || document_.cursor === 0;
+  byId("redo").disabled = !editable || document_.cursor === document_.nOps;
+  for (const id of ["empty", "skip", "bad", "submit"]) byId(id).disabled = !editable;
+  if (!open) return;
+  const { particles, regions } = labeling;
+  const accepted = particles.filter((particle) => particle.origin === "suggestion").length;
+  write("n-particles", particles.length);
+  write("n-origin", accepted ? `${accepted} accepted` : "");
+  write("n-ignore", regions.filter((region) => region.kind === "ignore").length);
+  write("n-done", regions.filter((region) => region.kind === "done").length);
+  press("empty", document_.empty);
+  showSuggestions(labeling);
+  const size = [`⌀ ${Math.round(labeling.diameter)} px`];
+  const { pixel_size: pixel, height, width } = labeling.task;
+  if (pixel) size.unshift(`⌀ ${Math.round(labeling.diameter * pixel)} Å`);
+  write("size", `${size.join(" = ")} · ${width} × ${height} px`.replace("= ⌀ ", "= "));
+}
+
+function showSuggestions(labeling) {
+  const any = labeling.suggestions.length > 0;
+  byId("suggestion-section").hidden = !any;
+  byId("unsuggested").hidden = any || !labeling.task.model;
+  if (!any) return;
+  const { undecided, rejected, threshold, editable } = labeling;
+  write("n-suggestions", undecided.length);
+  write("n-rejected", rejected.length ? `${rejected.length} rejected` : "");
+  byId("threshold").value = threshold;
+  write("threshold-value", threshold.toFixed(2));
+  byId("accept-all").disabled = !editable || !undecided.length;
+  byId("next-suggestion").disabled = !undecided.length;
+}
+
+/** Show how the picture is shown; `offered`: low-passes of this task, `lowpass`: the one in use. */
+export function showLook(look, offered, lowpass, angstrom) {
+  for (const name of ["contrast", "brightness"]) {
+    byId(name).value = look[name];
+    write(`${name}-value`, `${look[name]} %`);
+  }
+  press("invert", look.invert);
+  press("hide", look.hidden);
+  byId("mark").value = look.mark;
+  document.body.classList.toggle("wide", look.wide);
+  const values = offered.includes(0) ? offered : [0, ...offered];
+  const unit = angstrom ? "Å" : "px";
+  byId("lowpass").replaceChildren(
+    ...values.map((value) => {
+      const option = document.createElement("option");
+      option.value = value;
+      option.textContent = value ? `${value} ${unit}` : "off";
+      option.selected = value === lowpass;
+      return option;
+    }),
+  );
+}
+
+/** Show what the lasso holds; null hides it. */
+export function showLoop(loop) {
+  byId("loop").hidden = !loop;
+  if (!loop) return;
+  const [n, m] = [loop.particles.length, loop.suggestions.length];
+  const [one, other] = [n === 1 ? "particle" : "particles", m === 1 ? "suggestion" : "suggestions"];
+  write("loop-text", `${n} ${one}, ${m} ${other}`);
+  byId("loop").querySelector("[data-loop=delete]").disabled = !n;
+  for (const what of ["accept", "reject"]) byId("loop").querySelector(`[data-loop=${what}]`).disabled = !m;
+}
+
+const SAVE = {
+  saved: () => "saved",
+  saving: (n) => (n > 1 ? `saving ${n}` : "saving"),
+  offline: (n) => `offline, ${n} kept here`,
+  retrying: (n, seconds) => `${n} kept here, trying again in ${seconds} s`,
+  blocked: (n) => `${n} not saved`,
+  "signed out": (n) => `signed out, ${n} kept here: open the address that cryoquery label prints`,
+};
+
+/** Show whether everything is saved. */
+export function showSaving({ name, retryAt }, pending) {
+  const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
+  const text = SAVE[name](pending, seconds);
+  byId("save").dataset.state = name;
+  byId("retry").hidden = name !== "offline" && name !== "retrying";
+  if (byId("save-text").textContent !== text) write("save-text", text);
+}
+
+/** Show a sentence for some seconds. */
+export function say(text, kind = "") {
+  const toasts = byId("toasts");
+  const last = toasts.lastElementChild;
+  if (last?.textContent === text) last.remove();
+  const toast = document.createElement("p");
+  toast.textContent = text;
+  toast.className = kind;
+  toasts.append(toast);
+  while (toasts.children.length > 3) toasts.firstElementChild.remove();
+  setTimeout(() => toast.remove(), 2500 + 45 * text.length);
+}

@@ -1,0 +1,142 @@
+// The micrograph on the screen: view, picture and marks, drawn at most once per frame.
+
+import { Overlay, COLORS, drawPicture, fitCanvas } from "./canvas.js";
+import { Picture } from "./picture.js";
+import { View, scaleBar } from "./view.js";
+
+const byId = (id) => document.getElementById(id);
+
+export class Stage {
+  /** `look`: how the picture is shown, see app.js; `failed(message)`: a picture could not be had. */
+  constructor(labeling, look, failed) {
+    this.labeling = labeling;
+    this.look = look;
+    this.view = new View();
+    this.tools = null;
+    this.frames = []; // ms that the last drawings took
+    this.pictureCanvas = byId("picture");
+    this.overlayCanvas = byId("overlay");
+    this.overlay = new Overlay(this.overlayCanvas);
+    this.picture = new Picture(() => this.redraw(true), failed);
+    this.due = false;
+    this.pictureDue = true;
+    new ResizeObserver(() => this.#resize()).observe(byId("stage"));
+    this.#watchRatio();
+    this.#resize();
+  }
+
+  open() {
+    const { task } = this.labeling;
+    this.view.open(task.region ?? [0, 0, task.height, task.width]);
+    this.picture.open(task.item, task.levels, this.lowpass());
+    this.redraw(true);
+  }
+
+  /** Low-pass of the picture: what was chosen, where this task offers it. */
+  lowpass() {
+    const { task } = this.labeling;
+    const { lowpass } = this.look;
+    return lowpass !== null && (lowpass === 0 || task.lowpass.includes(lowpass)) ? lowpass : task.default_lowpass ?? 0;
+  }
+
+  close() {
+    this.picture.close();
+    this.redraw(true);
+  }
+
+  /** Draw soon; `all`: the picture too, not only what lies on it. */
+  redraw(all = false) {
+    this.pictureDue ||= all;
+    if (this.due) return;
+    this.due = true;
+    requestAnimationFrame(() => {
+      this.due = false;
+      const start = performance.now();
+      this.#draw();
+      this.frames.push(performance.now() - start);
+      if (this.frames.length > 240) this.frames.shift();
+    });
+  }
+
+  fit() {
+    this.view.fit();
+    this.redraw(true);
+  }
+
+  #resize() {
+    const box = byId("stage").getBoundingClientRect();
+    this.view.resize(Math.max(box.height, 1), Math.max(box.width, 1));
+    // A canvas that changes its size is blank: draw before it is shown.
+    this.pictureDue = true;
+    this.#draw();
+  }
+
+  #watchRatio() {
+    const query = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+    query.addEventListener("change", () => {
+      this.#watchRatio();
+      this.#resize();
+    }, { once: true });
+  }
+
+  #draw() {
+    const { view, labeling } = this;
+    const ratio = window.devicePixelRatio || 1;
+    const resized = fitCanvas(this.pictureCanvas, view.width, view.height, ratio);
+    fitCanvas(this.overlayCanvas, view.width, view.height, ratio);
+    if (this.pictureDue || resized) {
+      this.pictureDue = false;
+      drawPicture(this.pictureCanvas, view, labeling.task ? this.picture.bitmap : null, ratio);
+      const longSide = Math.max(view.extent[2], view.extent[3]) * view.scale * ratio;
+      if (labeling.task) this.picture.want(longSide);
+      this.#filter();
+    }
+    if (labeling.task && this.tools) this.overlay.draw(view, this.#scene(), ratio);
+    else this.overlay.context.reset?.();
+    this.#captions();
+  }
+
+  #filter() {
+    const { contrast, brightness, invert } = this.look;
+    const turned = invert ? "invert(1) " : "";
+    this.pictureCanvas.style.filter = `${turned}contrast(${contrast}%) brightness(${brightness}%)`;
+  }
+
+  #scene() {
+    const { labeling, tools, look, view } = this;
+    const moved = (points) => {
+      const { preview } = tools;
+      if (!preview) return points;
+      return points.map((point) => (point.key === preview.key ? { ...point, y: preview.y, x: preview.x } : point));
+    };
+    const loop = tools.loop && { points: tools.loop.polygon, color: COLORS.selected, freehand: true, closed: true };
+    return {
+      diameter: labeling.diameter,
+      mark: look.mark,
+      hidden: look.hidden,
+      particles: moved(labeling.particles),
+      suggestions: moved(labeling.undecided),
+      rejected: labeling.rejected,
+      regions: labeling.regions,
+      selected: new Set(tools.loop ? [...tools.loop.particles, ...tools.loop.suggestions] : []),
+      hover: tools.hover,
+      frame: view.extent,
+      outlined: labeling.task.region !== null,
+      path: tools.path ?? loop,
+      cursor: tools.cursor,
+    };
+  }
+
+  #captions() {
+    const { view, labeling, tools } = this;
+    const shown = labeling.task !== null;
+    byId("scale-bar").hidden = byId("readout").hidden = !shown;
+    if (!shown) return;
+    const bar = scaleBar(view.scale, labeling.task.pixel_size);
+    byId("scale-label").textContent = bar.label;
+    byId("scale-line").style.width = `${bar.px.toFixed(1)}px`;
+    const place = tools?.place();
+    const where = place ? `y ${place.y.toFixed(1)}  x ${place.x.toFixed(1)} px · ` : "";
+    byId("readout").textContent = `${where}${(100 * view.scale).toFixed(0)} %`;
+  }
+}

@@ -1,0 +1,304 @@
+// What mouse and pen do on the micrograph.
+
+import { area, simplify, toSegment } from "./shapes.js";
+import { COLORS } from "./canvas.js";
+
+const CLICK_PX = 4; // farther is a drag
+const CLOSE_PX = 9; // to the first corner of a polygon
+const CORNERS = 500;
+const PATH_COLORS = { lasso: COLORS.selected, ignore: COLORS.ignore, done: COLORS.done };
+
+/**
+ * Listens on `canvas`. Calls `changed()` to redraw, `moved()` when the view changed, `looped(loop)`
+ * when the lasso closed around something.
+ */
+export class Tools {
+  constructor(canvas, view, labeling, { changed, moved, looped }) {
+    Object.assign(this, { canvas, view, labeling, changed, moved, looped });
+    this.tool = "pick";
+    this.space = false;
+    this.reset();
+    const on = (name, handler, options) => canvas.addEventListener(name, handler.bind(this), options);
+    on("pointerdown", this.#down);
+    on("pointermove", this.#move);
+    on("pointerup", this.#up);
+    on("pointercancel", this.cancel);
+    on("pointerleave", this.#leave);
+    on("dblclick", this.#double);
+    on("wheel", this.#wheel, { passive: false });
+    on("contextmenu", (event) => event.preventDefault());
+  }
+
+  /** Forget everything that belongs to the task before. */
+  reset() {
+    this.hover = null;
+    this.pointer = null; // {y, x} image px, where the mouse is
+    this.cursor = null; // {y, x} image px, moved by arrow keys
+    this.carried = null; // {kind, point} moved by arrow keys
+    this.path = null;
+    this.loop = null;
+    this.press = null;
+    this.preview = null; // {key, y, x} a point on its way
+  }
+
+  choose(tool) {
+    this.cancel();
+    this.tool = tool;
+    this.changed();
+  }
+
+  /** Give up what was begun; whether there was something. */
+  cancel() {
+    const begun = Boolean(this.path || this.loop || this.press || this.cursor);
+    this.path = this.loop = this.press = this.preview = this.cursor = this.carried = null;
+    this.changed();
+    return begun;
+  }
+
+  setSpace(held) {
+    this.space = held;
+    this.#shape();
+  }
+
+  /** Where keys act: the keyboard's cursor, or else the mouse. */
+  place() {
+    return this.cursor ?? this.pointer;
+  }
+
+  /** Radius in image px within which a particle is meant. */
+  reach() {
+    const { diameter } = this.labeling;
+    return Math.min(Math.max(0.45 * diameter, 7 / this.view.scale), 0.75 * diameter);
+  }
+
+  hitAt(y, x) {
+    return this.labeling.task ? this.labeling.hit(y, x, this.reach()) : null;
+  }
+
+  #at(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const x = event.clientX - box.left;
+    const y = event.clientY - box.top;
+    return { screen: { x, y }, ...this.view.toImage(x, y) };
+  }
+
+  #down(event) {
+    this.canvas.focus({ preventScroll: true });
+    if (!this.labeling.task || this.press) return;
+    event.preventDefault();
+    this.canvas.setPointerCapture(event.pointerId);
+    const at = this.#at(event);
+    this.cursor = this.carried = null;
+    this.press = { from: at, last: at.screen, moved: false, hit: this.hitAt(at.y, at.x), does: null };
+    const primary = event.button === 0;
+    if (!primary || this.space) {
+      this.press.does = "pan";
+      this.press.click = event.button === 2 && !this.space ? "remove" : null;
+    } else if (event.altKey) {
+      this.press.click = "remove";
+    } else if (this.tool === "pick") {
+      this.press.click = this.press.hit && !event.shiftKey ? this.press.hit.kind : "add";
+      this.press.does = this.press.click === "add" ? "pan" : "carry";
+    } else if (this.tool === "erase") {
+      this.press.click = "remove";
+    } else {
+      this.press.does = "draw";
+      this.#corner(at);
+    }
+    this.#shape();
+    this.changed();
+  }
+
+  #move(event) {
+    if (!this.labeling.task) return;
+    const at = this.#at(event);
+    this.pointer = { y: at.y, x: at.x };
+    const { press } = this;
+    if (!press) {
+      this.cursor = this.carried ? this.cursor : null;
+      this.#hoverAt(at);
+      if (this.path) this.path.points = [...this.path.corners, [at.y, at.x]];
+      this.changed();
+      return;
+    }
+    const distance = Math.hypot(at.screen.x - press.from.screen.x, at.screen.y - press.from.screen.y);
+    if (!press.moved && distance < CLICK_PX) return;
+    press.moved = true;
+    if (press.does === "pan") {
+      this.view.pan(at.screen.x - press.last.x, at.screen.y - press.last.y);
+      this.moved();
+    } else if (press.does === "carry" && this.labeling.editable) {
+      const { point } = press.hit;
+      this.preview = { key: point.key, y: point.y + at.y - press.from.y, x: point.x + at.x - press.from.x };
+    } else if (press.does === "draw" && this.path) {
+      this.path.freehand = true;
+      for (const passed of event.getCoalescedEvents?.() ?? []) this.#trail(this.#at(passed));
+      this.#trail(at);
+      this.path.points = this.path.corners;
+    }
+    press.last = at.screen;
+    this.#shape();
+    this.changed();
+  }
+
+  #trail({ y, x }) {
+    this.path.corners.push([y, x]);
+  }
+
+  #up(event) {
+    const { press } = this;
+    if (!press) return;
+    this.press = null;
+    const { from } = press;
+    if (press.does === "draw") {
+      if (press.moved) this.closePath();
+    } else if (!press.moved) {
+      if (press.click) this.#click(press.click, press.hit, from);
+    } else if (this.preview) {
+      this.drop(press.hit, this.preview);
+    }
+    this.preview = null;
+    this.#hoverAt(this.#at(event));
+    this.changed();
+  }
+
+  #click(what, hit, { y, x }) {
+    if (what === "add") this.labeling.add(y, x);
+    else if (what === "suggestion") this.labeling.accept([hit.point]);
+    else if (what === "remove") this.remove(y, x);
+  }
+
+  #leave() {
+    this.pointer = null;
+    this.hover = null;
+    this.changed();
+  }
+
+  #double(event) {
+    event.preventDefault();
+    if (this.path) this.closePath();
+  }
+
+  #wheel(event) {
+    event.preventDefault();
+    if (!this.labeling.task) return;
+    const { screen } = this.#at(event);
+    const lines = event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1;
+    const delta = Math.min(Math.max(event.deltaY * lines, -240), 240);
+    this.view.zoom(Math.exp(-delta * (event.ctrlKey ? 0.008 : 0.002)), screen.x, screen.y);
+    this.moved();
+  }
+
+  #hoverAt({ y, x, screen }) {
+    const inside = screen.x >= 0 && screen.y >= 0;
+    const hit = inside && !this.path ? this.hitAt(y, x) : null;
+    const region = !hit && this.tool === "erase" && inside ? this.regionAt(y, x) : null;
+    this.hover = hit?.point.key ?? region?.key ?? null;
+    this.#shape(hit?.kind ?? (region ? "region" : null));
+  }
+
+  #shape(over = null) {
+    let shape = "crosshair";
+    if (this.press?.does === "pan" && this.press.moved) shape = "grabbing";
+    else if (this.space) shape = "grab";
+    else if (this.press?.does === "carry") shape = "move";
+    else if (this.tool === "erase") shape = over ? "pointer" : "default";
+    else if (this.tool === "pick" && over) shape = "pointer";
+    this.canvas.dataset.cursor = shape;
+  }
+
+  /** The region whose outline is near (y, x), or null. */
+  regionAt(y, x) {
+    const near = 8 / this.view.scale;
+    const close = ({ polygon }) =>
+      polygon.some((corner, i) => toSegment([y, x], corner, polygon[(i + 1) % polygon.length]) < near);
+    const regions = this.labeling.regions;
+    return regions.find(close) ?? null;
+  }
+
+  /** Remove what is at (y, x): delete a particle, reject a suggestion, delete a region. */
+  remove(y, x) {
+    const hit = this.hitAt(y, x);
+    if (hit?.kind === "particle") return this.labeling.delete([hit.point.key]);
+    if (hit) return this.labeling.reject([hit.point.key]);
+    const region = this.regionAt(y, x);
+    return region ? this.labeling.deleteRegion(region.key) : false;
+  }
+
+  /** A particle or suggestion was carried to `place`. */
+  drop(hit, place) {
+    if (hit.kind === "particle") return this.labeling.move(hit.point.key, place.y, place.x);
+    return this.labeling.accept([hit.point], place);
+  }
+
+  #corner(at) {
+    if (!this.labeling.editable) {
+      this.press = null;
+      return;
+    }
+    this.loop = null;
+    this.path ??= { corners: [], points: [], color: PATH_COLORS[this.tool], freehand: false };
+    const [first] = this.path.corners;
+    if (first && this.path.corners.length >= 3) {
+      const start = this.view.toScreen(...first);
+      if (Math.hypot(start.x - at.screen.x, start.y - at.screen.y) < CLOSE_PX) {
+        this.press = null;
+        this.closePath();
+        return;
+      }
+    }
+    const last = this.path.corners.at(-1);
+    if (!last || last[0] !== at.y || last[1] !== at.x) this.path.corners.push([at.y, at.x]);
+    this.path.points = this.path.corners;
+  }
+
+  /** Add a corner where keys act; whether a polygon is being drawn with this tool. */
+  keyCorner() {
+    const place = this.place();
+    if (!PATH_COLORS[this.tool] || !place) return false;
+    this.#corner({ ...place, screen: this.view.toScreen(place.y, place.x) });
+    this.changed();
+    return true;
+  }
+
+  dropCorner() {
+    if (!this.path) return false;
+    this.path.corners.pop();
+    if (!this.path.corners.length) this.path = null;
+    else this.path.points = this.path.corners;
+    this.changed();
+    return true;
+  }
+
+  /** The polygon is complete. */
+  closePath() {
+    const polygon = this.#polygon(this.path?.corners ?? []);
+    this.path = null;
+    if (polygon) {
+      if (this.tool === "lasso") this.#enclose(polygon);
+      else this.labeling.addRegion(this.tool, polygon);
+    }
+    this.changed();
+  }
+
+  #enclose(polygon) {
+    this.loop = { polygon, ...this.labeling.within(polygon) };
+    this.looped(this.loop);
+  }
+
+  // Within what is to be labeled, with no more corners than it takes; null if it encloses nothing.
+  #polygon(corners) {
+    const { extent } = this.labeling;
+    const [top, left, height, width] = extent.region ?? [0, 0, extent.height, extent.width];
+    const clamp = (value, from, length) => Math.min(Math.max(value, from - 0.5), from + length - 0.5);
+    const inside = corners.map(([y, x]) => [clamp(y, top, height), clamp(x, left, width)]);
+    let tolerance = this.path?.freehand ? 0.75 / this.view.scale : 0;
+    let polygon = simplify(inside, tolerance);
+    while (polygon.length > CORNERS) {
+      tolerance = 1.5 * tolerance + 0.1;
+      polygon = simplify(inside, tolerance);
+    }
+    const least = (6 / this.view.scale) ** 2;
+    return polygon.length >= 3 && area(polygon) >= least ? polygon : null;
+  }
+}
