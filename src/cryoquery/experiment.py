@@ -15,7 +15,7 @@ from cryoquery.device import DeviceConfig
 from cryoquery.errors import ConfigError
 from cryoquery.loop import Run
 from cryoquery.model import ModelConfig
-from cryoquery.oracles import LabelCost
+from cryoquery.oracles import LabelCost, NoiseConfig
 from cryoquery.train import TrainingConfig
 
 FULL_SUPERVISION = "full_supervision"
@@ -114,6 +114,8 @@ class ExperimentConfig(CheckedModel):
     slurm: SlurmConfig = SlurmConfig()
     tensorboard: bool = False
     """Write events for TensorBoard into the folder of each run."""
+    oracle: NoiseConfig = NoiseConfig()
+    """Faults of the simulated person; scores are taken against the labels of the dataset all the same."""
     label_cost: LabelCost = LabelCost()
     """From labels to minutes, in the report."""
 
@@ -140,8 +142,10 @@ class ExperimentConfig(CheckedModel):
         return self
 
     def protocol(self) -> dict[str, Any]:
-        """What all runs must have in common to be compared: the network, and how it is trained."""
-        return {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
+        """What all runs must have in common to be compared: the network, how it is trained, who labels."""
+        # Without faults nothing is said of the oracle, as before there were any.
+        parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
+        return {name: getattr(self, name).model_dump(mode="json") for name in parts}
 
 
 def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:

@@ -195,7 +195,9 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
 
 def config_digest(config: ExperimentConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
-    return digest(config.model_dump(mode="json", exclude=FREE_TO_CHANGE))
+    # An oracle without faults is left out: experiments were begun before there were others.
+    left_out = FREE_TO_CHANGE | ({"oracle"} if config.oracle.is_clean else set())
+    return digest(config.model_dump(mode="json", exclude=left_out))
 
 
 def _environment(lab: Laboratory) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def trained(
         network = _fit(run, lab, oracle, labeled, start, lab.store.checkpoint(key))
         predictor = Predictor(network, lab.fabric, lab.training.batch_size)
         made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
-        picking = picking_recipe(predictor, lab.dataset, labeled, lab.splits, lab.progress.predicted)
+        picking = picking_recipe(predictor, oracle.labels, labeled, lab.splits, lab.progress.predicted)
         save_model(folder / MODEL, network, lab.model, made_by, picking)
         _measure(predictor, lab, folder)
 
@@ -274,6 +274,7 @@ def training_key(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -
         "how": how_trained(lab.device),
         "version": [TRAINING_VERSION, torch.__version__],
         "splits": lab.splits,
+        **faults_of(lab.protocol),
     }
     return key_from(run, shared, sets)
 
@@ -281,6 +282,11 @@ def training_key(run: Run, lab: Laboratory, sets: Sequence[NDArray[np.int64]]) -
 def how_trained(device: DeviceConfig) -> dict[str, Any]:
     """What of a device's configuration a training's result depends on."""
     return device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"})
+
+
+def faults_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training's result depends on where the labels have faults; empty where they have none."""
+    return {"oracle": protocol["oracle"]} if "oracle" in protocol else {}
 
 
 def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int64]]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryoquery.loop import EXAMPLES, MODEL, TRAINING_VERSION, how_trained, key_from
+from cryoquery.loop import EXAMPLES, MODEL, TRAINING_VERSION, faults_of, how_trained, key_from
 from cryoquery.store import MANIFEST
 from cryoquery.verify.files import Files, read_columns
 from cryoquery.verify.findings import Findings
@@ -65,6 +65,7 @@ def check_keys(finished: Sequence[Finished], ground: Ground, findings: Findings)
         "how": how_trained(ground.config.device),
         "version": [begun.get("training_version", TRAINING_VERSION), torch_version],
         "splits": ground.splits,
+        **faults_of(ground.config.protocol()),
     }
     known = [done for done in finished if done.metrics and done.sets is not None]
     expected = [key_from(done.run, shared, done.sets or ()) for done in known]
