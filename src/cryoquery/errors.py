@@ -22,6 +22,10 @@ class ExperimentError(CryoqueryError):
     """An experiment's folder that does not fit what was asked of it."""
 
 
+class ProjectError(CryoqueryError):
+    """A project that does not fit what was asked of it, or an act that it cannot take."""
+
+
 class UnfinishedRunsError(ExperimentError):
     """Some runs of an experiment could not be finished; the others are."""
 

@@ -1,0 +1,332 @@
+"""The log of a project: every act of a person and every new queue, in one file, append only.
+
+The file is SQLite with a rollback journal, since a write-ahead log needs memory that machines on a network
+file system do not share. A commit is on the disk, the folder's entry too, before an append returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryoquery.claims import Watch, claimed
+from cryoquery.errors import ProjectError
+
+VERSION = 1
+"""Of the table; a file with a higher number was written by a newer cryoquery."""
+APPLICATION_ID = 0x43515259
+"""Marks the file as ours ("CQRY")."""
+BUSY_SECONDS = 20.0
+"""How long one process waits for another that reads or writes."""
+MAX_ID = 100
+"""Characters in the id of an act."""
+_AT_ONCE = 500
+
+_TABLE = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    time REAL NOT NULL,
+    person TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    task TEXT,
+    body TEXT NOT NULL
+)
+"""
+_COLUMNS = "seq, id, time, person, kind, task, body"
+
+
+@dataclass(frozen=True)
+class Act:
+    """What somebody asks to be recorded."""
+
+    id: str
+    """Chosen by who asks, unique: an act that is sent again is not recorded again."""
+    person: str
+    kind: str
+    task: str | None
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """An act as it was recorded."""
+
+    seq: int
+    """1, 2, 3 … in the order of the log."""
+    id: str
+    time: float
+    """Seconds since the epoch, UTC."""
+    person: str
+    kind: str
+    task: str | None
+    body: Mapping[str, Any]
+
+    def repeats(self, act: Act) -> bool:
+        """Whether ``act`` is the one that this event recorded."""
+        same = (self.id, self.person, self.kind, self.task) == (act.id, act.person, act.kind, act.task)
+        return same and self.body == _read_back(act)
+
+
+class EventLog:
+    """The log, open; one process writes, any number read. Threads of a process may share it."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, held: ExitStack, *, write: bool) -> None:
+        self.path = path
+        self.writes = write
+        self._connection = connection
+        self._held = held
+        self._lock = threading.RLock()
+        self._last: int | None = None
+        """Number of the last event that this writer knows of; None: look it up."""
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool) -> EventLog:
+        """Open the log at ``path``; a writer makes it where there is none, and keeps other writers out.
+
+        A writer that was killed on this machine is replaced at once; one on another machine when it has
+        given no sign of life for two minutes.
+
+        Raises:
+            ProjectError: another process writes it, it is missing (for a reader), of a newer version, or
+                no log of a project.
+        """
+        with ExitStack() as held:
+            if write:
+                held.enter_context(claimed(_claim(path), settled=_refusal(path)))
+            elif not path.is_file():
+                raise ProjectError(f"{path}: no such file; make the project with cryoquery init")
+            with _named(path):
+                connection = _connect(path.absolute(), write=write)
+            held.callback(connection.close)
+            return cls(path, connection, held.pop_all(), write=write)
+
+    def append(self, acts: Sequence[Act], *, now: float | None = None) -> list[Event]:
+        """Record ``acts`` in order, all or none; they are on the disk when this returns.
+
+        Args:
+            acts: an act whose id is in the log already is answered with the old event.
+            now: seconds since the epoch, UTC; None: the clock's.
+
+        Returns:
+            One event per act, in their order.
+
+        Raises:
+            ProjectError: an id is in the log with other content, a body is not JSON, the disk is full,
+                or another process has written meanwhile.
+        """
+        assert self.writes, "a log that was opened to be read"
+        now = time.time() if now is None else now
+        with self._lock, _named(self.path):
+            known = self.find(act.id for act in acts)
+            fresh = fresh_acts(acts, known)
+            if fresh:
+                with self._transaction() as last:
+                    new = number(fresh, last + 1, now)
+                    self._connection.executemany(
+                        f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        [(e.seq, e.id, e.time, e.person, e.kind, e.task, _text(e.body)) for e in new],
+                    )
+                self._last = new[-1].seq
+                known |= {event.id: event for event in new}
+            return [known[act.id] for act in acts]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[int]:
+        """A transaction that is committed at the end; gives the number of the last event."""
+        expected, self._last = self._last, None
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            last = _last(self._connection)
+            if expected is not None and last != expected:
+                raise ProjectError(f"{self.path}: another process has written to it; start this one again")
+            yield last
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself where the disk failed.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def read(self, after: int = 0) -> list[Event]:
+        """The events with numbers above ``after``, in order."""
+        with self._lock, _named(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS} FROM events WHERE seq > ? ORDER BY seq", (after,)
+            ).fetchall()
+        return [_event(row) for row in rows]
+
+    def find(self, ids: Iterable[str]) -> dict[str, Event]:
+        """The events with these ids, of those that are there."""
+        wanted = list(dict.fromkeys(ids))
+        found: dict[str, Event] = {}
+        with self._lock, _named(self.path):
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                rows = self._connection.execute(f"SELECT {_COLUMNS} FROM events WHERE id IN ({marks})", some)
+                found |= {row[1]: _event(row) for row in rows}
+        return found
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the last event; 0: none yet."""
+        with self._lock, _named(self.path):
+            return _last(self._connection)
+
+    def close(self) -> None:
+        """Close the file, and let others write."""
+        with self._lock:
+            self._held.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def number(acts: Sequence[Act], first: int, now: float) -> list[Event]:
+    """The events that ``acts`` become: numbered from ``first``, their bodies as they are read back.
+
+    Raises:
+        ProjectError: an id or a body that cannot be kept.
+    """
+    return [
+        Event(first + i, act.id, float(now), act.person, act.kind, act.task, _read_back(act))
+        for i, act in enumerate(acts)
+    ]
+
+
+def fresh_acts(acts: Sequence[Act], known: Mapping[str, Event]) -> list[Act]:
+    """The acts that are not among the ``known`` ones; one that stands there twice is kept once.
+
+    Raises:
+        ProjectError: an id is known, or stands there twice, with other content.
+    """
+    fresh: dict[str, Act] = {}
+    for act in acts:
+        old = known.get(act.id)
+        same = old.repeats(act) if old is not None else fresh.setdefault(act.id, act) == act
+        if not same:
+            raise ProjectError(f"act {act.id!r}: was recorded with other content; use a new id")
+    return list(fresh.values())
+
+
+def _read_back(act: Act) -> dict[str, Any]:
+    """The body of ``act`` as it is read from the log; refuses what cannot be kept."""
+    if not 0 < len(act.id) <= MAX_ID:
+        raise ProjectError(f"act {act.id[:MAX_ID]!r}: an id has 1 to {MAX_ID} characters")
+    try:
+        for text in (act.id, act.person, act.kind, act.task or ""):
+            text.encode()
+        body = json.loads(_text(act.body))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProjectError(f"act {act.id!r}: cannot be kept as JSON in UTF-8 ({error})") from None
+    assert isinstance(body, dict)
+    return body
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    return json.dumps(dict(body), allow_nan=False, separators=(",", ":"))
+
+
+def _event(row: Sequence[Any]) -> Event:
+    seq, name, when, person, kind, task, body = row
+    return Event(seq, name, when, person, kind, task, json.loads(body))
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+
+
+def _claim(path: Path) -> Path:
+    return path.with_name(f"{path.name}.writer")
+
+
+def _refusal(path: Path) -> Callable[[], bool]:
+    """What a waiting writer asks: it never waits for one that lives."""
+    watch = Watch(_claim(path))
+
+    def refuse() -> bool:
+        if not watch.is_abandoned() and watch.is_alive():
+            raise ProjectError(f"{path}: {watch.owner} is writing it; stop that first, or use it there")
+        return False
+
+    return refuse
+
+
+def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    if write:
+        return _prepared(path, "rwc", write=True)
+    try:
+        return _prepared(path, "ro", write=False)
+    except sqlite3.OperationalError:
+        # A killed writer left its journal behind; who may write takes the unfinished act back.
+        if not path.with_name(f"{path.name}-journal").exists():
+            raise
+        return _prepared(path, "rw", write=False)
+
+
+def _prepared(path: Path, mode: str, *, write: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        if write:
+            # EXTRA is FULL, and flushes the folder too: a commit is the removal of the journal from it.
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA synchronous = EXTRA")
+        else:
+            connection.execute("PRAGMA query_only = ON")
+        _check_version(path, connection, write=write)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_version(path: Path, connection: sqlite3.Connection, *, write: bool) -> None:
+    def pragma(name: str) -> int:
+        return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    n_tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    if write and n_tables == 0 and pragma("application_id") == 0 and pragma("user_version") == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_TABLE)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+        return
+    if pragma("application_id") != APPLICATION_ID:
+        raise ProjectError(f"{path}: is not the log of a cryoquery project; move it away")
+    if pragma("user_version") > VERSION:
+        raise ProjectError(
+            f"{path}: was written by a newer cryoquery (version {pragma('user_version')} of the log, "
+            f"this one knows {VERSION}); update cryoquery"
+        )
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of SQLite in one line that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if "not a database" in str(error):
+            way_out = "move it away"
+        else:
+            way_out = "see that the disk has room, works and may be written to; nothing half is recorded"
+        raise ProjectError(f"{path}: {error}; {way_out}") from None
