@@ -6,6 +6,7 @@ import errno
 import io
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -28,15 +29,11 @@ class ArrayFile:
             OSError: the file exists or cannot be made.
         """
         self.shape = shape
-        header = io.BytesIO()
-        description = np.lib.format.dtype_to_descr(np.dtype(np.uint8))
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": description, "fortran_order": False, "shape": shape}
-        )
-        self._start = header.tell()
-        self._file = io.FileIO(path, "x")
+        header = _header(shape)
+        self._start = len(header)
+        self._file = io.FileIO(path, "x+")
         try:
-            self._write(header.getbuffer(), 0)
+            self._write(memoryview(header), 0)
             self._file.truncate(self._start + math.prod(shape))
         except BaseException:
             self._file.close()
@@ -63,6 +60,24 @@ class ArrayFile:
         padded[: content.shape[0], : content.shape[1]] = content
         self._write(padded.ravel().data, self._start + index * padded.size)
 
+    def keep(self, indices: Sequence[int]) -> None:
+        """Drop all entries but ``indices``, ascending, which move together; no thread may `put` meanwhile.
+
+        Raises:
+            OSError: the disk fails.
+        """
+        size = math.prod(self.shape[1:])
+        for new, old in enumerate(indices):
+            if new != old:
+                entry = os.pread(self._file.fileno(), size, self._start + old * size)
+                self._write(memoryview(entry), self._start + new * size)
+        self.shape = (len(indices), *self.shape[1:])
+        header = _header(self.shape)
+        # NumPy leaves room in a header for a first axis of any length.
+        assert len(header) == self._start, f"header of {len(header)} bytes in place of {self._start}"
+        self._write(memoryview(header), 0)
+        self._file.truncate(self._start + len(indices) * size)
+
     def sync(self) -> None:
         """Wait until everything is on the disk.
 
@@ -78,3 +93,12 @@ class ArrayFile:
             if n_written == 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             left, offset = left[n_written:], offset + n_written
+
+
+def _header(shape: tuple[int, int, int]) -> bytes:
+    header = io.BytesIO()
+    description = np.lib.format.dtype_to_descr(np.dtype(np.uint8))
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": description, "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()

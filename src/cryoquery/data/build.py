@@ -116,6 +116,7 @@ def build_dataset(
     notes: Sequence[str] = (),
     origin: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    failures: dict[MicrographKey, str] | None = None,
 ) -> Dataset:
     """Write ``micrographs`` as a dataset at ``out`` and open it; all of it or nothing.
 
@@ -126,9 +127,11 @@ def build_dataset(
         notes: what was noticed earlier, kept with the dataset.
         origin: where the micrographs come from, kept in the recipe; JSON types only.
         progress: called after each micrograph, from the calling thread.
+        failures: gets the reason for each micrograph that cannot be used, which is left out; None: the
+            first of them ends it.
 
     Raises:
-        DataError: there is nothing to write, ``out`` exists, the disk is too full, a group has no
+        DataError: there is nothing to write, or nothing is left, ``out`` exists, the disk is too full, a group has no
             particle diameter, or a micrograph cannot be used; the message names it.
     """
     out, config = Path(out), config or BuildConfig()
@@ -149,7 +152,9 @@ def build_dataset(
         "cryoquery": __version__,
     }
     with new_dataset(out, len(records), config.side, config.side) as writer:
-        contrasts = _process(plans, config, writer, progress)
+        contrasts = _process(plans, config, writer, progress, failures)
+        if failures:
+            plans, contrasts = _without_failures(plans, contrasts, failures, writer)
         finished = [
             replace(record, center=center, spread=spread)
             for plan, (center, spread) in zip(plans, contrasts, strict=True)
@@ -265,10 +270,31 @@ def _check_space(out: Path, n_images: int, side: int) -> None:
         )
 
 
+def _without_failures(
+    plans: Sequence[_Plan],
+    contrasts: Sequence[tuple[float, float]],
+    failures: Mapping[MicrographKey, str],
+    writer: DatasetWriter,
+) -> tuple[list[_Plan], list[tuple[float, float]]]:
+    kept = [i for i, plan in enumerate(plans) if plan.source.key not in failures]
+    if not kept:
+        reason = next(iter(failures.values()))
+        raise DataError(f"none of the {len(plans)} micrographs can be used; the first: {reason}")
+    writer.keep([plans[i].first_row + k for i in kept for k in range(len(plans[i].records))])
+    return [plans[i] for i in kept], [contrasts[i] for i in kept]
+
+
 def _process(
-    plans: Sequence[_Plan], config: BuildConfig, writer: DatasetWriter, progress: Progress | None
+    plans: Sequence[_Plan],
+    config: BuildConfig,
+    writer: DatasetWriter,
+    progress: Progress | None,
+    failures: dict[MicrographKey, str] | None,
 ) -> list[tuple[float, float]]:
-    """Normalize, cut and store all micrographs; (center, spread) of each. The first error ends it."""
+    """Normalize, cut and store all micrographs; (center, spread) of each.
+
+    The first error ends it, unless there is a place for ``failures``.
+    """
     contrasts = [(0.0, 1.0)] * len(plans)
     with ThreadPoolExecutor(config.n_workers) as pool:
         pending: dict[Future[tuple[float, float]], int] = {
@@ -278,7 +304,13 @@ def _process(
         try:
             while pending:
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    contrasts[pending.pop(future)] = future.result()
+                    i = pending.pop(future)
+                    try:
+                        contrasts[i] = future.result()
+                    except CryoqueryError as error:
+                        if failures is None:
+                            raise
+                        failures[plans[i].source.key] = str(error)
                     n_done += 1
                     if progress is not None:
                         progress(n_done, len(plans))

@@ -258,6 +258,11 @@ class DatasetWriter:
         self._images.put(row, image, ZERO_LEVEL)
         self._masks.put(row, mask, IGNORE)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all images but ``rows``, ascending; no thread may still `put`."""
+        self._images.keep(rows)
+        self._masks.keep(rows)
+
     def finish(
         self,
         records: Sequence[ImageRecord],

@@ -1,0 +1,152 @@
+"""Defocus, ice and groups of micrographs, as a STAR or CSV table states them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoquery.errors import DataError
+from cryoquery.formats import match_micrographs, read_optics_pixel_size
+from cryoquery.formats.star import read_tables
+
+NAME = ("rlnmicrographname", "micrograph", "micrograph_name", "name", "path", "file")
+DEFOCUS_ANGSTROM = ("rlndefocusu", "rlndefocusv", "defocus_angstrom", "defocus_a", "defocusu", "defocusv")
+DEFOCUS_UM = ("defocus_um", "defocus", "defocus_micrometer")
+ICE = ("rlnicethickness", "rlnmicrographicethickness", "ice", "ice_thickness", "ice_nm", "ice_thickness_nm")
+GROUP = ("group", "rlnopticsgroupname", "rlnopticsgroup", "optics_group", "exposure_group")
+"""Names of columns, in lower case; the first that is there counts, of a defocus in Å their mean."""
+
+ANGSTROM_PER_UM = 1e4
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a table says of one micrograph."""
+
+    defocus_um: float | None
+    """Underfocus in µm."""
+    ice: float | None
+    group: str | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """A table of micrographs."""
+
+    path: Path
+    rows: Mapping[str, Condition]
+    """By the name that the table has for the micrograph."""
+    pixel_size: float | None
+    """Å/px by the optics groups of a STAR file, where there are any."""
+
+    def match(self, paths: Sequence[Path]) -> dict[Path, Condition]:
+        """The rows of those micrographs that the table knows.
+
+        Raises:
+            DataError: it knows none of them, or a name of it fits several.
+        """
+        found = match_micrographs(self.rows, paths, allow_missing=True)
+        if not found:
+            raise DataError(
+                f"{self.path}: knows none of the micrographs ({next(iter(self.rows), 'it is empty')!r} is not "
+                f"{paths[0].name!r}); check the names"
+            )
+        return {path: self.rows[name] for name, path in found.items()}
+
+
+def read_conditions(path: Path) -> Conditions:
+    """Read a STAR file such as RELION's ``micrographs_ctf.star``, or a CSV file with a line of names.
+
+    Raises:
+        DataError: the file is missing, damaged, names no micrographs, or states a value that is no number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if path.suffix.lower() == ".star":
+        tables = [_lowered(table.columns) for table in read_tables(path, text)]
+        columns = next((table for table in tables if _first(table, NAME)), None)
+        optics = _optics_names(tables)
+        pixel_size = _optics_pixel_size(path)
+    else:
+        columns, optics, pixel_size = _read_csv(path, text), {}, None
+    if columns is None or (name := _first(columns, NAME)) is None:
+        raise DataError(f"{path}: no column names the micrographs, such as rlnMicrographName or micrograph")
+    defocus, ice = _defocus(path, columns), _numbers(path, columns, _first(columns, ICE))
+    group = _first(columns, GROUP)
+    rows = {
+        stated: Condition(
+            defocus[i] if defocus else None,
+            ice[i] if ice else None,
+            optics.get(columns[group][i], columns[group][i]) if group else None,
+        )
+        for i, stated in enumerate(columns[name])
+    }
+    return Conditions(path, rows, pixel_size)
+
+
+def _lowered(columns: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    return {name.strip().lower(): values for name, values in columns.items()}
+
+
+def _first(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
+
+
+def _read_csv(path: Path, text: str) -> dict[str, Sequence[str]] | None:
+    lines = [line for line in csv.reader(text.splitlines()) if line]
+    if not lines:
+        raise DataError(f"{path}: empty; it must have a line of column names")
+    header, rows = lines[0], lines[1:]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise DataError(f"{path}: line {number} has {len(row)} values, the first {len(header)} names")
+    return _lowered({name: [row[i].strip() for row in rows] for i, name in enumerate(header)})
+
+
+def _optics_names(tables: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, str]:
+    """Names of the optics groups by their number."""
+    for table in tables:
+        if {"rlnopticsgroup", "rlnopticsgroupname"} <= table.keys():
+            return dict(zip(table["rlnopticsgroup"], table["rlnopticsgroupname"], strict=True))
+    return {}
+
+
+def _optics_pixel_size(path: Path) -> float | None:
+    try:
+        return read_optics_pixel_size(path)
+    except DataError:
+        return None
+
+
+def _defocus(path: Path, columns: Mapping[str, Sequence[str]]) -> list[float | None] | None:
+    """Underfocus in µm, positive, whatever sign the table gives it."""
+    stated = [_numbers(path, columns, name) or [] for name in DEFOCUS_ANGSTROM if name in columns]
+    if not stated:
+        found = _numbers(path, columns, _first(columns, DEFOCUS_UM))
+        return found and [None if value is None else abs(value) for value in found]
+    means: list[float | None] = []
+    for values in zip(*stated, strict=True):
+        known = [value for value in values if value is not None]
+        means.append(abs(sum(known)) / len(known) / ANGSTROM_PER_UM if known else None)
+    return means
+
+
+def _numbers(
+    path: Path, columns: Mapping[str, Sequence[str]], name: str | None
+) -> list[float | None] | None:
+    """A column of numbers; empty places and NaN are None."""
+    if name is None:
+        return None
+    values: list[float | None] = []
+    for i, text in enumerate(columns[name]):
+        try:
+            value = float(text) if text else math.nan
+        except ValueError:
+            raise DataError(f"{path}: {name}={text!r} in row {i + 1}: not a number") from None
+        values.append(value if math.isfinite(value) else None)
+    return values

@@ -1,0 +1,169 @@
+"""A project on disk: its settings, its micrographs, and the items that people label.
+
+::
+
+    PROJECT/
+      project.toml            settings, see `settings`
+      micrographs.csv         one row per micrograph, see `micrographs`
+      events.sqlite           everything that was done, append only
+      dataset/                an image of every item, without labels
+      thumbnails/<item>.jpg
+      previews/               pictures made on demand; may be deleted
+      steps/step_<n>/         what each step left
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cryoquery.data.dataset import Dataset, ImageRecord, open_dataset
+from cryoquery.errors import ProjectError
+from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, read_rows
+from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, read_settings
+
+
+@dataclass(frozen=True)
+class ItemInfo:
+    """What a person labels at a time: a row of the project's dataset."""
+
+    number: int
+    """The row; its name in events and queries."""
+    micrograph: str
+    """The name, unique in the project."""
+    region: tuple[int, int, int, int] | None
+    """(top, left, height, width) in pixels of the original micrograph; None: all of it."""
+    split: str
+    """``train``: may be trained on; ``val``: is only measured on."""
+    group: str
+
+    def contains(self, y: float, x: float) -> bool:
+        """Whether a point in pixels of the original micrograph belongs to this item, as far as it has a region."""
+        if self.region is None:
+            return True
+        top, left, height, width = self.region
+        return -0.5 <= y - top < height - 0.5 and -0.5 <= x - left < width - 0.5
+
+
+@dataclass(frozen=True)
+class Project:
+    """An opened project."""
+
+    path: Path
+    config: ProjectConfig
+    micrographs: Mapping[str, MicrographRow]
+    """By name."""
+    dataset: Dataset
+    """An image of every item, without labels."""
+    items: tuple[ItemInfo, ...]
+    """In the order of the dataset's rows."""
+
+    @property
+    def events_path(self) -> Path:
+        """The log of everything that was done."""
+        return self.path / "events.sqlite"
+
+    @property
+    def steps_path(self) -> Path:
+        """The folder of the steps."""
+        return self.path / "steps"
+
+    @property
+    def previews_path(self) -> Path:
+        """The cache of pictures."""
+        return self.path / "previews"
+
+    @property
+    def thumbnails_path(self) -> Path:
+        """The folder of the thumbnails."""
+        return self.path / "thumbnails"
+
+    @property
+    def micrographs_folder(self) -> Path:
+        """The folder that the paths of the micrographs begin at."""
+        return self.path / self.config.micrographs_folder
+
+    @cached_property
+    def items_of(self) -> Mapping[str, tuple[ItemInfo, ...]]:
+        """The items of each micrograph, by its name."""
+        found: dict[str, tuple[ItemInfo, ...]] = {}
+        for item in self.items:
+            found[item.micrograph] = (*found.get(item.micrograph, ()), item)
+        return found
+
+    @cached_property
+    def median_diameter_px(self) -> float:
+        """Median particle diameter in pixels of the original micrographs."""
+        return float(np.median([record.diameter_px for record in self.dataset.records]))
+
+    def diameter_px(self, item: int) -> float:
+        """Particle diameter in pixels of the item's original micrograph."""
+        return self.dataset.records[item].diameter_px
+
+    def micrograph_of(self, item: int) -> MicrographRow:
+        """The micrograph of an item."""
+        return self.micrographs[self.items[item].micrograph]
+
+    def micrograph_path(self, item: int) -> Path:
+        """The file of an item's micrograph.
+
+        Raises:
+            ProjectError: it is not there; the message says which setting tells where it is.
+        """
+        return self.file_of(self.micrograph_of(item))
+
+    def file_of(self, micrograph: MicrographRow) -> Path:
+        """The file of a micrograph.
+
+        Raises:
+            ProjectError: as `micrograph_path`.
+        """
+        path = self.micrographs_folder / micrograph.path
+        if not path.is_file():
+            raise ProjectError(
+                f"{path}: no such micrograph; if the micrographs were moved, set micrographs_folder in "
+                f"{self.path / SETTINGS_FILE} to the folder that holds {micrograph.path}"
+            )
+        return path
+
+
+def open_project(path: Path | str) -> Project:
+    """Open the project in folder ``path``. The micrographs themselves need not be there.
+
+    Raises:
+        ProjectError: there is no project.
+        ConfigError: ``project.toml`` cannot be used.
+        DataError: the table or the dataset is damaged.
+    """
+    path = Path(path)
+    if not (path / SETTINGS_FILE).is_file():
+        raise ProjectError(f"{path}: no project (no {SETTINGS_FILE}); make one with 'cryoquery init'")
+    config = read_settings(path / SETTINGS_FILE)
+    micrographs = {row.name: row for row in read_rows(path / MICROGRAPHS_FILE)}
+    dataset = open_dataset(path / "dataset")
+    unknown = {record.micrograph for record in dataset.records} - micrographs.keys()
+    if unknown:
+        raise ProjectError(f"{path / MICROGRAPHS_FILE}: has no row of {min(unknown)}; put it back")
+    whole = config.unit == "micrograph"
+    items = tuple(_item(number, record, whole) for number, record in enumerate(dataset.records))
+    return Project(path, config, micrographs, dataset, items)
+
+
+def _item(number: int, record: ImageRecord, whole: bool) -> ItemInfo:
+    region = None if whole else region_of(record)
+    return ItemInfo(number, record.micrograph, region, record.split, record.group)
+
+
+def region_of(record: ImageRecord) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of an image in whole pixels of its original micrograph.
+
+    Neighboring fields meet without a gap.
+    """
+    top, left = round(record.top / record.scale), round(record.left / record.scale)
+    bottom = min(round((record.top + record.content_height) / record.scale), record.height_px)
+    right = min(round((record.left + record.content_width) / record.scale), record.width_px)
+    return top, left, bottom - top, right - left

@@ -1,0 +1,78 @@
+"""The table of a project's micrographs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoquery.errors import DataError
+from cryoquery.records import write_text
+
+MICROGRAPHS_FILE = "micrographs.csv"
+
+
+@dataclass(frozen=True)
+class MicrographRow:
+    """One micrograph of a project."""
+
+    name: str
+    """Unique in the project: the stem of its file, with its folder where stems are equal."""
+    path: str
+    """Of its file, from the project's ``micrographs_folder``."""
+    height_px: int
+    width_px: int
+    pixel_size: float | None
+    """Å/px, where known."""
+    group: str
+    defocus_um: float | None
+    """Underfocus in µm, where known."""
+    ice: float | None
+    """Ice thickness in whatever unit the table had, where known."""
+    stated: str
+    """The path as it was given, which coordinate files name the micrograph by."""
+
+
+def write_rows(path: Path, rows: Iterable[MicrographRow]) -> None:
+    """Write the table, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(MicrographRow)])
+    for row in rows:
+        writer.writerow(["" if value is None else value for value in dataclasses.astuple(row)])
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[MicrographRow]:
+    """Read the table.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [
+                MicrographRow(
+                    name=line["name"],
+                    path=line["path"],
+                    height_px=int(line["height_px"]),
+                    width_px=int(line["width_px"]),
+                    pixel_size=_number(line["pixel_size"]),
+                    group=line["group"],
+                    defocus_um=_number(line["defocus_um"]),
+                    ice=_number(line["ice"]),
+                    stated=line["stated"],
+                )
+                for line in csv.DictReader(stream)
+            ]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; restore it from a copy of the project") from None
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as the table of micrographs ({error!r})") from None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
