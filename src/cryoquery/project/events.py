@@ -28,6 +28,8 @@ BUSY_SECONDS = 20.0
 """How long one process waits for another that reads or writes."""
 MAX_ID = 100
 """Characters in the id of an act."""
+MADE_ON_ARRIVAL = frozenset({"until", "model", "suggested", "n_suggestions"})
+"""Fields of a body that may differ when an act is sent again: not its sender fills them in."""
 _AT_ONCE = 500
 
 _TABLE = """
@@ -71,9 +73,9 @@ class Event:
     body: Mapping[str, Any]
 
     def repeats(self, act: Act) -> bool:
-        """Whether ``act`` is the one that this event recorded."""
+        """Whether ``act`` is the one that this event recorded, sent again; see `MADE_ON_ARRIVAL`."""
         same = (self.id, self.person, self.kind, self.task) == (act.id, act.person, act.kind, act.task)
-        return same and self.body == _read_back(act)
+        return same and _as_sent(self.body) == _as_sent(_read_back(act))
 
 
 class EventLog:
@@ -219,6 +221,10 @@ def fresh_acts(acts: Sequence[Act], known: Mapping[str, Event]) -> list[Act]:
         if not same:
             raise ProjectError(f"act {act.id!r}: was recorded with other content; use a new id")
     return list(fresh.values())
+
+
+def _as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key not in MADE_ON_ARRIVAL}
 
 
 def _read_back(act: Act) -> dict[str, Any]:

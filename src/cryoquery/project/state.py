@@ -18,6 +18,9 @@ from cryoquery.project.document import Extent, Particle
 from cryoquery.project.events import Event
 from cryoquery.project.labeling import (
     ACTS,
+    Lease,
+    LeaseError,
+    Status,
     Submission,
     TaskState,
     UnknownTaskError,
@@ -26,12 +29,32 @@ from cryoquery.project.labeling import (
     task_id,
 )
 
+__all__ = [
+    "Geometry",
+    "ItemLabels",
+    "Lease",
+    "LeaseError",
+    "ProjectState",
+    "Queue",
+    "QueueEntry",
+    "Status",
+    "Submission",
+    "TaskState",
+    "UnknownTaskError",
+    "apply",
+    "labels",
+    "parse_task",
+    "points_yx",
+    "replay",
+    "task_id",
+]
+
 Purpose = Literal["train", "measure", "repeat"]
 PURPOSES: tuple[Purpose, ...] = ("train", "measure", "repeat")
 Geometry = Mapping[int, tuple[int, int, "tuple[int, int, int, int] | None"]]
 """Item → (height, width, region) of `Extent`, pixels of the original micrograph."""
 
-MAX_NAME = 80
+MAX_NAME = 200
 """Characters in the name of a person."""
 
 

@@ -1,0 +1,263 @@
+"""How people label: how fast, how much like themselves, and how much they lean on what they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cryoquery.metrics import match_particles
+from cryoquery.project.labeling import Submission, TaskState
+from cryoquery.project.state import ProjectState, points_yx, task_id
+
+LEVEL = 0.95
+N_REPLICATES = 2000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one person did, and how long it took."""
+
+    n_items: int
+    """Answered at least once, blind repeats not among them."""
+    n_repeats: int
+    n_particles: int
+    """In the last answers of this person, blind repeats not among them."""
+    n_skipped: int
+    """Bad ones too."""
+    seconds: float
+    """Of activity on everything."""
+    seconds_per_item: float | None
+    """On what was answered, blind repeats not among it; None: nothing was."""
+    seconds_per_particle: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over tasks, with its bootstrap 95 % interval."""
+
+    n: int
+    """Tasks that it is the mean of."""
+    value: float | None
+    """None: of no task."""
+    low: float | None
+    """None: too few tasks to say."""
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Tasks that were shown in one way."""
+
+    n_tasks: int
+    f1: Estimate
+    """Of the labels, with the model's picks as the truth; means over tasks with either."""
+    particles: Estimate
+    """Per item."""
+    seconds: Estimate
+    """Per item."""
+
+
+@dataclass(frozen=True)
+class Anchoring:
+    """Whether labels resemble the model's picks more when these are shown.
+
+    Which tasks are shown without is decided by chance, so that a difference is due to the showing.
+    """
+
+    with_suggestions: Arm
+    without_suggestions: Arm
+    f1_difference: Estimate
+    """With less without; well above 0: the picks are followed where the eye alone would not."""
+    particles_difference: Estimate
+    """Particles per item, with less without."""
+
+
+def efforts(state: ProjectState) -> dict[str, Effort]:
+    """What each person did, by name; imported labels are nobody's."""
+    people = {person for task in state.tasks.values() for person in (*task.seconds, *task.skipped_by)}
+    people |= {s.person for task in state.tasks.values() for s in task.submissions if not s.imported}
+    return {person: _effort(state, person) for person in sorted(people)}
+
+
+def _effort(state: ProjectState, person: str) -> Effort:
+    answered = [(task, last) for task in state.tasks.values() if (last := _last_of(task, person)) is not None]
+    first = [(task, last) for task, last in answered if task.repeat == 0]
+    n_particles = sum(len(last.particles) for _, last in first)
+    seconds = math.fsum(task.seconds.get(person, 0.0) for task, _ in first)
+    return Effort(
+        n_items=len(first),
+        n_repeats=len(answered) - len(first),
+        n_particles=n_particles,
+        n_skipped=sum(person in task.skipped_by for task in state.tasks.values()),
+        seconds=math.fsum(task.seconds.get(person, 0.0) for task in state.tasks.values()),
+        seconds_per_item=seconds / len(first) if first else None,
+        seconds_per_particle=seconds / n_particles if n_particles else None,
+    )
+
+
+def total_seconds(state: ProjectState) -> float:
+    """Seconds of activity of everybody on everything."""
+    return math.fsum(seconds for task in state.tasks.values() for seconds in task.seconds.values())
+
+
+def consistency(state: ProjectState, radius_px: float, rng: np.random.Generator) -> dict[str, Estimate]:
+    """Person → particle F1 with oneself, over the blind repeats that they answered.
+
+    The first answer to a repeat is compared with the last one that the same person gave before it, where
+    both say anything. Repeats without a particle in either answer do not count.
+
+    Args:
+        state: of the project.
+        radius_px: half the particle diameter.
+        rng: draws the resamples.
+    """
+    found: dict[str, list[float]] = {}
+    for name in sorted(state.tasks):
+        task = state.tasks[name]
+        if not task.repeat:
+            continue
+        for person in sorted({s.person for s in task.submissions}):
+            again = next(s for s in task.submissions if s.person == person)
+            before = _last_of(state.tasks[task_id(task.item)], person, before=again.seq)
+            f1 = None if before is None else _f1_of_two(again, before, radius_px)
+            scores = found.setdefault(person, [])
+            if f1 is not None:
+                scores.append(f1)
+    return {person: _mean(scores, rng) for person, scores in sorted(found.items())}
+
+
+def picks_to_compare(state: ProjectState) -> set[tuple[str, int]]:
+    """(model, item) of the suggestions that `anchoring` wants to know."""
+    return {(first.model, task.item) for task, first in _answers_to_a_model(state) if first.model is not None}
+
+
+def anchoring(
+    state: ProjectState,
+    picks: Mapping[tuple[str, int], ArrayLike],
+    radius_px: float,
+    rng: np.random.Generator,
+) -> Anchoring:
+    """Compare the labels of tasks that were shown with suggestions to those that were shown without.
+
+    Each task counts by its first answer. Tasks that began from imported labels, and blind repeats, are
+    left out.
+
+    Args:
+        state: of the project.
+        picks: (model, item) → (n, 2) picks of that model at its threshold, pixels; tasks without are left
+            out. `picks_to_compare` names them.
+        radius_px: half the particle diameter.
+        rng: draws the resamples.
+    """
+    arms: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
+    for task, first in _answers_to_a_model(state):
+        shown = picks.get((first.model or "", task.item))
+        if shown is not None:
+            f1 = _f1(points_yx(first.particles), np.reshape(shown, (-1, 2)), [first], radius_px)
+            row = (math.nan if f1 is None else f1, len(first.particles), first.active_seconds)
+            arms[first.suggested].append(row)
+    shown_to, alone = (np.array(arms[key], dtype=np.float64).reshape(-1, 3) for key in (True, False))
+    return Anchoring(
+        _arm(shown_to, rng),
+        _arm(alone, rng),
+        _difference(shown_to[:, 0], alone[:, 0], rng),
+        _difference(shown_to[:, 1], alone[:, 1], rng),
+    )
+
+
+def _answers_to_a_model(state: ProjectState) -> list[tuple[TaskState, Submission]]:
+    """First labelings with their first answer, where a model had picks to show and no file had labels."""
+    return [
+        (task, task.submissions[0])
+        for _, task in sorted(state.tasks.items())
+        if task.repeat == 0
+        and task.phase != "bad"
+        and task.submissions
+        and not task.submissions[0].imported
+        and task.submissions[0].model is not None
+    ]
+
+
+def _last_of(task: TaskState, person: str, before: float = math.inf) -> Submission | None:
+    """The last answer of ``person`` with a number below ``before``."""
+    own = [s for s in task.submissions if s.person == person and not s.imported and s.seq < before]
+    return own[-1] if own else None
+
+
+def _f1_of_two(one: Submission, other: Submission, radius_px: float) -> float | None:
+    return _f1(points_yx(one.particles), points_yx(other.particles), [one, other], radius_px)
+
+
+def _f1(
+    one: NDArray[np.float64], other: NDArray[np.float64], answers: Sequence[Submission], radius_px: float
+) -> float | None:
+    """Particle F1 of two sets of points where all ``answers`` say something; None without any point."""
+    for answer in answers:
+        one, other = one[_covered(one, answer)], other[_covered(other, answer)]
+    return match_particles(one, other, radius_px).f1 if len(one) or len(other) else None
+
+
+def _covered(points: NDArray[np.float64], answer: Submission) -> NDArray[np.bool_]:
+    """(n,) which points lie where ``answer`` says what is there: in a region that is done, none ignored."""
+    covered = np.ones(len(points), dtype=bool)
+    done = [region.polygon for region in answer.regions if region.kind == "done"]
+    if done:
+        covered = np.logical_or.reduce([_inside(points, polygon) for polygon in done])
+    for region in answer.regions:
+        if region.kind == "ignore":
+            covered &= ~_inside(points, region.polygon)
+    return covered
+
+
+def _inside(points: NDArray[np.float64], polygon: ArrayLike) -> NDArray[np.bool_]:
+    """(n,) whether each point lies in ``polygon``, by the even-odd rule."""
+    start = np.asarray(polygon, dtype=np.float64)
+    end = np.roll(start, -1, axis=0)
+    inside = np.zeros(len(points), dtype=bool)
+    for (y0, x0), (y1, x1) in zip(start, end, strict=True):
+        crosses = (y0 > points[:, 0]) != (y1 > points[:, 0])
+        if crosses.any():
+            x = x0 + (points[crosses, 0] - y0) / (y1 - y0) * (x1 - x0)
+            inside[crosses] ^= points[crosses, 1] < x
+    return inside
+
+
+def _arm(rows: NDArray[np.float64], rng: np.random.Generator) -> Arm:
+    f1, n_particles, seconds = rows.T
+    return Arm(len(rows), _mean(f1[~np.isnan(f1)], rng), _mean(n_particles, rng), _mean(seconds, rng))
+
+
+def _mean(values: ArrayLike, rng: np.random.Generator) -> Estimate:
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) == 0:
+        return Estimate(0, None, None, None)
+    low, high = _interval(_resampled_means(sample, rng)) if len(sample) > 1 else (None, None)
+    return Estimate(len(sample), float(sample.mean()), low, high)
+
+
+def _difference(one: NDArray[np.float64], other: NDArray[np.float64], rng: np.random.Generator) -> Estimate:
+    """Mean of ``one`` less mean of ``other``, without what is NaN; both samples are resampled."""
+    one, other = one[~np.isnan(one)], other[~np.isnan(other)]
+    n = len(one) + len(other)
+    if not len(one) or not len(other):
+        return Estimate(n, None, None, None)
+    low, high = None, None
+    if min(len(one), len(other)) > 1:
+        low, high = _interval(_resampled_means(one, rng) - _resampled_means(other, rng))
+    return Estimate(n, float(one.mean() - other.mean()), low, high)
+
+
+def _resampled_means(sample: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """(N_REPLICATES,) means of resamples with replacement (Efron 1979)."""
+    rows = rng.integers(len(sample), size=(N_REPLICATES, len(sample)))
+    means: NDArray[np.float64] = sample[rows].mean(axis=1)
+    return means
+
+
+def _interval(means: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
