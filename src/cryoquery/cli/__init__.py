@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks
+from cryoquery.cli import datasets, experiments, picks, project_files
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -76,6 +76,9 @@ app.command()(experiments.compare)
 app.command()(experiments.status)
 app.command()(experiments.verify)
 app.command()(experiments.strategies)
+app.command()(project_files.init)
+app.command()(project_files.export)
+app.command()(project_files.import_labels)
 app.command()(picks.pick)
 app.command()(picks.evaluate)
 app.command()(picks.convert)

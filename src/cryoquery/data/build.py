@@ -131,8 +131,8 @@ def build_dataset(
             first of them ends it.
 
     Raises:
-        DataError: there is nothing to write, or nothing is left, ``out`` exists, the disk is too full, a group has no
-            particle diameter, or a micrograph cannot be used; the message names it.
+        DataError: there is nothing to write or nothing is left, ``out`` exists, the disk is too full, a
+            group has no particle diameter, or a micrograph cannot be used; the message names it.
     """
     out, config = Path(out), config or BuildConfig()
     check_new(out)

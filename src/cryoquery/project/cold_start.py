@@ -210,7 +210,7 @@ def _split(
     """Equally filled ranges of a value, and those of which it is not known."""
     own = values[stratum.items]
     known = np.isfinite(own)
-    edges = np.unique(np.quantile(own[known], np.linspace(0, 1, n_bins + 1)[1:-1])) if known.any() else []
+    edges = np.quantile(own[known], np.linspace(0, 1, n_bins + 1)[1:-1]) if known.any() else np.empty(0)
     bins = np.where(known, np.digitize(np.nan_to_num(own), edges), -1)
     parts = []
     for number in np.unique(bins):

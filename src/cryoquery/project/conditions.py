@@ -51,8 +51,8 @@ class Conditions:
         found = match_micrographs(self.rows, paths, allow_missing=True)
         if not found:
             raise DataError(
-                f"{self.path}: knows none of the micrographs ({next(iter(self.rows), 'it is empty')!r} is not "
-                f"{paths[0].name!r}); check the names"
+                f"{self.path}: knows none of the micrographs (it begins with {next(iter(self.rows), '')!r}, "
+                f"they with {paths[0].name!r}); check the names"
             )
         return {path: self.rows[name] for name, path in found.items()}
 
@@ -136,9 +136,7 @@ def _defocus(path: Path, columns: Mapping[str, Sequence[str]]) -> list[float | N
     return means
 
 
-def _numbers(
-    path: Path, columns: Mapping[str, Sequence[str]], name: str | None
-) -> list[float | None] | None:
+def _numbers(path: Path, columns: Mapping[str, Sequence[str]], name: str | None) -> list[float | None] | None:
     """A column of numbers; empty places and NaN are None."""
     if name is None:
         return None

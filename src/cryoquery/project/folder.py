@@ -42,7 +42,7 @@ class ItemInfo:
     group: str
 
     def contains(self, y: float, x: float) -> bool:
-        """Whether a point in pixels of the original micrograph belongs to this item, as far as it has a region."""
+        """Whether a point of the micrograph, in its pixels, belongs to this item and to no neighbor."""
         if self.region is None:
             return True
         top, left, height, width = self.region
@@ -82,6 +82,14 @@ class Project:
         """The folder of the thumbnails."""
         return self.path / "thumbnails"
 
+    @cached_property
+    def geometry(self) -> Mapping[int, tuple[int, int, tuple[int, int, int, int] | None]]:
+        """Item → (height, width, region) of its micrograph in pixels: what a replay of events needs."""
+        return {
+            number: (record.height_px, record.width_px, self.items[number].region)
+            for number, record in enumerate(self.dataset.records)
+        }
+
     @property
     def micrographs_folder(self) -> Path:
         """The folder that the paths of the micrographs begin at."""
@@ -115,6 +123,10 @@ class Project:
             ProjectError: it is not there; the message says which setting tells where it is.
         """
         return self.file_of(self.micrograph_of(item))
+
+    def files(self) -> dict[str, Path]:
+        """Where the file of each micrograph is expected, by name."""
+        return {name: self.micrographs_folder / row.path for name, row in self.micrographs.items()}
 
     def file_of(self, micrograph: MicrographRow) -> Path:
         """The file of a micrograph.

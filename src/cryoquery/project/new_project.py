@@ -2,20 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from cryoquery.config import CheckedModel
-from cryoquery.project.folder import Project
+from cryoquery.data.build import BuildConfig, build_dataset, default_workers, micrograph_diameters
+from cryoquery.data.dataset import MicrographKey
+from cryoquery.data.layouts.options import check_pattern
+from cryoquery.data.placement import AS_IN_FILE, Placement
+from cryoquery.data.source import SourceMicrograph
+from cryoquery.errors import ConfigError, CryoqueryError, ProjectError
+from cryoquery.formats import read_micrograph
+from cryoquery.preprocess import scaled_shape
+from cryoquery.project.cold_start import propose
+from cryoquery.project.conditions import read_conditions
+from cryoquery.project.events import Act
+from cryoquery.project.folder import Project, open_project
+from cryoquery.project.journal import ProjectJournal
+from cryoquery.project.labels_io import PERSON, LabelFile, import_acts, read_labels
+from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
+from cryoquery.project.previews import write_thumbnail
+from cryoquery.project.settings import PARTICLE_PX, SETTINGS_FILE, ProjectConfig, write_settings
+from cryoquery.project.sources import Found, FoundMicrograph, find_micrographs, micrograph_paths
+from cryoquery.records import staged_directory
+
+FIELD_SIDE = 256
+SIDES = (256, 1024)
+"""Of the images of whole micrographs, px."""
+SIDE_STEP = 16
+MIN_DIAMETER_PX = 4.0
+"""A smaller particle is an error in its unit."""
+MIN_MICROGRAPHS = 2
+"""One to train on and one to measure on."""
+
+Report = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""For the name of a stage: a context with a callback for (done, all)."""
 
 
 class InitOptions(CheckedModel):
-    """What is said about the micrographs of a new project."""
+    """What is said about the micrographs of a new project, and about the project."""
 
-    pixel_size: float | None = None
-    diameter_angstrom: float | None = None
-    diameter_px: float | None = None
+    pixel_size: float | None = Field(default=None, gt=0)
+    """Å/px of the micrographs; goes before what files say."""
+    diameter_angstrom: float | None = Field(default=None, gt=0)
+    diameter_px: float | None = Field(default=None, gt=0)
+    """In pixels of the micrographs."""
+    unit: Literal["micrograph", "field"] = "micrograph"
+    group_pattern: str | None = None
+    invert: bool = False
+    initial_items: int = Field(default=8, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    placement: Placement = AS_IN_FILE
+    """How coordinates of the label files become pixels of the micrographs."""
+    force: bool = False
+    """Take labels that lie beside the particles."""
+
+    @model_validator(mode="after")
+    def _one_diameter(self) -> Self:
+        if self.diameter_px is None and self.diameter_angstrom is None:
+            raise ConfigError("the particle diameter is not known; give --diameter-angstrom or --diameter-px")
+        if self.diameter_px is not None and self.diameter_angstrom is not None:
+            raise ConfigError("--diameter-px and --diameter-angstrom: give one of them")
+        check_pattern("--group-pattern", self.group_pattern)
+        return self
 
 
 @dataclass(frozen=True)
@@ -23,6 +85,10 @@ class NewProject:
     """A project that was made."""
 
     project: Project
+    n_imported: int
+    """Items that labels were given for."""
+    n_proposed: int
+    """Items of the first query."""
     failures: tuple[str, ...]
     """Micrographs that were left out, and why."""
     notes: tuple[str, ...]
@@ -36,7 +102,276 @@ def init_project(
     *,
     table: Path | None = None,
     labels: Sequence[Path] = (),
-    progress: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> NewProject:
-    """Make the project folder ``path`` of ``micrographs`` (files, folders or patterns); all of it or nothing."""
-    raise NotImplementedError
+    """Make the project folder ``path``, all of it or nothing.
+
+    Every micrograph is read once, normalized, and stored as the image that the network will see; thumbnails
+    and the first query are made of these images. One that cannot be read is left out.
+
+    Args:
+        path: a new folder.
+        micrographs: files, folders, or glob patterns.
+        options: what is said about them.
+        table: STAR or CSV file with defocus, ice and groups of the micrographs.
+        labels: files or folders of coordinates that are known already.
+        report: told of the stages and how far they are.
+
+    Raises:
+        ProjectError: ``path`` exists, there are no micrographs or fewer than two, two of them have one
+            name, or the particle does not fit into one.
+        ConfigError: the pixel size is needed and not known.
+        DataError: no micrograph can be used, the table or the labels cannot, or the disk is too full.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ProjectError(f"{path}: exists already; remove it or choose another name")
+    found = find_micrographs(
+        micrograph_paths(micrographs),
+        pixel_size=options.pixel_size,
+        conditions=read_conditions(table) if table else None,
+        group_pattern=options.group_pattern,
+    )
+    if len(found.micrographs) < MIN_MICROGRAPHS:
+        raise ProjectError(
+            f"{path}: {len(found.micrographs)} micrograph; at least {MIN_MICROGRAPHS} are needed, for some "
+            "are only measured on"
+        )
+    diameters = {one.name: _diameter_px(one, options) for one in found.micrographs}
+    known = _read_label_files(labels, found, diameters, options)
+    folder = _common_folder(path, found.micrographs)
+    with staged_directory(path) as staged, _named(staged, path):
+        failures = _build(staged, path, folder, found, diameters, options, report or _silent)
+        project = open_project(staged)
+        _write_thumbnails(project, report or _silent)
+        n_imported, n_proposed, notes = _first_events(project, known, report or _silent)
+    done = open_project(path)
+    if not len(done.dataset.rows("val")):
+        notes.append("no micrograph is left to measure on; make the project again with more of them")
+    return NewProject(
+        done,
+        n_imported,
+        n_proposed,
+        (*found.failures, *failures),
+        (*found.notes, *(note for file in known for note in file.notes), *notes),
+    )
+
+
+@contextmanager
+def _named(staged: Path, path: Path) -> Iterator[None]:
+    """Let messages name the folder that was asked for."""
+    try:
+        yield
+    except CryoqueryError as error:
+        raise type(error)(str(error).replace(str(staged), str(path))) from None
+
+
+def draw_held_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which micrographs (n,) are only measured on: a random share, of each group as nearly as can be.
+
+    Systematic sampling: of all, put in random order within their groups, every so many-th. At least one
+    is drawn and one left.
+
+    Args:
+        groups: of each micrograph.
+        share: between 0 and 1.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng([seed, 0])
+    n = len(groups)
+    n_drawn = min(max(1, round(n * share)), n - 1)
+    by_group: dict[str, list[int]] = defaultdict(list)
+    for i in rng.permutation(n):
+        by_group[groups[i]].append(int(i))
+    order = [i for group in sorted(by_group) for i in by_group[group]]
+    places = np.floor((np.arange(n_drawn) + rng.uniform()) * n / n_drawn).astype(np.int64)
+    drawn = np.zeros(n, dtype=bool)
+    drawn[np.array(order)[places]] = True
+    return drawn
+
+
+def choose_images(sources: Sequence[SourceMicrograph], unit: str) -> BuildConfig:
+    """At which scale and side in px the micrographs become images.
+
+    Fields have particles of 24 px. Whole micrographs as well, where their longer side is then between 256 and
+    1024 px; all have one scale (particles of one size in px), and smaller ones are padded.
+
+    Args:
+        sources: with known diameters.
+        unit: ``micrograph`` or ``field``.
+    """
+    if unit == "field":
+        return BuildConfig(field=FIELD_SIDE, particle_px=PARTICLE_PX)
+    diameters = micrograph_diameters(sources)
+    per_diameter = max(max(one.shape) / diameters[one.key] for one in sources)
+    side = min(max(per_diameter * PARTICLE_PX, SIDES[0]), SIDES[1])
+    # Enlarged beyond the pixels that there are, images only cost time.
+    smallest = min(diameters.values())
+    particle_px = min(side / per_diameter, max(PARTICLE_PX, smallest))
+    shapes = [scaled_shape(one.shape, particle_px / diameters[one.key]) for one in sources]
+    side = max(SIDES[0], max(max(shape) for shape in shapes))
+    return BuildConfig(field=math.ceil(side / SIDE_STEP) * SIDE_STEP, particle_px=particle_px)
+
+
+def _diameter_px(one: FoundMicrograph, options: InitOptions) -> float:
+    if options.diameter_px is not None:
+        diameter, said = options.diameter_px, f"--diameter-px {options.diameter_px:g}"
+    else:
+        assert options.diameter_angstrom is not None
+        if one.pixel_size is None:
+            raise ConfigError(f"{one.path}: its pixel size is not known; pass --pixel-size (Å/px)")
+        diameter = options.diameter_angstrom / one.pixel_size
+        said = f"--diameter-angstrom {options.diameter_angstrom:g}"
+    at = "" if one.pixel_size is None else f" at {one.pixel_size:g} Å/px"
+    if diameter >= min(one.shape):
+        height, width = one.shape
+        raise ProjectError(
+            f"{one.path}: a particle of {diameter:.0f} px ({said}{at}) does not fit into {width} x {height} "
+            "pixels; check the diameter and its unit"
+        )
+    if diameter < MIN_DIAMETER_PX:
+        raise ProjectError(
+            f"{one.path}: a particle of {diameter:.2g} px ({said}{at}) cannot be seen; check the diameter "
+            "and its unit"
+        )
+    return diameter
+
+
+def _common_folder(path: Path, micrographs: Sequence[FoundMicrograph]) -> Path:
+    """The folder that holds all micrographs; links to folders are followed, links to files are not."""
+    folders = [os.fspath(one.path.absolute().parent.resolve()) for one in micrographs]
+    common = Path(os.path.commonpath(folders))
+    if path.resolve() == common or path.resolve() in common.parents:
+        raise ProjectError(f"{path}: the micrographs lie in it; choose another folder for the project")
+    return common
+
+
+def _stated_folder(path: Path, folder: Path) -> str:
+    """Relative to the project where the micrographs lie beside it, so that both can move together."""
+    parent = path.resolve().parent
+    if folder == parent or parent in folder.parents:
+        return (Path("..") / folder.relative_to(parent)).as_posix()
+    return folder.as_posix()
+
+
+def _source(one: FoundMicrograph, diameter_px: float, split: str, invert: bool) -> SourceMicrograph:
+    def read() -> NDArray[np.float32]:
+        pixels = read_micrograph(one.path).pixels
+        return -pixels if invert else pixels
+
+    return SourceMicrograph(
+        name=one.name,
+        group=one.group,
+        shape=one.shape,
+        read=read,
+        particles=np.empty((0, 3)),
+        pixel_size=one.pixel_size,
+        split=split,
+        diameter_px=diameter_px,
+    )
+
+
+def _build(
+    staged: Path,
+    path: Path,
+    folder: Path,
+    found: Found,
+    diameters: dict[str, float],
+    options: InitOptions,
+    report: Report,
+) -> list[str]:
+    """Write settings, table and dataset; why micrographs were left out."""
+    share = ProjectConfig.model_fields["held_out_share"].default
+    drawn = draw_held_out([one.group for one in found.micrographs], share, options.seed)
+    sources = [
+        _source(one, diameters[one.name], "val" if held_out else "train", options.invert)
+        for one, held_out in zip(found.micrographs, drawn.tolist(), strict=True)
+    ]
+    images = choose_images(sources, options.unit)
+    failures: dict[MicrographKey, str] = {}
+    with report("reading") as progress:
+        build_dataset(
+            sources,
+            staged / "dataset",
+            images,
+            origin={"project": path.resolve().name, "options": {"invert": options.invert}},
+            progress=progress,
+            failures=failures,
+        )
+    left = [one for one in found.micrographs if (one.group, one.name) not in failures]
+    write_rows(staged / MICROGRAPHS_FILE, [_row(one, folder) for one in left])
+    config = ProjectConfig(
+        name=path.resolve().name,
+        micrographs_folder=_stated_folder(path, folder),
+        unit=options.unit,
+        diameter_angstrom=options.diameter_angstrom,
+        diameter_px=options.diameter_px,
+        pixel_size=options.pixel_size,
+        image_size=images.side,
+        particle_px=images.particle_px,
+        invert=options.invert,
+        initial_items=options.initial_items,
+        seed=options.seed,
+    )
+    write_settings(staged / SETTINGS_FILE, config)
+    return [f"{name}: {reason}" if name not in reason else reason for (_, name), reason in failures.items()]
+
+
+def _row(one: FoundMicrograph, folder: Path) -> MicrographRow:
+    real = one.path.absolute().parent.resolve() / one.path.name
+    return MicrographRow(
+        name=one.name,
+        path=real.relative_to(folder).as_posix(),
+        height_px=one.shape[0],
+        width_px=one.shape[1],
+        pixel_size=one.pixel_size,
+        group=one.group,
+        defocus_um=one.defocus_um,
+        ice=one.ice,
+        stated=one.path.as_posix(),
+    )
+
+
+def _write_thumbnails(project: Project, report: Report) -> None:
+    project.thumbnails_path.mkdir()
+    n = len(project.items)
+    with report("thumbnails") as progress, ThreadPoolExecutor(default_workers()) as pool:
+        for done, _ in enumerate(pool.map(lambda item: write_thumbnail(project, item), range(n)), 1):
+            progress(done, n)
+
+
+def _read_label_files(
+    labels: Sequence[Path], found: Found, diameters: dict[str, float], options: InitOptions
+) -> list[LabelFile]:
+    files = {one.name: one.path for one in found.micrographs}
+    shapes = {one.name: one.shape for one in found.micrographs}
+    return [
+        read_labels(
+            path, files, shapes, placed=options.placement, diameters_px=diameters, force=options.force
+        )
+        for path in labels
+    ]
+
+
+def _first_events(project: Project, known: Sequence[LabelFile], report: Report) -> tuple[int, int, list[str]]:
+    """Record known labels and the first query; how many of each, and notes."""
+    notes: list[str] = []
+    with ProjectJournal.open(project.events_path, project.geometry) as journal:
+        for file in known:
+            kept = replace(
+                file, labels=tuple(one for one in file.labels if one.micrograph in project.items_of)
+            )
+            acts, found = import_acts(project, journal.state, kept)
+            notes += found
+            journal.record(acts, time.time())
+        imported = {task.item for task in journal.state.tasks.values()}
+        with report("looking for different ones") as progress:
+            proposals = propose(project, project.config.initial_items, exclude=imported, progress=progress)
+        body = {"step": 0, "model": None, "entries": [proposal.entry for proposal in proposals]}
+        journal.record([Act("queued-0", PERSON, "queued", None, body)], time.time())
+    return len(imported), len(proposals), notes
+
+
+@contextmanager
+def _silent(stage: str) -> Iterator[Callable[[int, int], None]]:  # noqa: ARG001
+    yield lambda done, total: None

@@ -1,0 +1,144 @@
+"""Commands about the files of a project: init, export, import-labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cryoquery.cli.picks import FlipX, FlipY, Force, Scale, SwapXY
+from cryoquery.cli.terminal import counting, keys
+
+ProjectFolder = Annotated[Path, typer.Argument(help="Folder of the project.")]
+
+
+def init(
+    project: Annotated[Path, typer.Argument(help="Folder of the new project.")],
+    rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    micrographs: Annotated[
+        list[str] | None,
+        typer.Option(help="A pattern in quotes ('DIR/*.mrc'), a folder or a file; several times for more."),
+    ] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
+    diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
+    diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
+    unit: Annotated[
+        Literal["micrograph", "field"], typer.Option(help="What is labelled at a time.")
+    ] = "micrograph",
+    table: Annotated[
+        Path | None,
+        typer.Option(help="STAR or CSV with defocus, ice, groups, such as micrographs_ctf.star."),
+    ] = None,
+    group_pattern: Annotated[
+        str | None, typer.Option(help="Regex: what it finds in a micrograph's name is its group.")
+    ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option(help="File or folder of coordinates that are known already.")
+    ] = None,
+    initial: Annotated[int, typer.Option(min=1, help="Micrographs of the first query.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")] = 0,
+    invert: Annotated[bool, typer.Option("--invert", help="Particles are bright as stored.")] = False,
+    flip_y: FlipY = False,
+    flip_x: FlipX = False,
+    swap_xy: SwapXY = False,
+    scale: Scale = 1.0,
+    force: Force = False,
+) -> None:
+    """A new project of micrographs that nobody has labelled; then: cryoquery label PROJECT.
+
+    Reads every micrograph once. One that cannot be read is reported and left out.
+    """
+    given = dict(locals())
+    from cryoquery.agreement.sources import placement
+    from cryoquery.errors import ProjectError
+    from cryoquery.formats import micrograph_suffix
+    from cryoquery.project.new_project import InitOptions, init_project
+
+    if rest or (micrographs and micrograph_suffix(project)):
+        first = rest[0] if rest else project
+        raise ProjectError(
+            f"{first}: unexpected; where the shell has expanded a pattern, put it in quotes: "
+            "--micrographs 'DIR/*.mrc'"
+        )
+    if not micrographs:
+        raise typer.BadParameter("give --micrographs 'DIR/*.mrc', a folder, or files")
+    placed = placement(swap_xy, flip_y, flip_x, scale)
+    options = InitOptions(**keys(InitOptions, given), initial_items=initial, placement=placed)
+    new = init_project(project, micrographs, options, table=table, labels=labels or [], report=counting)
+    _say(new.notes, new.failures)
+    n = len(new.project.micrographs)
+    many = f"{n:,} micrographs" if unit == "micrograph" else f"{len(new.project.items):,} fields of {n:,}"
+    typer.echo(
+        f"{project}: {many}, {new.n_imported} with labels, {new.n_proposed} to label first; "
+        f"next: cryoquery label {project}"
+    )
+
+
+def export(
+    project: ProjectFolder,
+    out: Annotated[Path, typer.Argument(help="FILE.star .box .cbox .csv .txt .cs .json, or a new folder.")],
+    picks: Annotated[
+        bool, typer.Option("--picks", help="Picks of all micrographs by the newest model, not the labels.")
+    ] = False,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help="Of the files in a folder: star box cbox csv txt; coco for a .json."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --picks: lowest score, 0 to 1 (default: as tuned).")
+    ] = None,
+) -> None:
+    """Labels of a project, or picks of all its micrographs, in any coordinate format.
+
+    A .json file of labels also has the regions, and the micrographs without particles.
+    """
+    from cryoquery.project.events import EventLog
+    from cryoquery.project.folder import open_project
+    from cryoquery.project.labels_io import export_labels
+    from cryoquery.project.pick_all import export_picks
+    from cryoquery.project.state import replay
+
+    opened = open_project(project)
+    if not picks:
+        with EventLog.open(opened.events_path, write=False) as log:
+            state = replay(log.read(), opened.geometry)
+        written = export_labels(opened, state, out, file_format=file_format)
+        typer.echo(f"{out}: {written.n_particles:,} particles on {written.n_micrographs} micrographs")
+        return
+    with counting("picking") as progress:
+        outcome = export_picks(opened, out, file_format=file_format, threshold=threshold, progress=progress)
+    _say(outcome.notes, list(outcome.failures.values()))
+    if outcome.n_done:
+        typer.echo(f"{out}: {len(outcome.picks):,} picks on {outcome.n_done} micrographs")
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+def import_labels(
+    project: ProjectFolder,
+    labels: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder of coordinates.")],
+    flip_y: FlipY = False,
+    flip_x: FlipX = False,
+    swap_xy: SwapXY = False,
+    scale: Scale = 1.0,
+    force: Force = False,
+) -> None:
+    """Labels from a file into a project; what people have labelled there stays as it is."""
+    from cryoquery.agreement.sources import placement
+    from cryoquery.project.folder import open_project
+    from cryoquery.project.labels_io import import_labels as import_file
+
+    placed = placement(swap_xy, flip_y, flip_x, scale)
+    imported = import_file(open_project(project), labels, placed=placed, force=force)
+    _say(imported.notes, ())
+    typer.echo(f"{project}: {imported.n_particles:,} particles for {imported.n_items} items from {labels}")
+
+
+def _say(notes: Sequence[str], failures: Sequence[str]) -> None:
+    for note in notes:
+        print(f"cryoquery: note: {note}", file=sys.stderr)
+    for reason in failures:
+        print(f"cryoquery: left out: {reason}", file=sys.stderr)

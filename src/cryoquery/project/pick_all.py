@@ -1,0 +1,70 @@
+"""Picks of all micrographs of a project with its newest model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryoquery.errors import ProjectError
+from cryoquery.pick.files import Outcome, check_target, pick_micrographs
+from cryoquery.pick.picker import PickOptions, load_picker
+from cryoquery.project.folder import Project
+
+
+def newest_model(project: Project) -> Path:
+    """``model.pt`` of the newest step.
+
+    Raises:
+        ProjectError: no step has made one.
+    """
+    steps: dict[int, Path] = {}
+    for folder in project.steps_path.glob("step_*"):
+        number = folder.name.removeprefix("step_")
+        if number.isdecimal() and (folder / "model.pt").is_file():
+            steps[int(number)] = folder / "model.pt"
+    if not steps:
+        raise ProjectError(f"{project.path}: no model yet; train one with 'cryoquery step'")
+    return steps[max(steps)]
+
+
+def export_picks(
+    project: Project,
+    out: Path,
+    *,
+    file_format: str | None = None,
+    threshold: float | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Pick all micrographs of a project with its newest model and write the picks.
+
+    Args:
+        project: with at least one step.
+        out: as `pick.files.pick_micrographs` takes it.
+        file_format: where the suffix of ``out`` does not say.
+        threshold: lowest score, 0 to 1; None: as tuned in training.
+        progress: called with (micrographs done, all of them).
+
+    Raises:
+        ProjectError: no step has made a model.
+        DataError: ``out`` cannot be written.
+    """
+    model = newest_model(project)
+    files = [_as_stated(project, name) for name in sorted(project.micrographs)]
+    check_target(out, files, file_format)
+    sizes = {row.pixel_size for row in project.micrographs.values()}
+    options = PickOptions(
+        diameter_px=project.config.diameter_px,
+        diameter_angstrom=project.config.diameter_angstrom,
+        pixel_size=sizes.pop() if len(sizes) == 1 else project.config.pixel_size,
+        threshold=threshold,
+        invert=project.config.invert,
+    )
+    picker = load_picker(model)
+    return pick_micrographs(picker, files, out, options, file_format=file_format, progress=progress)
+
+
+def _as_stated(project: Project, name: str) -> Path:
+    """The path that was given, by which other programs know the micrograph, where it still leads to it."""
+    row = project.micrographs[name]
+    path, stated = project.file_of(row), Path(row.stated)
+    return stated if stated.is_file() and stated.samefile(path) else path
