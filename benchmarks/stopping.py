@@ -148,7 +148,9 @@ def share(right: Sequence[bool]) -> str:
 
 def main() -> None:
     """Print each run, and the share of those in which the rule was right."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("experiments", nargs="*", type=Path)
     parser.add_argument("--score", choices=("particle_f1", "f1"), default="particle_f1")
     parser.add_argument("--simulated", type=int, default=0, help="so many simulated runs as well")

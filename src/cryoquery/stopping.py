@@ -104,7 +104,9 @@ def interval(scores: ArrayLike, rng: np.random.Generator, level: float = 0.95) -
     return float(low), float(high)
 
 
-def expected_gain(curve: Sequence[Point], n_more: float, agreement: Sequence[float | None] = ()) -> Gain | None:
+def expected_gain(
+    curve: Sequence[Point], n_more: float, agreement: Sequence[float | None] = ()
+) -> Gain | None:
     """What ``n_more`` labelled items are expected to bring; None for fewer than `MIN_POINTS` points.
 
     Args:
@@ -177,9 +179,7 @@ class _Shortfall:
 
     def __call__(self, n: NDArray[np.float64]) -> NDArray[np.float64]:
         """At ``n`` (k,) items: (drops, exponents, k)."""
-        return np.asarray(
-            DROPS[:, None, None] * (n / self.first)[None, None, :] ** -EXPONENTS[None, :, None]
-        )
+        return np.asarray(DROPS[:, None, None] * (n / self.first)[None, None, :] ** -EXPONENTS[None, :, None])
 
 
 def _prior() -> NDArray[np.float64]:
