@@ -109,7 +109,7 @@ def changed(before: Path, after: Path) -> float | None:
 
 
 def simulated(n: int, rng: np.random.Generator) -> Iterator[Replay]:
-    """Runs whose true curve is a power law, with the spread of micrographs and trainings seen in real ones."""
+    """Runs whose true curve is a power law, with the spread that real ones have."""
     for i in range(n):
         n_labeled = [int(6 * 1.7**k) if i % 2 else 8 + 8 * k for k in range(8)]
         asymptote, drop = rng.uniform(0.6, 0.95), rng.uniform(0.02, 0.5)

@@ -149,9 +149,9 @@ def _posterior(
 ) -> tuple[NDArray[np.float64], _Shortfall]:
     """Probability (drops, exponents) of each curve, and what it is short of its asymptote."""
     short = _Shortfall(float(n[0]))
-    f1, std = (np.array([getattr(point, name) for point in curve]) for name in ("f1", "std"))
+    f1, std = np.array([point.f1 for point in curve]), np.array([point.std for point in curve])
     missing = short(n)
-    total = np.zeros(missing.shape[:2])
+    total: NDArray[np.float64] = np.zeros(missing.shape[:2])
     for training_std in TRAINING_STDS:
         variance = std**2 + training_std**2
         precision = 1 / variance
@@ -159,13 +159,13 @@ def _posterior(
         asymptote = (level * precision).sum(axis=-1) / precision.sum()
         spread = precision.sum() ** -0.5
         misfit = ((level - asymptote[..., None]) ** 2 * precision).sum(axis=-1)
-        scale = spread * np.prod(variance) ** -0.5
+        scale = spread * float(np.prod(variance)) ** -0.5
         # The asymptote is integrated over [0, 1]; the prior of the noise is even in its logarithm.
         total += scale * np.exp(-misfit / 2) * norm.cdf((1 - asymptote) / spread)
     total *= _prior()
     for i, found in enumerate(agreement[: len(curve) - 1]):
         if found is not None:
-            total *= missing[..., i] - missing[..., i + 1] <= largest_change(found)
+            total *= (missing[..., i] - missing[..., i + 1] <= largest_change(found))
     if not total.sum() > 0:  # nothing on the grid explains the points
         total = _prior()
     return total / total.sum(), short

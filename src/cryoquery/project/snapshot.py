@@ -88,15 +88,7 @@ def state_of(project: Project) -> ProjectState:
         events = log.read()
     finally:
         log.close()
-    records = project.dataset.records
-    return replay(
-        events,
-        {item.number: (*_shape(records[item.number]), item.region) for item in project.items},
-    )
-
-
-def _shape(record: Any) -> tuple[int, int]:
-    return record.height_px, record.width_px
+    return replay(events, project.geometry)
 
 
 def snapshot_of(state: ProjectState) -> Snapshot:

@@ -55,7 +55,6 @@ def look_ahead(
     project: Project,
     snapshot: Snapshot,
     curve: Sequence[Mapping[str, Any]],
-    agreement: Sequence[float | None],
     query: Sequence[Mapping[str, Any]],
 ) -> Outlook:
     """What the learning ``curve`` says, and what labelling ``query`` is expected to bring.
@@ -63,8 +62,8 @@ def look_ahead(
     Args:
         project: whose settings say what labels cost where nothing was timed.
         snapshot: the labels so far.
-        curve: a record per step, this one last: ``n_labeled_items``, and ``held_out`` counts by micrograph.
-        agreement: of each step with the one before, from the second on.
+        curve: a record per step, this one last: ``n_labeled_items``, ``held_out`` counts by micrograph, and
+            its ``agreement`` with the step before.
         query: the next one.
     """
     held_out = curve[-1]["held_out"]
@@ -73,11 +72,11 @@ def look_ahead(
         sum(counts[name] for counts in held_out.values()) for name in ("n_matched", "n_picks", "n_particles")
     )
     n_train = sum(entry["purpose"] == "train" for entry in query)
-    # Agreements are those of consecutive steps; where one lost its files the pairs no longer fit.
-    agreed = list(agreement[-(len(curve) - 1) :]) if len(agreement) >= len(curve) else []
-    gain = expected_gain(_points(curve), n_train, agreed) if n_train else None
+    known = _points(curve)
+    agreed = [point["agreement"] for point in curve[1:]]
+    gain = expected_gain(known, n_train, agreed) if n_train else None
     minutes = _minutes(project, snapshot, len(query))
-    said = _say(project, len(query), minutes, len(held_out), _points(curve), gain)
+    said = _say(project, len(query), minutes, len(held_out), known, gain)
     precision = n_matched / n_picks if n_picks else None
     return Outlook(scores, precision, n_matched / n_particles if n_particles else None, gain, minutes, said)
 

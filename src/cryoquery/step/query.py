@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryoquery.data.pool import as_indices
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.loop import Laboratory, Run, choose
 from cryoquery.pick.picker import Picker, PickOptions, prepare_file
+from cryoquery.project.cold_start import held_out_order
 from cryoquery.project.folder import Project
 from cryoquery.project.snapshot import Snapshot
 
@@ -42,7 +42,7 @@ def next_query(
     gone = snapshot.labels.keys() | set(snapshot.left_out)
     n = config.query_size
     n_held_out = max(1, round(config.held_out_share * n)) if n > 1 else 0
-    free = [item for item in reservoir(project) if item not in gone]
+    free = [item for item in held_out_order(project) if item not in gone]
     taken = as_indices([i for i in sorted(gone) if project.items[i].split == "train"])
     n_pool = len(lab.pool) - len(taken)
     measured = free[: max(n_held_out, n - n_pool)]
@@ -53,22 +53,6 @@ def next_query(
     ]
     random = [{"item": i, "score": None, "reason": MEASURED, "purpose": "measure"} for i in measured]
     return [{**entry, "rank": rank} for rank, entry in enumerate(spread(entries, random))]
-
-
-def reservoir(project: Project) -> list[int]:
-    """The items that are only measured on, in the order in which queries take them.
-
-    Fields of one micrograph do not follow each other: a slice of them shows as many micrographs as it can.
-    """
-    rng = np.random.default_rng([project.config.seed, zlib.crc32(b"held out")])
-    items = [item.number for item in project.items if item.split == "val"]
-    turn: dict[str, int] = {}
-    ranked = []
-    for item in rng.permutation(np.array(items, dtype=np.int64)).tolist():
-        name = project.items[item].micrograph
-        turn[name] = turn.get(name, -1) + 1
-        ranked.append((turn[name], len(ranked), item))
-    return [item for _, _, item in sorted(ranked)]
 
 
 def spread(many: Sequence[Any], few: Sequence[Any]) -> list[Any]:
@@ -103,6 +87,7 @@ def suggestions(
         try:
             prepared = prepare_file(picker, path, options)
             picks = picker.find(prepared, picker.predict(prepared), options).picks
+            assert picks.scores is not None, "picks of a network have scores"
             rows = np.column_stack([picks.centers_yx, picks.scores])
         except (DataError, ConfigError):
             rows = np.empty((0, 3))

@@ -36,7 +36,7 @@ from cryoquery.progress import Progress
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.snapshot import Snapshot, take_snapshot
 from cryoquery.records import link, read_json, staged_directory, write_json
-from cryoquery.step.held_out import agreement, compared_rows, measure, names
+from cryoquery.step.held_out import Counts, agreement, compared_rows, measure, names
 from cryoquery.step.labeled_dataset import labeled_dataset
 from cryoquery.step.outlook import Outlook, look_ahead
 from cryoquery.step.query import next_query, strategy_of, suggestions
@@ -161,12 +161,12 @@ def _do(project: Project, snapshot: Snapshot, watch: UnderWay, started: float) -
     made = _train(project, snapshot, folder, watch)
     watch.phase("measures F1 on the held-out micrographs")
     picker = load_picker(made.entry / MODEL, project.config.device)
-    curve, agreed = _compare(project, snapshot, made, picker, done, watch)
+    curve = _curve(project, snapshot, made, picker, done, watch)
     watch.phase("chooses what to label next")
     query = next_query(project, snapshot, made.run, made.lab, made.entry)
     watch.phase("looks for particles on what is to be labelled next")
     found = suggestions(picker, project, [entry["item"] for entry in query])
-    outlook = look_ahead(project, snapshot, curve, [*_agreements(done), agreed], query)
+    outlook = look_ahead(project, snapshot, curve, query)
     with staged_directory(folder) as staged:
         link(made.entry / MODEL, staged / MODEL)
         write_json(staged / QUERY, query)
@@ -174,7 +174,7 @@ def _do(project: Project, snapshot: Snapshot, watch: UnderWay, started: float) -
         write_json(staged / LABELS, snapshot.seqs)
         metrics = _metrics(project, snapshot, made, number, outlook) | {
             "curve": curve,
-            "agreement": agreed,
+            "agreement": curve[-1]["agreement"],
             "seconds": time.perf_counter() - started,
         }
         write_json(staged / METRICS, metrics)
@@ -211,33 +211,39 @@ def _train(project: Project, snapshot: Snapshot, folder: Path, watch: UnderWay) 
     return _Trained(run, lab, data, labeled, entry)
 
 
-def _compare(
+def _curve(
     project: Project, snapshot: Snapshot, made: _Trained, picker: Picker, done: list[Path], watch: UnderWay
-) -> tuple[list[dict[str, Any]], float | None]:
-    """The learning curve of all steps on today's held-out labels, and how far the last two models agree."""
+) -> list[dict[str, Any]]:
+    """The learning curve: the models of all steps on today's held-out labels, this one last.
+
+    Of each also how far its predictions on the pool agree with those of the step before.
+    """
     held_out = names(made.data, snapshot.seqs)
     before = {point["step"]: point for point in _last_curve(done)}
-    curve, previous = [], None
+    curve: list[dict[str, Any]] = []
+    previous, agreed = None, None
     for path in done:
-        known = before.get(path.name, {}).get("held_out", {})
+        told = before.get(path.name, {})
+        known = told.get("held_out", {})
         try:
             previous = None
             if path == done[-1] or held_out.keys() - known.keys():
                 previous = load_picker(path / MODEL, project.config.device)
             n_items = read_json(path / METRICS)["n_labeled_items"]
         except (DataError, LookupError):
-            continue  # its files were removed or damaged: the curve has a point less
-        measured = (
-            known if previous is None else measure(previous, made.data, held_out, known, watch.predicted)
-        )
-        curve.append({"step": path.name, "n_labeled_items": n_items, "held_out": measured})
-    now = measure(picker, made.data, held_out, {}, watch.predicted)
-    curve.append({"step": made.run.name, "n_labeled_items": len(made.labeled), "held_out": now})
-    agreed = None
+            curve.clear()  # its files were removed or damaged: the curve begins after it
+            continue
+        counts = known if previous is None else measure(previous, made.data, held_out, known, watch.predicted)
+        curve.append(_point(path.name, n_items, counts, told.get("agreement")))
     if previous is not None:
         rows = compared_rows(made.data, project.config.seed)
         agreed = agreement(previous.predictor, picker.predictor, made.data, rows)
-    return curve, agreed
+    now = measure(picker, made.data, held_out, {}, watch.predicted)
+    return [*curve, _point(made.run.name, len(made.labeled), now, agreed)]
+
+
+def _point(step: str, n_items: int, held_out: Counts, agreed: float | None) -> dict[str, Any]:
+    return {"step": step, "n_labeled_items": n_items, "held_out": held_out, "agreement": agreed}
 
 
 def _last_curve(done: list[Path]) -> list[dict[str, Any]]:
@@ -245,17 +251,6 @@ def _last_curve(done: list[Path]) -> list[dict[str, Any]]:
         return list(read_json(done[-1] / METRICS)["curve"]) if done else []
     except (DataError, LookupError, TypeError):
         return []
-
-
-def _agreements(done: list[Path]) -> list[float | None]:
-    """Of each step with the one before it, from the second on."""
-    found: list[float | None] = []
-    for path in done[1:]:
-        try:
-            found.append(read_json(path / METRICS)["agreement"])
-        except (DataError, LookupError, TypeError):
-            found.append(None)
-    return found
 
 
 def _metrics(
