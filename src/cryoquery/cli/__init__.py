@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks, project_files
+from cryoquery.cli import datasets, experiments, picks, project_files, projects
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -77,6 +77,7 @@ app.command()(experiments.status)
 app.command()(experiments.verify)
 app.command()(experiments.strategies)
 app.command()(project_files.init)
+app.command()(projects.label)
 app.command()(project_files.export)
 app.command()(project_files.import_labels)
 app.command()(picks.pick)

@@ -159,7 +159,7 @@ class Document:
 
 def _step(document: Document, op: Mapping[str, Any], extent: Extent) -> Step:
     if not isinstance(op, Mapping) or not isinstance(op.get("op"), str) or op["op"] not in _OPERATIONS:
-        raise ProjectError(f"op={_shown(op)}: expected one of {', '.join(_OPERATIONS)}")
+        raise ProjectError(f"op={shown(op)}: expected one of {', '.join(_OPERATIONS)}")
     fields, make = _OPERATIONS[op["op"]]
     if set(op) != {"op", *fields}:
         raise ProjectError(
@@ -193,7 +193,7 @@ def _accept(document: Document, op: Mapping[str, Any], extent: Extent) -> Step:
     seen: set[str] = set()
     for pick in picks:
         if not isinstance(pick, Mapping) or set(pick) != {"key", "y", "x", "score"}:
-            raise ProjectError(f"pick={_shown(pick)}: expected key, y, x and score")
+            raise ProjectError(f"pick={shown(pick)}: expected key, y, x and score")
         key = _new_key(pick["key"], document.particles, "particle")
         _check_suggestion(key)
         if key in seen:
@@ -234,7 +234,7 @@ def _delete_region(document: Document, op: Mapping[str, Any], _: Extent) -> Step
 
 def _empty(document: Document, op: Mapping[str, Any], _: Extent) -> Step:
     if not isinstance(op["value"], bool):
-        raise ProjectError(f"value={_shown(op['value'])}: expected true or false")
+        raise ProjectError(f"value={shown(op['value'])}: expected true or false")
     if op["value"] and document.particles:
         raise ProjectError(
             f"there are {len(document.particles)} particles; delete them to say there are none"
@@ -266,13 +266,13 @@ def imported_document(labels: Mapping[str, Any], extent: Extent) -> Document:
         ProjectError: a point outside the item, too many of something, or labels that say nothing.
     """
     if not isinstance(labels, Mapping) or not set(labels) <= {"particles", "regions", "empty"}:
-        raise ProjectError(f"labels={_shown(labels)}: expected particles, regions and empty")
+        raise ProjectError(f"labels={shown(labels)}: expected particles, regions and empty")
     document = Document()
     for i, point in enumerate(_some(labels.get("particles", []), "particles", MAX_PARTICLES)):
         document.particles[f"i{i}"] = Particle(*_point(point, extent), "imported")
     for i, region in enumerate(_some(labels.get("regions", []), "regions", MAX_REGIONS)):
         if not isinstance(region, Mapping) or set(region) != {"kind", "polygon"}:
-            raise ProjectError(f"region={_shown(region)}: expected kind and polygon")
+            raise ProjectError(f"region={shown(region)}: expected kind and polygon")
         document.regions[f"ir{i}"] = checked_region(region["kind"], region["polygon"], extent)
     if labels.get("empty") is True and not document.particles:
         document.flags["empty"] = True
@@ -298,7 +298,7 @@ def checked_region(kind: Any, polygon: Any, extent: Extent) -> Region:
         ProjectError: another kind, too few or too many vertices, or one outside.
     """
     if kind not in REGION_KINDS:
-        raise ProjectError(f"kind={_shown(kind)}: expected one of {', '.join(REGION_KINDS)}")
+        raise ProjectError(f"kind={shown(kind)}: expected one of {', '.join(REGION_KINDS)}")
     vertices = _some(polygon, "polygon", MAX_VERTICES)
     if len(vertices) < MIN_VERTICES:
         raise ProjectError(f"a polygon of {len(vertices)} vertices: expected at least {MIN_VERTICES}")
@@ -323,7 +323,7 @@ def _check_suggestion(key: str) -> None:
 
 def _checked_key(key: Any) -> str:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise ProjectError(f"key={_shown(key)}: expected 1 to {MAX_KEY} of the characters A-Z a-z 0-9 _ . -")
+        raise ProjectError(f"key={shown(key)}: expected 1 to {MAX_KEY} of the characters A-Z a-z 0-9 _ . -")
     return key
 
 
@@ -342,13 +342,13 @@ def _known_key(key: Any, table: Mapping[str, Any], what: str) -> str:
 def _known_keys(keys: Any, table: Mapping[str, Any], what: str) -> list[str]:
     known = [_known_key(key, table, what) for key in _some(keys, "keys", MAX_PARTICLES)]
     if len(set(known)) < len(known):
-        raise ProjectError(f"keys={_shown(keys)}: one stands there twice")
+        raise ProjectError(f"keys={shown(keys)}: one stands there twice")
     return known
 
 
 def _some(values: Any, name: str, most: int) -> Sequence[Any]:
     if not isinstance(values, (list, tuple)):
-        raise ProjectError(f"{name}={_shown(values)}: expected a list")
+        raise ProjectError(f"{name}={shown(values)}: expected a list")
     if len(values) > most:
         raise ProjectError(f"{name}: {len(values)}, at most {most} are possible")
     return values
@@ -356,7 +356,7 @@ def _some(values: Any, name: str, most: int) -> Sequence[Any]:
 
 def _point(values: Any, extent: Extent) -> tuple[float, float]:
     if not isinstance(values, (list, tuple)) or len(values) != 2:
-        raise ProjectError(f"point={_shown(values)}: expected [y, x]")
+        raise ProjectError(f"point={shown(values)}: expected [y, x]")
     y, x = finite_number(values[0], "y"), finite_number(values[1], "x")
     if not extent.holds(y, x):
         raise ProjectError(f"y={y:g}, x={x:g}: lies outside of what is to be labeled")
@@ -370,16 +370,17 @@ def finite_number(value: Any, name: str) -> float:
         ProjectError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ProjectError(f"{name}={_shown(value)}: expected a number")
+        raise ProjectError(f"{name}={shown(value)}: expected a number")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise ProjectError(f"{name}={_shown(value)}: expected a finite number")
+        raise ProjectError(f"{name}={shown(value)}: expected a finite number")
     return number
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """``value`` as it stands in a message, the beginning of it where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

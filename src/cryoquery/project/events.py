@@ -85,10 +85,10 @@ class EventLog:
         self.path = path
         self.writes = write
         self._connection = connection
-        self._held = held
         self._lock = threading.RLock()
-        self._last: int | None = None
-        """Number of the last event that this writer knows of; None: look it up."""
+        self._last = _last(connection) if write else None
+        """Number of the last event that this writer knows of; None: not known after a failure."""
+        self._held = held.pop_all()
 
     @classmethod
     def open(cls, path: Path, *, write: bool) -> EventLog:
@@ -98,18 +98,20 @@ class EventLog:
         given no sign of life for two minutes.
 
         Raises:
-            ProjectError: another process writes it, it is missing (for a reader), of a newer version, or
-                no log of a project.
+            ProjectError: another process writes it, it is missing (for a reader) or its folder is, it is of
+                a newer version, or no log of a project.
         """
         with ExitStack() as held:
+            if write and not path.parent.is_dir():
+                raise ProjectError(f"{path.parent}: no such folder; make the project with cryoquery init")
             if write:
                 held.enter_context(claimed(_claim(path), settled=_refusal(path)))
             elif not path.is_file():
                 raise ProjectError(f"{path}: no such file; make the project with cryoquery init")
             with _named(path):
                 connection = _connect(path.absolute(), write=write)
-            held.callback(connection.close)
-            return cls(path, connection, held.pop_all(), write=write)
+                held.callback(connection.close)
+                return cls(path, connection, held, write=write)
 
     def append(self, acts: Sequence[Act], *, now: float | None = None) -> list[Event]:
         """Record ``acts`` in order, all or none; they are on the disk when this returns.
@@ -144,12 +146,12 @@ class EventLog:
     @contextmanager
     def _transaction(self) -> Iterator[int]:
         """A transaction that is committed at the end; gives the number of the last event."""
-        expected, self._last = self._last, None
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             last = _last(self._connection)
-            if expected is not None and last != expected:
+            if self._last is not None and last != self._last:
                 raise ProjectError(f"{self.path}: another process has written to it; start this one again")
+            self._last = None  # until it is known how this ends
             yield last
             self._connection.execute("COMMIT")
         except BaseException:

@@ -17,6 +17,7 @@ from cryoquery.project.document import (
     check_answer,
     finite_number,
     imported_document,
+    shown,
 )
 from cryoquery.project.events import Event
 
@@ -155,7 +156,7 @@ def model_name(value: Any) -> str | None:
         ProjectError: neither text nor null.
     """
     if value is not None and (not isinstance(value, str) or len(value) > MAX_REASON):
-        raise ProjectError(f"model={str(value)[:40]!r}: expected the name of a step or null")
+        raise ProjectError(f"model={shown(value)}: expected the name of a step or null")
     return value
 
 
@@ -192,7 +193,7 @@ def _serve(task: TaskState, _: Extent, event: Event) -> None:
         raise _not_yours(task, event)
     n_suggestions = event.body.get("n_suggestions", 0)
     if not isinstance(n_suggestions, int) or isinstance(n_suggestions, bool) or n_suggestions < 0:
-        raise ProjectError(f"n_suggestions={str(n_suggestions)[:40]!r}: expected a number from 0 on")
+        raise ProjectError(f"n_suggestions={shown(n_suggestions)}: expected a number from 0 on")
     suggested = _is_suggested(task, event)
     task.model = model_name(event.body.get("model"))
     task.n_suggestions, task.suggested = n_suggestions, suggested
@@ -254,7 +255,7 @@ def _reopen(task: TaskState, _: Extent, event: Event) -> None:
 def _import(task: TaskState, extent: Extent, event: Event) -> None:
     source = event.body.get("source")
     if not isinstance(source, str) or not 0 < len(source) <= MAX_REASON:
-        raise ProjectError(f"source={str(source)[:40]!r}: expected where the labels are from")
+        raise ProjectError(f"source={shown(source)}: expected where the labels are from")
     if task.repeat:
         raise ProjectError("labels from a file cannot be those of a blind repeat")
     if task.holder(event.time) is not None or task.has_draft or task.phase == "bad":
@@ -357,7 +358,7 @@ def _until(event: Event) -> float:
 def _is_suggested(task: TaskState, event: Event) -> bool | None:
     suggested = event.body.get("suggested", task.suggested)
     if suggested not in (None, True, False):
-        raise ProjectError(f"suggested={str(suggested)[:40]!r}: expected true or false")
+        raise ProjectError(f"suggested={shown(suggested)}: expected true or false")
     if suggested and task.repeat:
         raise ProjectError(f"item {task.item}: a blind repeat is shown without suggestions")
     return None if suggested is None else bool(suggested)

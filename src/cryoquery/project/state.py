@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.errors import ProjectError
-from cryoquery.project.document import Extent, Particle
+from cryoquery.project.document import Extent, Particle, shown
 from cryoquery.project.events import Event
 from cryoquery.project.labeling import (
     ACTS,
@@ -223,7 +223,7 @@ def apply(state: ProjectState, event: Event) -> None:
         task.touched = event.seq
         state.tasks[event.task] = task
     else:
-        raise ProjectError(f"kind={str(event.kind)[:40]!r}: expected one of queued, {', '.join(ACTS)}")
+        raise ProjectError(f"kind={shown(event.kind)}: expected one of queued, {', '.join(ACTS)}")
     state.seq = event.seq
 
 
@@ -236,7 +236,7 @@ def _queue(state: ProjectState, event: Event) -> Queue:
         raise ProjectError("entries: an item stands there twice")
     step, model = event.body.get("step", 0), event.body.get("model")
     if not _is_count(step):
-        raise ProjectError(f"step={str(step)[:40]!r}: expected a number from 0 on")
+        raise ProjectError(f"step={shown(step)}: expected a number from 0 on")
     return Queue(
         event.seq, step, model_name(model), tuple(sorted(made, key=lambda entry: (entry.rank, entry.item)))
     )
@@ -245,15 +245,13 @@ def _queue(state: ProjectState, event: Event) -> Queue:
 def _queue_entry(state: ProjectState, entry: Mapping[str, Any]) -> QueueEntry:
     item, rank, score = entry.get("item"), entry.get("rank"), entry.get("score")
     if not _is_count(item) or not _is_count(rank):
-        raise ProjectError(f"entry {str(dict(entry))[:60]}: expected an item and a rank, numbers from 0 on")
+        raise ProjectError(f"entry {shown(dict(entry))}: expected an item and a rank, numbers from 0 on")
     state.extent(item)
     if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
-        raise ProjectError(f"item {item}: score={str(score)[:40]!r}, expected a number or null")
+        raise ProjectError(f"item {item}: score={shown(score)}, expected a number or null")
     purpose = entry.get("purpose", "train")
     if purpose not in PURPOSES:
-        raise ProjectError(
-            f"item {item}: purpose={str(purpose)[:40]!r}, expected one of {', '.join(PURPOSES)}"
-        )
+        raise ProjectError(f"item {item}: purpose={shown(purpose)}, expected one of {', '.join(PURPOSES)}")
     return QueueEntry(item, rank, str(entry.get("reason", "")), score, purpose)
 
 

@@ -18,7 +18,8 @@ def next_task(state: ProjectState, person: str, now: float, *, repeat_share: flo
 
     First what this person has begun, then the queue by rank; what others have begun and left comes last.
     Out of it are tasks that somebody else has leased, that this person skipped, that are bad or done.
-    Between the items of the queue, and looking like one of them, comes a blind repeat when one is due.
+    Between the items of the queue, and looking like one of them, comes a blind repeat when one is due;
+    entries of the queue that ask for a repeat are passed over.
 
     Args:
         state: of the project.

@@ -1,0 +1,5 @@
+"""The labelling server: a project's page in a browser, on this machine only."""
+
+from cryoquery.label.serve import serve
+
+__all__ = ["serve"]

@@ -1,0 +1,307 @@
+"""A project as the page sees it: what there is to label, who has it, and what was done."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cryoquery
+from cryoquery.errors import ProjectError
+from cryoquery.label.documents import describe_entry, describe_progress, describe_task
+from cryoquery.label.requests import ActRequest
+from cryoquery.label.steps import (
+    NONE,
+    StepFiles,
+    Suggestions,
+    finished_steps,
+    read_metrics,
+    read_query,
+    step_under_way,
+)
+from cryoquery.project.events import Act
+from cryoquery.project.folder import Project, open_project
+from cryoquery.project.journal import ProjectJournal
+from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, task_id
+from cryoquery.project.people import total_seconds
+from cryoquery.project.state import ProjectState, QueueEntry
+from cryoquery.project.tasks import is_suggested, next_task
+
+PROGRAM = "cryoquery"
+"""Who does what no person did."""
+MOST_LISTED = 200
+"""Entries of the queue that are sent."""
+OWN_IDS = ("queued-", "lease-")
+"""Beginnings of the ids of events that are recorded here; people's acts cannot take them."""
+LISTED = ("waiting", "drafted", "leased", "submitted", "skipped", "bad")
+"""The order of the queue by status."""
+
+
+class RefusedActError(ProjectError):
+    """An act that cannot be taken; those that came with it were not taken either."""
+
+
+def open_desk(path: Path) -> Desk:
+    """Open the project in folder ``path`` to label in it.
+
+    Raises:
+        ProjectError: there is no project, or another process serves it.
+        ConfigError, DataError: it is damaged.
+    """
+    project = open_project(path)
+    return Desk(project, ProjectJournal.open(project.events_path, project.geometry))
+
+
+class Desk:
+    """Answers the page's questions and records what people do. For one thread.
+
+    Args:
+        project: the project.
+        journal: of the project; closed with the desk.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, project: Project, journal: ProjectJournal, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.project = project
+        self._journal = journal
+        self._clock = clock
+        self._steps = StepFiles(project.steps_path)
+        self._sentence: tuple[int, str] = (-1, "")
+
+    def close(self) -> None:
+        """Close the log, and let others write."""
+        self._journal.close()
+
+    @property
+    def state(self) -> ProjectState:
+        """After the last act; it never changes, the next act brings another one."""
+        return self._journal.state
+
+    def session(self, person: str | None) -> dict[str, Any]:
+        """What the page must know before it shows anything."""
+        config = self.project.config
+        return {
+            "person": person,
+            "project": config.name,
+            "n_items": len(self.project.items),
+            "unit": config.unit,
+            "pixel_size": config.pixel_size,
+            "diameter_px": self.project.median_diameter_px,
+            "diameter_angstrom": config.diameter_angstrom,
+            "n_waiting": self._counts()["n_waiting"],
+            "version": cryoquery.__version__,
+        }
+
+    def queue(self, person: str | None) -> dict[str, Any]:
+        """What to label next, and why: at most `MOST_LISTED` entries, those that wait first."""
+        now, state = self._clock(), self.state
+        listed = sorted(
+            (LISTED.index(task.status(now)), entry.rank, name, task, entry)
+            for name, task, entry in self._listed(person)
+        )
+        return {
+            "step": state.queue.step,
+            "model": state.queue.model,
+            "sentence": self._last_sentence(),
+            "entries": [
+                describe_entry(self.project, name, task, entry, now)
+                for _, _, name, task, entry in listed[:MOST_LISTED]
+            ],
+            **self._counts(),
+            "hours": total_seconds(state) / 3600,
+            "stepping": step_under_way(self.project.path),
+        }
+
+    def _listed(self, person: str | None) -> list[tuple[str, TaskState, QueueEntry]]:
+        """The tasks of the queue, what was labeled before, and blind repeats that ``person`` has begun."""
+        state = self.state
+        queued = {task_id(entry.item): entry for entry in state.queue.entries if entry.purpose != "repeat"}
+        listed = [(name, state.task(name), entry) for name, entry in queued.items()]
+        for name, task in state.tasks.items():
+            if name not in queued and (task.repeat == 0 or _begun_by(task, person)):
+                listed.append((name, task, QueueEntry(task.item, len(queued), "", None, "train")))
+        return listed
+
+    def _counts(self) -> dict[str, int]:
+        now, state = self._clock(), self.state
+        queued = [state.tasks.get(task_id(e.item)) for e in state.queue.entries if e.purpose != "repeat"]
+        firsts = [task for task in state.tasks.values() if task.repeat == 0]
+        return {
+            "n_waiting": sum(task is None or task.status(now) == "waiting" for task in queued),
+            "n_submitted": sum(bool(task.submissions) for task in firsts),
+            "n_skipped": sum(task.phase in ("skipped", "bad") for task in firsts),
+        }
+
+    def lease(self, person: str, task: str | None) -> dict[str, Any]:
+        """Give ``person`` a task for some time, and its document.
+
+        Args:
+            person: who asks.
+            task: which; None: the next one.
+
+        Raises:
+            LeaseError: somebody else has it.
+            UnknownTaskError: it is not to be labeled.
+        """
+        now, config = self._clock(), self.project.config
+        if task is None:
+            task = next_task(self.state, person, now, repeat_share=config.repeat_share, seed=config.seed)
+            if task is None:
+                return {"task": None}
+        elif task not in self.state.tasks and self._entry(task) is None:
+            raise UnknownTaskError(f"task {task}: is not in the queue")
+        state = self.state.task(task)
+        if state.phase in ("open", "skipped"):
+            self._record_lease(person, task, state, now)
+        return self.task(person, task)
+
+    def _record_lease(self, person: str, task: str, state: TaskState, now: float) -> None:
+        fresh = state.document.n_ops == 0 and not state.submissions
+        suggested, model = state.suggested, state.model
+        if fresh:
+            model = self.state.queue.model
+            share = self.project.config.suggestion_share
+            suggested = model is not None and is_suggested(self.project.config.seed, task, share)
+        suggestions = self._steps.suggestions(model, state.item) if suggested else NONE
+        leased = {"until": self._lease_end(now), "suggested": bool(suggested)}
+        served = {"model": model, "n_suggestions": len(suggestions.picks), "suggested": bool(suggested)}
+        token = uuid.uuid4().hex
+        self._journal.record(
+            [
+                Act(f"lease-{token}-0", person, "leased", task, leased),
+                Act(f"lease-{token}-1", person, "served", task, served),
+            ],
+            now,
+        )
+
+    def task(self, person: str, task: str) -> dict[str, Any]:
+        """The document of a task.
+
+        Raises:
+            UnknownTaskError: there is no such task.
+        """
+        state = self.state.task(task)
+        entry = self._entry(task)
+        if entry is None and task not in self.state.tasks:
+            raise UnknownTaskError(f"task {task}: is not in the queue")
+        shown = self._shown(state)
+        return describe_task(self.project, task, state, person, entry, shown, state.model, self._clock())
+
+    def act(self, person: str, task: str, requests: Sequence[ActRequest]) -> dict[str, Any]:
+        """Record what ``person`` did in a task; all of it is on the disk when this returns, or nothing.
+
+        An act that was recorded before is acknowledged again.
+
+        Raises:
+            LeaseError: the task is not this person's at the moment.
+            UnknownTaskError: there is no such task.
+            RefusedActError: an act cannot be done, or its id is another act's.
+        """
+        now = self._clock()
+        state = self.state.task(task)
+        known = self._journal.log.find(request.id for request in requests)
+        acts = []
+        for request in requests:
+            if (old := known.get(request.id)) is None:
+                acts.append(Act(request.id, person, request.kind, task, self._body(request, state, now)))
+            elif (old.person, old.task) != (person, task) or not _same_kind(old.kind, request.kind):
+                raise RefusedActError(f"act {request.id}: the id was used before; choose another")
+            if request.id.startswith(OWN_IDS):
+                raise RefusedActError(f"act {request.id}: an id must not begin with {' or '.join(OWN_IDS)}")
+        if acts:
+            self._journal.record(acts, now)
+        return {
+            "acknowledged": [request.id for request in requests],
+            **describe_progress(self.state.task(task), now),
+        }
+
+    def _body(self, request: ActRequest, state: TaskState, now: float) -> dict[str, Any]:
+        """What is recorded of an act."""
+        only = _FIELDS.get(request.kind, ())
+        for name in ("op", "reason", "bad"):
+            if name not in only and getattr(request, name) is not None:
+                raise RefusedActError(f"act {request.id}: {name} does not belong to {request.kind!r}")
+        active = {"active_seconds": request.active_seconds}
+        if request.kind == "drafted":
+            if request.op is None:
+                raise RefusedActError(f"act {request.id}: op is missing")
+            return {"op": self._with_places(request.op, state), **active}
+        if request.kind in ("renewed", "reopened"):
+            body = {"until": self._lease_end(now)}
+            return body | active if request.kind == "renewed" else body
+        if request.kind == "submitted":
+            return {**active, "model": state.model}
+        if request.kind == "skipped":
+            return {"reason": request.reason or "", "bad": bool(request.bad), **active}
+        if request.kind == "served":
+            shown = self._shown(state)
+            return {
+                "model": state.model,
+                "n_suggestions": len(shown.picks),
+                "suggested": bool(state.suggested),
+            }
+        return active
+
+    def _with_places(self, op: Mapping[str, Any], state: TaskState) -> Mapping[str, Any]:
+        """An operation whose suggestions are written out, since the log must do without the step's files."""
+        keys = op.get("keys")
+        if op.get("op") != "accept" or set(op) != {"op", "keys"} or not isinstance(keys, list):
+            return op
+        picks = {pick.key: pick._asdict() for pick in self._shown(state).picks}
+        unknown = next((key for key in keys if not isinstance(key, str) or key not in picks), None)
+        if unknown is not None:
+            raise ProjectError(f"suggestion {str(unknown)[:40]!r}: is not among those that are shown")
+        return {"op": "accept", "picks": [picks[key] for key in keys]}
+
+    def _shown(self, state: TaskState) -> Suggestions:
+        return self._steps.suggestions(state.model, state.item) if state.suggested else NONE
+
+    def _entry(self, task: str) -> QueueEntry | None:
+        entries = self.state.queue.entries
+        return next((e for e in entries if task_id(e.item) == task and e.purpose != "repeat"), None)
+
+    def _lease_end(self, now: float) -> float:
+        return now + 60 * self.project.config.lease_minutes
+
+    def notice_steps(self) -> None:
+        """Put the query of the last finished step into the queue, once.
+
+        Raises:
+            ProjectError, DataError: its files do not fit the project.
+        """
+        steps = finished_steps(self.project.steps_path)
+        if not steps or steps[-1] <= self.state.queue.step:
+            return
+        name = f"step_{steps[-1]}"
+        entries = read_query(self.project.steps_path / name, len(self.project.items))
+        body = {"step": steps[-1], "entries": entries, "model": name}
+        self._journal.record([Act(f"queued-{name}", PROGRAM, "queued", None, body)], self._clock())
+
+    def _last_sentence(self) -> str:
+        """What the last step expects of another one."""
+        step = self.state.queue.step
+        if self._sentence[0] != step:
+            metrics = read_metrics(self.project.steps_path / f"step_{step}")
+            self._sentence = (step, str(metrics.get("sentence", "")))
+        return self._sentence[1]
+
+
+_FIELDS: Mapping[str, tuple[str, ...]] = {"drafted": ("op",), "skipped": ("reason", "bad")}
+"""What belongs to an act of each kind, beside the seconds."""
+
+
+def _begun_by(task: TaskState, person: str | None) -> bool:
+    if task.phase != "open":
+        return False
+    return task.lease.person == person if task.lease is not None else task.drafter == person
+
+
+def _same_kind(recorded: str, sent: str) -> bool:
+    return recorded == sent or (recorded, sent) == ("corrected", "submitted")
+
+
+__all__ = ["Desk", "LeaseError", "RefusedActError", "UnknownTaskError", "open_desk"]

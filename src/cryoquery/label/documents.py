@@ -1,0 +1,120 @@
+"""The state of tasks in the form that the page reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryoquery.label.steps import Suggestions
+from cryoquery.project.folder import Project
+from cryoquery.project.labeling import TaskState
+from cryoquery.project.previews import default_lowpass, levels, lowpass_values
+from cryoquery.project.state import QueueEntry
+
+
+def describe_entry(
+    project: Project, task: str, state: TaskState, entry: QueueEntry, now: float
+) -> dict[str, Any]:
+    """A line of the queue.
+
+    Args:
+        project: whose queue it is.
+        task: its id.
+        state: of the task.
+        entry: why it was chosen.
+        now: seconds since the epoch.
+    """
+    return {
+        "task": task,
+        "item": state.item,
+        "micrograph": project.items[state.item].micrograph,
+        "rank": entry.rank,
+        "reason": entry.reason,
+        "score": entry.score,
+        # Whoever knows that an answer is compared with an earlier one labels otherwise.
+        "purpose": "measure" if entry.purpose == "measure" else "train",
+        "status": state.status(now),
+        "person": person_of(state, now),
+    }
+
+
+def person_of(state: TaskState, now: float) -> str | None:
+    """Who has the task, or had it last."""
+    if (holder := state.holder(now)) is not None:
+        return holder
+    if state.submissions and not state.has_draft:
+        return state.submissions[-1].person
+    return state.drafter or next(reversed(state.skipped_by), None)
+
+
+def describe_task(
+    project: Project,
+    task: str,
+    state: TaskState,
+    person: str,
+    entry: QueueEntry | None,
+    suggestions: Suggestions,
+    model: str | None,
+    now: float,
+) -> dict[str, Any]:
+    """The document of a task.
+
+    Args:
+        project: whose task it is.
+        task: its id.
+        state: of the task.
+        person: who asks.
+        entry: of the queue; None: it is not in the present one.
+        suggestions: those that are shown.
+        model: where they are from.
+        now: seconds since the epoch.
+    """
+    item = project.items[state.item]
+    micrograph = project.micrographs[item.micrograph]
+    return {
+        "task": task,
+        "item": state.item,
+        "micrograph": item.micrograph,
+        "height": micrograph.height_px,
+        "width": micrograph.width_px,
+        "region": item.region,
+        "pixel_size": micrograph.pixel_size,
+        "diameter_px": project.diameter_px(state.item),
+        **describe_progress(state, now),
+        "mine": state.holder(now) == person,
+        "person": person_of(state, now),
+        "document": describe_document(state),
+        "suggestions": [pick._asdict() for pick in suggestions.picks],
+        "threshold": suggestions.threshold,
+        "model": model,
+        "reason": "" if entry is None else entry.reason,
+        "levels": levels(project, state.item),
+        "lowpass": lowpass_values(project),
+        "default_lowpass": default_lowpass(project),
+    }
+
+
+def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
+    """What acts change of a task beside its document."""
+    return {
+        "status": state.status(now),
+        "cursor": state.document.cursor,
+        "n_ops": state.document.n_ops,
+        "lease_until": state.lease.until if state.lease is not None and state.holder(now) else None,
+    }
+
+
+def describe_document(state: TaskState) -> dict[str, Any]:
+    """Particles and regions; ``(y, x)`` pixels of the original micrograph."""
+    document = state.document
+    return {
+        "particles": [
+            {"key": key, "y": particle.y, "x": particle.x, "origin": particle.origin}
+            for key, particle in document.particles.items()
+        ],
+        "regions": [
+            {"key": key, "kind": region.kind, "polygon": region.polygon}
+            for key, region in document.regions.items()
+        ],
+        "empty": document.empty,
+        "rejected": list(document.rejected),
+    }

@@ -1,0 +1,41 @@
+"""The page's own files, read once: a request names one of them or none, and no path is ever made of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "static"
+INDEX = "index.html"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".woff2": "font/woff2",
+}
+
+
+@dataclass(frozen=True)
+class StaticFile:
+    """What is sent for a name."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def load_pages(folder: Path = FOLDER) -> dict[str, StaticFile]:
+    """The files of ``folder`` and of those in it, by name: ``index.html``, ``parts/view.js``."""
+    return {
+        path.relative_to(folder).as_posix(): _load(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix in TYPES
+    }
+
+
+def _load(path: Path) -> StaticFile:
+    content = path.read_bytes()
+    return StaticFile(content, TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')

@@ -1,0 +1,108 @@
+"""Pictures for the browser, a few at a time, so that they never keep an act waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cryoquery.errors import ProjectError
+from cryoquery.label.security import RefusedError
+from cryoquery.project.folder import Project
+from cryoquery.project.previews import picture, thumbnail
+
+AT_ONCE = 2
+"""Pictures that are made at the same time; each may need the memory of a whole micrograph."""
+MOST_WAITING = 400
+THUMBNAIL_PX = 320
+PICTURES_VERSION = 1
+"""Raise it when the same request gives another picture, so that browsers forget theirs."""
+
+
+@dataclass(frozen=True)
+class ReadyPicture:
+    """What a request for a picture is answered with."""
+
+    etag: str
+    content: bytes | None
+    """A JPEG; None: the browser has it."""
+
+
+class Pictures:
+    """Makes pictures in threads of its own."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="picture")
+        self._n_waiting = 0
+
+    async def picture(
+        self, item: int, long_side: int, lowpass: float | None, known: str | None
+    ) -> ReadyPicture:
+        """A picture of an item, see `cryoquery.project.previews.picture`.
+
+        Args:
+            item: its number.
+            long_side: of the picture, px.
+            lowpass: in Å where the pixel size is known, else in px; None: no filter.
+            known: the ETag of what the browser has.
+
+        Raises:
+            RefusedError: 404 there is no such item, 429 too many are waiting.
+            ProjectError, DataError: the micrograph is not there or cannot be read.
+        """
+
+        def make() -> bytes:
+            return picture(self._project, item, long_side, lowpass)
+
+        def file() -> Path:
+            return self._project.micrograph_path(item)
+
+        return await self._make(item, file, make, known, f"{long_side} {lowpass}")
+
+    async def thumbnail(self, item: int, known: str | None) -> ReadyPicture:
+        """The small picture of an item for the list, made where it is missing; raises as `picture`."""
+
+        def file() -> Path:
+            kept = thumbnail(self._project, item)
+            return kept if kept.is_file() else self._project.micrograph_path(item)
+
+        def make() -> bytes:
+            kept = thumbnail(self._project, item)
+            return kept.read_bytes() if kept.is_file() else picture(self._project, item, THUMBNAIL_PX)
+
+        return await self._make(item, file, make, known, "thumbnail")
+
+    async def _make(
+        self, item: int, file: Callable[[], Path], make: Callable[[], bytes], known: str | None, what: str
+    ) -> ReadyPicture:
+        if item >= len(self._project.items):
+            raise RefusedError(404, f"there is no item {item}")
+        if self._n_waiting >= MOST_WAITING:
+            raise RefusedError(429, "too many pictures at once; wait a moment", 1.0)
+        self._n_waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, partial(_ready, item, file, make, known, what))
+        finally:
+            self._n_waiting -= 1
+
+    def close(self) -> None:
+        """Wait for those that are being made; the others are given up."""
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _ready(
+    item: int, file: Callable[[], Path], make: Callable[[], bytes], known: str | None, what: str
+) -> ReadyPicture:
+    try:
+        found = file().stat()
+    except FileNotFoundError as error:
+        raise ProjectError(f"{error.filename}: no such file; it was there before") from None
+    identity = f"{PICTURES_VERSION} {item} {found.st_ino} {found.st_size} {found.st_mtime_ns} {what}"
+    etag = f'"{hashlib.sha256(identity.encode()).hexdigest()[:32]}"'
+    return ReadyPicture(etag, None if known == etag else make())

@@ -1,0 +1,140 @@
+"""Serve a project's page on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import getpass
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from cryoquery.errors import ProjectError
+from cryoquery.label.desk import Desk, open_desk
+from cryoquery.label.pages import load_pages
+from cryoquery.label.server import create_app
+from cryoquery.label.sessions import Sessions, checked_name
+
+ADDRESS = "127.0.0.1"
+FIRST_PORT = 8765
+N_PORTS = 50
+"""So many are tried, from the first one, where none was asked for."""
+SESSIONS_FILE = ".sessions.json"
+KEEP_ALIVE_SECONDS = 30
+MOST_CONNECTIONS = 2000
+BACKLOG = 1024
+GRACE_SECONDS = 5
+
+
+def serve(
+    project: Path,
+    *,
+    port: int | None = None,
+    people: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve the page of a project until Ctrl-C or SIGTERM.
+
+    Args:
+        project: its folder.
+        port: on loopback; None: the first free one from 8765 on.
+        people: a link is shown for each; without them one link, and the page asks for the name.
+        say: prints a line for the person at the terminal.
+
+    Raises:
+        ProjectError: there is no project, it is served already, or the port is in use.
+        PersonError: a name that cannot be used.
+    """
+    names = [checked_name(name) for name in people]
+    if len(set(names)) < len(names):
+        raise ProjectError(f"--people {','.join(names)}: each name once")
+    desk = open_desk(project)
+    with contextlib.ExitStack() as stack:
+        closing = stack.enter_context(contextlib.ExitStack())
+        closing.callback(desk.close)
+        listening = stack.enter_context(_listen(port))
+        port = listening.getsockname()[1]
+        sessions = Sessions(desk.project.path / SESSIONS_FILE)
+
+        def show(person: str | None) -> None:
+            whose = f"  {person}" if person else ""
+            say(f"  http://{ADDRESS}:{port}/?token={sessions.new_link(person)}{whose}")
+
+        def opened(person: str | None) -> None:
+            say(f"opened{f' by {person}' if person else ''}; for another browser:")
+            show(person)
+
+        _introduce(desk, port, say)
+        everybody: list[str | None] = [*names] or [None]
+        for person in everybody:
+            show(person)
+        say("Ctrl-C ends it; all that is shown as saved is kept.")
+        config = uvicorn.Config(
+            create_app(desk, sessions, load_pages(), opened=opened),
+            http="h11", loop="asyncio", ws="none", lifespan="on",
+            log_config=None, access_log=False,  # tokens stand in the addresses
+            proxy_headers=False, server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
+            limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,
+        )  # fmt: skip
+        _allow_open_files()
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+    say("ended; run the same command again to go on")
+
+
+def _introduce(desk: Desk, port: int, say: Callable[[str], None]) -> None:
+    host = socket.getfqdn()
+    if host.startswith("localhost"):
+        host = socket.gethostname()
+    say(f"{desk.project.config.name}: {len(desk.project.items):,} to label, served on this machine only.")
+    say("From another machine, run there first:")
+    say(f"  ssh -N -L {port}:{ADDRESS}:{port} {_user()}@{host}")
+    say("and open there, or here; each link works once:")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "USER"
+
+
+def _listen(port: int | None) -> socket.socket:
+    """A socket on loopback.
+
+    Raises:
+        ProjectError: the port, or each of those that were tried, is in use.
+    """
+    wanted = range(FIRST_PORT, FIRST_PORT + N_PORTS) if port is None else (port,)
+    for number in wanted:
+        # asyncio sends without delay only where the protocol is stated: 40 ms per answer otherwise.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((ADDRESS, number))
+            # Without it two servers may bind the same port, and only one of them can listen.
+            listening.listen(BACKLOG)
+        except OSError as error:
+            listening.close()
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            reason = "is in use" if error.errno == errno.EADDRINUSE else "is not for ordinary users"
+        else:
+            return listening
+    if port is None:
+        raise ProjectError(f"ports {FIRST_PORT} to {wanted[-1]}: all in use; name another one with --port")
+    raise ProjectError(f"--port {port}: {reason}; leave it out, and a free one is found")
+
+
+def _allow_open_files() -> None:
+    """Each connection is an open file, and 1,024 are a common limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + 500
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

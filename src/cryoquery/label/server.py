@@ -1,0 +1,270 @@
+"""The HTTP interface of the page: what may be asked, and who answers it.
+
+Every answer about the project comes from `desk.Desk` in one thread of its own, so that acts are recorded one
+after the other; pictures are made in other threads, a few at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from cryoquery.errors import CryoqueryError, explain
+from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
+from cryoquery.label.download import Format, labels_file
+from cryoquery.label.pages import INDEX, StaticFile
+from cryoquery.label.pictures import Pictures, ReadyPicture
+from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
+from cryoquery.label.security import Guard, RefusedError
+from cryoquery.label.sessions import Session, Sessions
+from cryoquery.label.summary import summarize
+
+POLL_SECONDS = 2.0
+"""How often the folder of steps is looked at."""
+TASK_ID = r"^[0-9]{1,9}(\.r[0-9]{1,4})?$"
+
+Answer = TypeVar("Answer")
+router = APIRouter()
+
+
+def create_app(
+    desk: Desk,
+    sessions: Sessions,
+    pages: dict[str, StaticFile],
+    *,
+    opened: Callable[[str | None], None] = lambda person: None,
+    poll_seconds: float = POLL_SECONDS,
+) -> ASGIApp:
+    """The application, guarded. It closes ``desk`` when it ends.
+
+    Args:
+        desk: of the project; used in one thread only.
+        sessions: who is let in.
+        pages: the page's files, see `pages.load_pages`.
+        opened: told when a link was used, with the person it was made for.
+        poll_seconds: how often to look for new steps.
+    """
+    app = FastAPI(
+        openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False,
+        lifespan=partial(_lifespan, poll_seconds=poll_seconds),
+    )  # fmt: skip
+    app.state.desk = desk
+    app.state.desk_thread = ThreadPoolExecutor(1, thread_name_prefix="desk")
+    app.state.pictures = Pictures(desk.project)
+    app.state.sessions = sessions
+    app.state.pages = pages
+    app.include_router(router)
+    for kind, answer in (
+        (RequestValidationError, _invalid), (HTTPException, _http_error), (RefusedError, _refusal),
+        (CryoqueryError, _mistake), (OSError, _mistake),
+    ):  # fmt: skip
+        app.add_exception_handler(kind, answer)
+    return Guard(app, sessions, opened)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
+    watching = asyncio.create_task(_watch_steps(app, poll_seconds))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+        app.state.pictures.close()
+        await _ask(app, Desk.close)
+        app.state.desk_thread.shutdown()
+
+
+async def _watch_steps(app: FastAPI, poll_seconds: float) -> None:
+    said = None
+    while True:
+        try:
+            await _ask(app, Desk.notice_steps)
+            said = None
+        except (CryoqueryError, OSError) as error:
+            if said != str(error):
+                said = str(error)
+                print(f"cryoquery: {said}", file=sys.stderr)
+        await asyncio.sleep(poll_seconds)
+
+
+async def _ask(app: Any, question: Callable[..., Answer], *arguments: Any) -> Answer:
+    """What the desk answers, from its thread."""
+    loop = asyncio.get_running_loop()
+    task = partial(question, app.state.desk, *arguments)
+    return await loop.run_in_executor(app.state.desk_thread, task)
+
+
+def _session(request: Request) -> Session:
+    session: Session = request.state.session
+    return session
+
+
+def _person(request: Request) -> str:
+    person = _session(request).person
+    if person is None:
+        raise RefusedError(403, "say who you are first")
+    return person
+
+
+Person = Annotated[str, Depends(_person)]
+Task = Annotated[str, Path(pattern=TASK_ID)]
+Item = Annotated[int, Path(ge=0, lt=10**9)]
+
+
+@router.get("/")
+async def index(request: Request) -> Response:
+    """The page."""
+    return _static(request, INDEX)
+
+
+@router.get("/static/{name:path}")
+async def static(request: Request, name: str) -> Response:
+    """A file of the page."""
+    return _static(request, name)
+
+
+def _static(request: Request, name: str) -> Response:
+    file: StaticFile | None = request.app.state.pages.get(name)
+    if file is None:
+        raise RefusedError(404, "there is no such file")
+    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == file.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+@router.get("/api/session")
+async def session(request: Request) -> Response:
+    """Who is logged in, and what there is to label."""
+    return JSONResponse(await _ask(request.app, Desk.session, _session(request).person))
+
+
+@router.post("/api/session")
+async def name_session(request: Request, named: PersonRequest) -> Response:
+    """Say who sits at this browser."""
+    renamed = request.app.state.sessions.rename(_session(request), named.person)
+    return JSONResponse(await _ask(request.app, Desk.session, renamed.person))
+
+
+@router.get("/api/queue")
+async def queue(request: Request) -> Response:
+    """What to label next, and why."""
+    return JSONResponse(await _ask(request.app, Desk.queue, _session(request).person))
+
+
+@router.post("/api/lease")
+async def lease(request: Request, wanted: LeaseRequest, person: Person) -> Response:
+    """Take a task, the next one if none is named."""
+    return JSONResponse(await _ask(request.app, Desk.lease, person, wanted.task))
+
+
+@router.get("/api/tasks/{task}")
+async def task(request: Request, task: Task, person: Person) -> Response:
+    """A task's document."""
+    return JSONResponse(await _ask(request.app, Desk.task, person, task))
+
+
+@router.post("/api/tasks/{task}/acts")
+async def acts(request: Request, task: Task, wanted: ActsRequest, person: Person) -> Response:
+    """Record what a person did; answered when it is on the disk."""
+    return JSONResponse(await _ask(request.app, Desk.act, person, task, wanted.acts))
+
+
+@router.get("/api/items/{item}/picture")
+async def picture(
+    request: Request,
+    item: Item,
+    size: Annotated[int, Query(ge=1, le=100_000)] = 2048,
+    lowpass: Annotated[float | None, Query(gt=0, le=1e6, allow_inf_nan=False)] = None,
+) -> Response:
+    """A picture of the item."""
+    pictures: Pictures = request.app.state.pictures
+    return _send_picture(await pictures.picture(item, size, lowpass, _known_etag(request)))
+
+
+@router.get("/api/items/{item}/thumbnail")
+async def thumbnail(request: Request, item: Item) -> Response:
+    """A small picture of the item."""
+    pictures: Pictures = request.app.state.pictures
+    return _send_picture(await pictures.thumbnail(item, _known_etag(request)))
+
+
+def _known_etag(request: Request) -> str | None:
+    return request.headers.get("if-none-match")
+
+
+def _send_picture(ready: ReadyPicture) -> Response:
+    headers = {"ETag": ready.etag, "Cache-Control": "private, max-age=3600"}
+    if ready.content is None:
+        return Response(status_code=304, headers=headers)
+    return Response(ready.content, media_type="image/jpeg", headers=headers)
+
+
+@router.get("/api/status")
+async def status(request: Request) -> Response:
+    """How far labelling has come."""
+    desk: Desk = request.app.state.desk
+    # A state never changes, so that other threads may look at it.
+    return JSONResponse(await asyncio.to_thread(summarize, desk.project, desk.state))
+
+
+@router.get("/api/export")
+async def export(
+    request: Request,
+    what: Annotated[Literal["labels"], Query()] = "labels",  # noqa: ARG001
+    file_format: Annotated[Format, Query(alias="format")] = "star",
+) -> Response:
+    """The labels as a file to keep."""
+    desk: Desk = request.app.state.desk
+    name, content = await asyncio.to_thread(labels_file, desk.project, desk.state, file_format)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": sentence}, status, headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid" or first["loc"] == ("body",):
+        return _error(400, "the body is not the JSON that is expected here")
+    place = ".".join(str(part) for part in first["loc"][1:])
+    return _error(422, f"{place}: {first['msg']}")
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentences = {404: "there is nothing here", 405: "this is not answered here", 400: "the body is no JSON"}
+    return _error(error.status_code, sentences.get(error.status_code, str(error.detail)))
+
+
+async def _refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return _error(error.status, str(error), error.headers)
+
+
+async def _mistake(_: Request, error: Exception) -> Response:
+    sentence = explain(error) or str(error)
+    if isinstance(error, UnknownTaskError):
+        return _error(404, sentence)
+    if isinstance(error, LeaseError):
+        return _error(409, sentence)
+    if isinstance(error, OSError):
+        print(f"cryoquery: {sentence}", file=sys.stderr)
+        return _error(503, sentence)
+    return _error(422, sentence)

@@ -1,0 +1,249 @@
+"""A small project to label in, and its server in a process of its own.
+
+::
+
+    project = make_project(tmp_path / "p")
+    with served(project) as server, logged_in(server, "anna") as anna:
+        task = anna.post("/api/lease", json={}).json()
+
+``server.link`` is what a browser opens (it works once), ``server.url`` where the server listens.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from conftest import disc_mask
+
+from cryoquery.data.dataset import ImageRecord, encode, new_dataset
+from cryoquery.errors import CryoqueryError
+from cryoquery.formats import write_micrograph
+from cryoquery.label import serve
+from cryoquery.project.events import Act, EventLog
+from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
+from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
+
+DIAMETER_PX = 24.0
+IMAGE_SIZE = 64
+START_SECONDS = 60.0
+# Starting Python and importing torch takes seconds; processes that fork from one that did so start at once.
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["label_project"])
+
+
+def truth_yx(item: int, shape: tuple[int, int] = (192, 256)) -> np.ndarray:
+    """Where the particles of an item are: (n, 2) pixels of its micrograph."""
+    rng = np.random.default_rng(item)
+    grid = np.stack(np.meshgrid(np.arange(24, shape[0] - 24, 48), np.arange(24, shape[1] - 24, 48)), -1)
+    chosen = grid.reshape(-1, 2)[rng.permutation(grid.size // 2)[:6]]
+    return np.asarray(chosen + rng.uniform(-6, 6, chosen.shape), dtype=float)
+
+
+def make_project(
+    path: Path,
+    n_items: int = 8,
+    *,
+    n_files: int | None = None,
+    shape: tuple[int, int] = (192, 256),
+    n_queued: int | None = None,
+    **settings: Any,
+) -> Path:
+    """A project of micrographs with dark discs at `truth_yx`; a quarter of them are held out.
+
+    Args:
+        path: its folder.
+        n_items: micrographs.
+        n_files: so many are written, and those of other items are the same ones again.
+        shape: (height, width) of a micrograph.
+        n_queued: items of the first query; None: all.
+        settings: of `ProjectConfig`.
+    """
+    folder = path / "micrographs"
+    folder.mkdir(parents=True)
+    n_files = n_files or n_items
+    for i in range(n_files):
+        noise = np.random.default_rng([1, i]).normal(100, 5, shape)
+        pixels = noise - 10 * disc_mask(shape, truth_yx(i, shape), DIAMETER_PX)
+        write_micrograph(folder / f"m{i:04d}.mrc", pixels.astype(np.float32), 2.0)
+    values = {"name": "toy", "micrographs_folder": "micrographs", "pixel_size": 2.0, "image_size": IMAGE_SIZE}
+    settings = {**values, "diameter_px": DIAMETER_PX, **settings}
+    write_settings(path / SETTINGS_FILE, ProjectConfig(**settings))
+    rows = [
+        MicrographRow(
+            f"m{i:04d}", f"m{i % n_files:04d}.mrc", *shape, 2.0, "AB"[i % 2], None, None, f"m{i:04d}.mrc"
+        )
+        for i in range(n_items)
+    ]
+    write_rows(path / MICROGRAPHS_FILE, rows)
+    _write_dataset(path / "dataset", rows)
+    entries = [
+        {"item": i, "rank": i, "reason": "unlike the others", "score": None, "purpose": "train"}
+        for i in range(n_items if n_queued is None else n_queued)
+    ]
+    with EventLog.open(path / "events.sqlite", write=True) as log:
+        log.append(
+            [Act("queued-start", "cryoquery", "queued", None, {"step": 0, "entries": entries, "model": None})]
+        )
+    return path
+
+
+def _write_dataset(path: Path, rows: Sequence[MicrographRow]) -> None:
+    records = []
+    scale = IMAGE_SIZE / max(rows[0].height_px, rows[0].width_px)
+    height, width = round(rows[0].height_px * scale), round(rows[0].width_px * scale)
+    n_held_out = len(rows) // 4
+    with new_dataset(path, len(rows), IMAGE_SIZE, IMAGE_SIZE) as writer:
+        for i, row in enumerate(rows):
+            noise = np.random.default_rng([2, i % 16]).normal(0, 1, (height, width))
+            writer.put(i, encode(noise), np.zeros((height, width), np.uint8))
+            records.append(
+                ImageRecord(
+                    id=row.name,
+                    micrograph=row.name,
+                    group=row.group,
+                    split="val" if i >= len(rows) - n_held_out else "train",
+                    height_px=row.height_px,
+                    width_px=row.width_px,
+                    scale=scale,
+                    top=0,
+                    left=0,
+                    content_height=height,
+                    content_width=width,
+                    pixel_size=row.pixel_size,
+                    diameter_px=DIAMETER_PX,
+                    field_of_view=row.name,
+                    center=0.0,
+                    spread=1.0,
+                )
+            )
+        writer.finish(records, {}, {"config": {"disc_fraction": 1.0}})
+
+
+def write_step(project: Path, step: int, items: Sequence[int], **metrics: Any) -> Path:
+    """What a step leaves that suggests the true particles of ``items``, and appears at once."""
+    folder, partial = project / "steps" / f"step_{step}", project / "steps" / f".step_{step}.partial"
+    partial.mkdir(parents=True)
+    query = [
+        {"item": item, "rank": rank, "reason": "the model is unsure", "score": 0.5, "purpose": "train"}
+        for rank, item in enumerate(items)
+    ]
+    suggestions = {
+        str(item): {
+            "threshold": 0.4,
+            "picks": [[y, x, 0.9 - 0.1 * i] for i, (y, x) in enumerate(truth_yx(item))],
+        }
+        for item in items
+    }
+    contents = {
+        "query": query,
+        "suggestions": suggestions,
+        "metrics": {"f1": 0.5, "particle_f1": 0.6, "sentence": "more is expected", **metrics},
+        "labels": {},
+    }
+    for name, content in contents.items():
+        (partial / f"{name}.json").write_text(json.dumps(content))
+    partial.rename(folder)
+    return folder
+
+
+class Served:
+    """A server that runs in a process of its own."""
+
+    def __init__(self, project: Path, port: int, people: Sequence[str]) -> None:
+        self.project = project
+        self.people = people
+        self._lines: Connection
+        self.lines: list[str] = []
+        """What it has said so far."""
+        self.links: list[str] = []
+        """Those that it has shown, in order; each can be opened once."""
+        self.url = f"http://127.0.0.1:{port}"
+        self.start()
+
+    @property
+    def link(self) -> str:
+        """The latest one."""
+        self._listen(0.0)
+        return self.links[-1]
+
+    def start(self) -> None:
+        """Start it, on the same port where it had one."""
+        self._lines, theirs = SPAWN.Pipe(duplex=False)
+        port = httpx.URL(self.url).port or 0
+        self.process = SPAWN.Process(target=_serve, args=(self.project, port, list(self.people), theirs))
+        self.process.start()
+        theirs.close()
+        n_links = len(self.links) + max(1, len(self.people))
+        deadline = time.monotonic() + START_SECONDS
+        while len(self.links) < n_links:
+            if time.monotonic() > deadline or not self._listen(0.2):
+                raise AssertionError("\n".join(["the server did not start", *self.lines]))
+        self.url = self.links[-1].partition("/?")[0]
+
+    def _listen(self, seconds: float) -> bool:
+        """Take in what it says meanwhile; False: it will say no more."""
+        try:
+            while self._lines.poll(seconds):
+                line = str(self._lines.recv())
+                self.lines.append(line)
+                self.links += [word for word in line.split() if "/?token=" in word]
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.join()
+
+    def stop(self) -> int | None:
+        """Ctrl-C; its exit status."""
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, signal.SIGINT)
+        self.process.join(30)
+        self._listen(0.0)
+        if self.process.is_alive():
+            self.kill()
+        return self.process.exitcode
+
+
+def _serve(project: Path, port: int, people: list[str], lines: Connection) -> None:
+    try:
+        serve(project, port=port, people=people, say=lines.send)
+    except CryoqueryError as error:
+        lines.send(f"refused: {error}")
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def served(project: Path, *, port: int = 0, people: Sequence[str] = ()) -> Iterator[Served]:
+    """A server of ``project``; port 0: any free one."""
+    server = Served(project, port, people)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def logged_in(server: Served, person: str | None = None) -> Iterator[httpx.Client]:
+    """A client with a session of its own, named unless the link had a name."""
+    with httpx.Client(base_url=server.url, timeout=30.0, verify=False) as client:
+        deadline = time.monotonic() + 10
+        while (answer := client.get(server.link)).status_code != 303 and time.monotonic() < deadline:
+            time.sleep(0.05)  # the fresh link is on its way
+        assert answer.status_code == 303, answer.text
+        if person is not None:
+            client.post("/api/session", json={"person": person}).raise_for_status()
+        yield client

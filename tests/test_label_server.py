@@ -1,0 +1,446 @@
+"""The labeling server as its page uses it: leases, acts, pictures, steps, restarts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from label_project import DIAMETER_PX, Served, logged_in, make_project, served, truth_yx, write_step
+from PIL import Image
+
+from cryoquery.errors import CryoqueryError, ProjectError
+from cryoquery.formats import read_coordinates
+from cryoquery.label.desk import Desk, open_desk
+from cryoquery.label.pages import load_pages
+from cryoquery.label.requests import ActRequest
+from cryoquery.label.serve import serve
+from cryoquery.label.steps import step_under_way
+from cryoquery.project.events import EventLog
+from cryoquery.project.labeling import LeaseError, UnknownTaskError
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return make_project(tmp_path / "p")
+
+
+@pytest.fixture
+def server(project: Path) -> Iterator[Served]:
+    with served(project) as server:
+        yield server
+
+
+class Clock:
+    """Seconds since the epoch, as a test wants them."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def desk(project: Path, clock: Clock) -> Iterator[Desk]:
+    opened = open_desk(project)
+    opened._clock = clock
+    yield opened
+    opened.close()
+
+
+def act(name: str, kind: str, **more: Any) -> dict[str, Any]:
+    return {"id": name, "kind": kind, **more}
+
+
+def add(name: str, y: float, x: float) -> dict[str, Any]:
+    return act(name, "drafted", op={"op": "add", "key": name, "y": y, "x": x}, active_seconds=1.5)
+
+
+def send(client: httpx.Client, task: str, *acts: dict[str, Any], expected: int = 200) -> dict[str, Any]:
+    answer = client.post(f"/api/tasks/{task}/acts", json={"acts": acts})
+    assert answer.status_code == expected, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def post(client: httpx.Client, path: str, **content: Any) -> dict[str, Any]:
+    answer = client.post(path, json=content)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def get(client: httpx.Client, path: str) -> dict[str, Any]:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_person_labels_and_the_export_holds_exactly_those_centers(server: Served) -> None:
+    with logged_in(server, "anna") as anna:
+        told = get(anna, "/api/session")
+        assert (told["person"], told["n_items"], told["diameter_px"]) == ("anna", 8, DIAMETER_PX)
+        document = post(anna, "/api/lease")
+        task, item = document["task"], document["item"]
+        assert document["mine"]
+        assert document["document"] == {"particles": [], "regions": [], "empty": False, "rejected": []}
+        assert document["lease_until"] > time.time() + 60
+        centers = truth_yx(item)
+        drafted = [add(f"p{i}", y, x) for i, (y, x) in enumerate(centers)]
+        answer = send(anna, task, *drafted, act("u", "undone"), act("r", "redone"))
+        assert answer["acknowledged"] == [*(f"p{i}" for i in range(len(centers))), "u", "r"]
+        assert (answer["status"], answer["cursor"], answer["n_ops"]) == (
+            "drafted",
+            len(centers),
+            len(centers),
+        )
+        again = get(anna, f"/api/tasks/{task}")
+        assert [(p["y"], p["x"]) for p in again["document"]["particles"]] == [tuple(c) for c in centers]
+        assert send(anna, task, act("s", "submitted"))["status"] == "submitted"
+        queue = get(anna, "/api/queue")
+        assert (queue["n_waiting"], queue["n_submitted"], queue["n_skipped"]) == (7, 1, 0)
+        assert queue["hours"] == pytest.approx(1.5 * len(centers) / 3600)
+        assert queue["entries"][0]["status"] == "waiting"
+        assert queue["entries"][-1]["person"] == "anna"
+        assert get(anna, "/api/status")["people"][0]["n_particles"] == len(centers)
+        for suffix in ("star", "cs", "txt"):
+            answer = anna.get(f"/api/export?what=labels&format={suffix}")
+            assert answer.status_code == 200
+            path = server.project / f"out.{suffix}"
+            path.write_bytes(answer.content)
+            found = read_coordinates(path, micrograph_shape=(192, 256)).centers_yx
+            assert np.abs(np.sort(found, 0) - np.sort(centers, 0)).max() < 0.51
+        packed = zipfile.ZipFile(io.BytesIO(anna.get("/api/export?format=box").content))
+        assert len(packed.namelist()) == 1
+        assert anna.get("/api/export?format=json").json()["labels"][0]["particles"]
+        assert anna.get("/api/export?format=exe").status_code == 422
+
+
+def test_acts_are_taken_all_or_none_and_once(server: Served) -> None:
+    with logged_in(server, "anna") as anna, logged_in(server, "ben") as ben:
+        task = post(anna, "/api/lease")["task"]
+        refused = send(anna, task, add("a", 9, 9), add("b", 9999, 9), expected=422)
+        assert "outside" in refused["error"]
+        assert get(anna, f"/api/tasks/{task}")["n_ops"] == 0
+        for _ in range(3):
+            assert send(anna, task, add("a", 9, 9), act("n", "renewed"))["n_ops"] == 1
+        assert "before" in send(anna, task, act("a", "undone"), expected=422)["error"]
+        assert send(ben, task, add("a", 9, 9), expected=422)
+        assert "anna" in send(ben, task, add("c", 9, 9), expected=409)["error"]
+        assert send(anna, task, act("queued-step_1", "undone"), expected=422)
+        assert send(anna, task, act("x", "undone", op={"op": "add"}), expected=422)
+        assert send(anna, task, act("x", "drafted"), expected=422)
+        assert send(anna, task, act("x", "drafted", op={"op": "explode"}), expected=422)
+        assert send(anna, task, act("x", "drafted", op={**add("z", 1, 1)["op"], "more": 1}), expected=422)
+        for number in ("NaN", "Infinity", "1e999"):
+            body = (
+                '{"acts": [{"id": "x", "kind": "drafted", "op": {"op":"add","key":"z","y":1,"x":%s}}]}'
+                % number
+            )
+            headers = {"content-type": "application/json"}
+            answer = anna.post(f"/api/tasks/{task}/acts", content=body, headers=headers)
+            assert answer.status_code in (400, 422)
+        assert get(anna, f"/api/tasks/{task}")["n_ops"] == 1
+
+
+def test_two_people_get_different_tasks_until_a_lease_ends(desk: Desk, clock: Clock) -> None:
+    anna, ben = desk.lease("anna", None)["task"], desk.lease("ben", None)["task"]
+    assert anna != ben
+    with pytest.raises(LeaseError, match="anna"):
+        desk.lease("ben", anna)
+    assert desk.lease("anna", None)["task"] == anna
+    assert not desk.task("ben", anna)["mine"]
+    clock.now += 29 * 60
+    desk.act("anna", anna, [ActRequest.model_validate(add("a", 5.0, 5.0))])
+    clock.now += 29 * 60
+    with pytest.raises(LeaseError):
+        desk.lease("ben", anna)
+    clock.now += 2 * 60
+    assert desk.task("ben", anna)["lease_until"] is None
+    taken = desk.lease("ben", anna)
+    assert taken["mine"]
+    assert [p["key"] for p in taken["document"]["particles"]] == ["a"]
+    with pytest.raises(LeaseError):
+        desk.act("anna", anna, [ActRequest.model_validate(add("b", 6.0, 6.0))])
+    released = ActRequest(id="r", kind="released", active_seconds=1.0)
+    desk.act("ben", anna, [released])
+    assert desk.lease("anna", anna)["mine"]
+
+
+def test_skipped_bad_corrected_and_empty(desk: Desk) -> None:
+    first = desk.lease("anna", None)["task"]
+    desk.act("anna", first, [ActRequest(id="1", kind="skipped", reason="too thick", active_seconds=2.0)])
+    second = desk.lease("anna", None)["task"]
+    assert second != first
+    desk.act("anna", second, [ActRequest(id="2", kind="skipped", reason="ice", bad=True)])
+    with pytest.raises(ProjectError, match="no particles"):
+        third = desk.lease("anna", None)["task"]
+        desk.act("anna", third, [ActRequest(id="3", kind="submitted")])
+    empty = {"op": "empty", "value": True}
+    desk.act(
+        "anna", third, [ActRequest(id="4", kind="drafted", op=empty), ActRequest(id="5", kind="submitted")]
+    )
+    corrected = [
+        ActRequest(id="6", kind="reopened"),
+        ActRequest.model_validate(add("7", 30.0, 30.0)),
+        ActRequest(id="8", kind="submitted"),
+    ]
+    for _ in range(2):
+        assert desk.act("anna", third, corrected)["status"] == "submitted"
+    queue = desk.queue("anna")
+    assert (queue["n_waiting"], queue["n_submitted"], queue["n_skipped"]) == (5, 1, 2)
+    assert len(desk.state.tasks[third].submissions) == 2
+    desk.lease("ben", first)
+
+
+def test_tasks_that_nobody_asked_for(tmp_path: Path) -> None:
+    desk = open_desk(make_project(tmp_path / "p", n_queued=3))
+    try:
+        for task in ("5", "0.r1", "99"):
+            with pytest.raises(UnknownTaskError):
+                desk.lease("anna", task)
+            with pytest.raises(UnknownTaskError):
+                desk.task("anna", task)
+        assert len(desk.queue("anna")["entries"]) == 3
+        for i in range(3):
+            task = desk.lease("anna", None)["task"]
+            desk.act("anna", task, [ActRequest(id=f"{i}", kind="skipped")])
+        assert desk.lease("anna", None) == {"task": None}
+    finally:
+        desk.close()
+
+
+def test_blind_repeats_look_like_the_others(tmp_path: Path, clock: Clock) -> None:
+    desk = open_desk(make_project(tmp_path / "p", repeat_share=0.5))
+    desk._clock = clock
+    repeats = []
+    try:
+        for i in range(8):
+            document = desk.lease("anna", None)
+            entry = next(e for e in desk.queue("anna")["entries"] if e["task"] == document["task"])
+            assert entry["purpose"] == "train"
+            assert document["document"]["particles"] == []
+            if "." in document["task"]:
+                repeats.append(document["task"])
+                assert document["suggestions"] == []
+                assert document["task"] not in {e["task"] for e in desk.queue("ben")["entries"]}
+            acts = [
+                ActRequest.model_validate(add(f"p{i}", 20.0, 20.0)),
+                ActRequest(id=f"s{i}", kind="submitted"),
+            ]
+            desk.act("anna", document["task"], acts)
+            clock.now += 3600
+    finally:
+        desk.close()
+    assert repeats
+
+
+def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> None:
+    with logged_in(server, "anna") as anna:
+        write_step(server.project, 1, [3, 5], sentence="one more is worth it")
+        deadline = time.monotonic() + 20
+        while (queue := get(anna, "/api/queue"))["step"] != 1 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert queue["model"] == "step_1"
+        assert queue["sentence"] == "one more is worth it"
+        assert [entry["item"] for entry in queue["entries"]] == [3, 5]
+        assert get(anna, "/api/status")["steps"][0]["step"] == 1
+        shown = [post(anna, "/api/lease", task=task) for task in ("3", "5")]
+        for document in shown:
+            assert document["model"] == "step_1"
+        for document in shown:
+            keys = [pick["key"] for pick in document["suggestions"]]
+            if not keys:
+                continue
+            centers = truth_yx(document["item"])
+            assert [[p["y"], p["x"]] for p in document["suggestions"]] == centers.tolist()
+            task = document["task"]
+            accepted = act(f"a{task}", "drafted", op={"op": "accept", "keys": keys[:2]})
+            rejected = act(f"r{task}", "drafted", op={"op": "reject", "keys": keys[2:3]})
+            unknown = act(f"u{task}", "drafted", op={"op": "accept", "keys": ["s999"]})
+            send(anna, task, unknown, expected=422)
+            for _ in range(2):
+                send(anna, task, act(f"v{task}", "served"), accepted, rejected)
+            found = get(anna, f"/api/tasks/{task}")["document"]
+            assert [(p["key"], p["origin"]) for p in found["particles"]] == [
+                (key, "suggestion") for key in keys[:2]
+            ]
+            assert found["rejected"] == keys[2:3]
+    with EventLog.open(server.project / "events.sqlite", write=False) as log:
+        assert sum(event.id == "queued-step_1" for event in log.read()) == 1
+        served_events = [event for event in log.read() if event.kind == "served"]
+        assert {event.body["model"] for event in served_events} == {"step_1"}
+
+
+def test_the_share_without_suggestions_is_shown_none(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p", n_items=40, n_files=4, suggestion_share=0.5)
+    write_step(path, 1, range(40))
+    desk = open_desk(path)
+    try:
+        desk.notice_steps()
+        desk.notice_steps()
+        shown = [bool(desk.lease("anna", str(item))["suggestions"]) for item in range(40)]
+    finally:
+        desk.close()
+    assert 8 <= sum(shown) <= 32
+
+
+def test_suggestions_stay_those_of_the_model_that_was_shown(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p", suggestion_share=1.0)
+    write_step(path, 1, [0, 1])
+    desk = open_desk(path)
+    try:
+        desk.notice_steps()
+        before = desk.lease("anna", "0")
+        op = {"op": "accept", "keys": ["s0"]}
+        desk.act("anna", "0", [ActRequest(id="1", kind="drafted", op=op)])
+        write_step(path, 2, [0, 1])
+        desk.notice_steps()
+        assert (
+            desk.task("anna", "0")["model"] == desk.lease("anna", "0")["model"] == before["model"] == "step_1"
+        )
+        assert desk.lease("anna", "1")["model"] == "step_2"
+    finally:
+        desk.close()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[{}]", '[{"item": 99, "rank": 0, "reason": "", "score": 1, "purpose": "train"}]']
+)
+def test_a_damaged_query_is_named_and_changes_nothing(desk: Desk, content: str) -> None:
+    (write_step(desk.project.path, 1, [0]) / "query.json").write_text(content)
+    with pytest.raises(CryoqueryError, match="step_1"):
+        desk.notice_steps()
+    assert desk.queue("anna")["step"] == 0
+
+
+def test_a_step_under_way_is_shown(desk: Desk) -> None:
+    path = desk.project.path / "stepping.json"
+    assert desk.queue("anna")["stepping"] is None
+    path.write_text(
+        json.dumps({"since": 1.0, "message": "training", "pid": os.getpid(), "host": socket.gethostname()})
+    )
+    assert desk.queue("anna")["stepping"] == {"since": 1.0, "message": "training"}
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path.write_text(json.dumps({"since": 1.0, "pid": ended.pid, "host": socket.gethostname()}))
+    assert step_under_way(desk.project.path) is None
+    path.write_text("{")
+    assert step_under_way(desk.project.path) is None
+
+
+def test_pictures_are_kept_by_the_browser(server: Served) -> None:
+    with logged_in(server, "anna") as anna:
+        for path in (
+            "/api/items/0/picture?size=128&lowpass=20",
+            "/api/items/0/picture",
+            "/api/items/0/thumbnail",
+        ):
+            answer = anna.get(path)
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == "image/jpeg"
+            assert answer.headers["cache-control"].startswith("private, max-age=")
+            with Image.open(io.BytesIO(answer.content)) as image:
+                assert max(image.size) <= 320
+                assert image.mode == "L"
+            tag = answer.headers["etag"]
+            again = anna.get(path, headers={"if-none-match": tag})
+            assert (again.status_code, again.content) == (304, b"")
+            assert anna.get(path, headers={"if-none-match": '"other"'}).status_code == 200
+        tags = {
+            anna.get(f"/api/items/{i}/picture?size={s}").headers["etag"] for i in (0, 1) for s in (64, 128)
+        }
+        assert len(tags) == 4
+        (server.project / "micrographs" / "m0002.mrc").unlink()
+        answer = anna.get("/api/items/2/picture")
+        assert answer.status_code == 422
+        assert "micrographs_folder" in answer.json()["error"]
+
+
+def test_people_stay_logged_in_when_the_server_starts_again(server: Served) -> None:
+    with logged_in(server, "anna") as anna:
+        task = post(anna, "/api/lease")["task"]
+        send(anna, task, add("a", 9, 9))
+        for end in (server.stop, server.kill):
+            end()
+            server.start()
+            assert get(anna, "/api/session")["person"] == "anna"
+            assert get(anna, f"/api/tasks/{task}")["n_ops"] == 1
+        assert send(anna, task, add("a", 9, 9), add("b", 9, 9))["n_ops"] == 2
+
+
+def test_a_link_for_each_person_and_a_fresh_one_after_use(project: Path) -> None:
+    with served(project, people=["anna", "ben"]) as server:
+        assert len(server.links) == 2
+        assert any(f"ssh -N -L {httpx.URL(server.url).port}:127.0.0.1:" in line for line in server.lines)
+        with httpx.Client(base_url=server.url) as client:
+            client.get(server.links[1])
+            assert get(client, "/api/session")["person"] == "ben"
+            assert client.post("/api/session", json={"person": "anna"}).status_code == 422
+            assert server.link not in server.links[:2]
+            assert len(server.links) == 3
+        assert server.stop() == 0
+        assert "ended" in server.lines[-1]
+
+
+def test_who_has_no_name_cannot_label(server: Served) -> None:
+    with logged_in(server) as nobody:
+        assert get(nobody, "/api/session")["person"] is None
+        assert get(nobody, "/api/queue")["entries"]
+        assert nobody.post("/api/lease", json={}).status_code == 403
+        assert get(nobody, "/api/session")["person"] is None
+        assert post(nobody, "/api/session", person=" Anna ")["person"] == "Anna"
+        assert post(nobody, "/api/lease")["mine"]
+
+
+def test_a_second_server_of_a_project_says_who_has_it(server: Served) -> None:
+    with pytest.raises(ProjectError, match=f"process {server.process.pid} "):
+        serve(server.project, port=0)
+
+
+def test_a_port_in_use_and_a_folder_without_a_project(project: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ProjectError, match="is in use"):
+        serve(project, port=taken.getsockname()[1])
+    open_desk(project).close()
+    with pytest.raises(ProjectError, match="no project"):
+        serve(tmp_path / "nothing")
+    with pytest.raises(CryoqueryError, match="each name once"):
+        serve(project, people=["anna", "anna"])
+
+
+def test_the_queue_of_thousands_is_cut(tmp_path: Path) -> None:
+    desk = open_desk(make_project(tmp_path / "p", n_items=1000, n_files=1))
+    try:
+        desk.lease("anna", "700")
+        desk.act("anna", "700", [ActRequest(id="s", kind="skipped", reason="r")])
+        queue = desk.queue("anna")
+        assert len(queue["entries"]) == 200
+        assert queue["n_waiting"] == 999
+        assert [entry["rank"] for entry in queue["entries"]] == list(range(200))
+    finally:
+        desk.close()
+
+
+def test_only_files_of_the_page_have_names(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for name in ("index.html", "parts/view.js", "a.css", "secret.py", ".hidden"):
+        (tmp_path / name).write_text(name)
+    assert set(load_pages(tmp_path)) == {"index.html", "parts/view.js", "a.css"}
