@@ -124,7 +124,7 @@ def expected_gain(
     ahead = rise[..., :1] - rise[..., 1:]
     flat, gains = weight.ravel(), ahead.reshape(-1, HORIZON)
     mean = float(flat @ gains[:, 0])
-    std = float(np.sqrt(max(flat @ gains[:, 0] ** 2 - mean**2, 0.0)))
+    std = max(float(flat @ gains[:, 0] ** 2) - mean**2, 0.0) ** 0.5
     last = gains[:, -1]
     return Gain(mean, std, float(flat @ last), float(flat[last < ENOUGH].sum()))
 
@@ -165,7 +165,7 @@ def _posterior(
     total *= _prior()
     for i, found in enumerate(agreement[: len(curve) - 1]):
         if found is not None:
-            total *= (missing[..., i] - missing[..., i + 1] <= largest_change(found))
+            total *= missing[..., i] - missing[..., i + 1] <= largest_change(found)
     if not total.sum() > 0:  # nothing on the grid explains the points
         total = _prior()
     return total / total.sum(), short
