@@ -130,9 +130,9 @@ def image_features(
             raw.append(one)
             if progress is not None:
                 progress(i + 1, len(items))
-    table = np.array(raw, dtype=np.float64).reshape(len(items), -1)
-    if not len(items):
-        return table, np.empty(0)
+    if not raw:
+        return np.empty((0, 0)), np.empty(0)
+    table = np.array(raw, dtype=np.float64)
     return _standardized(table), table[:, -1]
 
 
@@ -183,7 +183,7 @@ def _standardized(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _strata(project: Project, pool: NDArray[np.int64], n: int) -> list[_Stratum]:
-    """Groups, and ranges of defocus and ice in them, as long as there are not more of them than ``n``."""
+    """Groups, and ranges of defocus and ice in them as long as there are twice as many items to choose."""
     by_group: dict[str, list[int]] = defaultdict(list)
     for at, item in enumerate(pool):
         by_group[project.items[item].group].append(at)
@@ -197,7 +197,7 @@ def _strata(project: Project, pool: NDArray[np.int64], n: int) -> list[_Stratum]
         ("defocus", " µm", [row.defocus_um for row in rows]),
         ("ice", "", [row.ice for row in rows]),
     ):
-        n_bins = min(MAX_BINS, n // max(len(strata), 1))
+        n_bins = min(MAX_BINS, n // (2 * max(len(strata), 1)))
         if n_bins > 1 and any(value is not None for value in known):
             values = np.array([np.nan if value is None else value for value in known])
             strata = [part for stratum in strata for part in _split(stratum, name, unit, values, n_bins)]
@@ -260,7 +260,7 @@ def _represent(
     what = "fields" if project.config.unit == "field" else "micrographs"
     proposals = []
     for at, count in zip(chosen, counts, strict=True):
-        stands = f"stands for {count:,} similar {what}" if count > 1 else "unlike all others"
+        stands = f"stands for {count:,} similar {what}" if count > 1 else "one of its kind"
         reason = ": ".join(part for part in (stratum.words, stands) if part)
         proposals.append(Proposal(int(pool[at]), 0, reason, float(count) / len(pool), "train"))
     return proposals

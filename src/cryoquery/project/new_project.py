@@ -32,7 +32,8 @@ from cryoquery.project.conditions import read_conditions
 from cryoquery.project.events import Act
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.journal import ProjectJournal
-from cryoquery.project.labels_io import PERSON, LabelFile, import_acts, read_labels
+from cryoquery.project.label_files import LabelFile, read_labels
+from cryoquery.project.labels_io import PERSON, import_acts
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.settings import PARTICLE_PX, SETTINGS_FILE, ProjectConfig, write_settings
