@@ -151,10 +151,8 @@ def test_acts_are_taken_all_or_none_and_once(server: Served) -> None:
         assert send(anna, task, act("x", "drafted", op={"op": "explode"}), expected=422)
         assert send(anna, task, act("x", "drafted", op={**add("z", 1, 1)["op"], "more": 1}), expected=422)
         for number in ("NaN", "Infinity", "1e999"):
-            body = (
-                '{"acts": [{"id": "x", "kind": "drafted", "op": {"op":"add","key":"z","y":1,"x":%s}}]}'
-                % number
-            )
+            op = '{"op": "add", "key": "z", "y": 1, "x": ' + number + "}"
+            body = '{"acts": [{"id": "x", "kind": "drafted", "op": ' + op + "}]}"
             headers = {"content-type": "application/json"}
             answer = anna.post(f"/api/tasks/{task}/acts", content=body, headers=headers)
             assert answer.status_code in (400, 422)
@@ -191,8 +189,8 @@ def test_skipped_bad_corrected_and_empty(desk: Desk) -> None:
     second = desk.lease("anna", None)["task"]
     assert second != first
     desk.act("anna", second, [ActRequest(id="2", kind="skipped", reason="ice", bad=True)])
+    third = desk.lease("anna", None)["task"]
     with pytest.raises(ProjectError, match="no particles"):
-        third = desk.lease("anna", None)["task"]
         desk.act("anna", third, [ActRequest(id="3", kind="submitted")])
     empty = {"op": "empty", "value": True}
     desk.act(

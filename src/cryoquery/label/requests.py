@@ -49,4 +49,4 @@ class ActRequest(_Strict):
 class ActsRequest(_Strict):
     """Acts on one task, in order; all are taken or none."""
 
-    acts: Annotated[tuple[ActRequest, ...], Field(min_length=1, max_length=MOST_ACTS)]
+    acts: Annotated[list[ActRequest], Field(min_length=1, max_length=MOST_ACTS)]

@@ -58,6 +58,8 @@ def read_query(folder: Path, n_items: int) -> list[dict[str, Any]]:
     """
     path = folder / "query.json"
     content = read_json(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path}: is not the query of a step; run the step again")
     try:
         entries: list[dict[str, Any]] = [
             {
