@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,19 @@ def test_undo_and_redo(play: Play) -> None:
     assert play.document().n_ops == 2, "a new operation drops what was undone"
     with pytest.raises(ProjectError, match="nothing to redo"):
         play.tell("redone")
+
+
+def test_a_rejected_suggestion_can_still_be_accepted(play: Play) -> None:
+    play.lease()
+    play.draft("reject", keys=["s0", "s1"])
+    play.draft("reject", keys=["s1", "s2", "s2"])
+    assert list(play.document().rejected) == ["s0", "s1", "s2"]
+    play.draft("accept", picks=[{"key": "s1", "y": 2, "x": 3, "score": 0.5}])
+    assert (list(play.document().rejected), play.points()) == (["s0", "s2"], {"s1": (2, 3, "suggestion")})
+    play.tell("undone")
+    assert (set(play.document().rejected), play.points()) == ({"s0", "s1", "s2"}, {})
+    play.tell("undone")
+    assert list(play.document().rejected) == ["s0", "s1"]
 
 
 def test_no_particles_here(play: Play) -> None:
@@ -638,6 +652,30 @@ def test_after_a_failure_of_the_disk_the_state_is_that_of_the_log(
         journal.record([add("2", "p1"), add("3", "p2")], 3.0)
         assert [event.id for event in journal.log.read()] == ["1", "2", "3"]
         assert journal.state == replay(journal.log.read(), GEOMETRY)
+
+
+def test_threads_share_a_journal(tmp_path: Path) -> None:
+    def label(task: str, person: str) -> None:
+        journal.record([leased(f"{task}.", person, task)], 1.0)
+        for i in range(8):
+            op = {"op": "add", "key": f"p{i}", "y": 50.0, "x": 110.0}
+            journal.record([Act(f"{task}.{i}", person, "drafted", task, {"op": op})], 2.0)
+            seen.append((journal.state, journal.state.seq))
+
+    seen: list[tuple[ProjectState, int]] = []
+    with ProjectJournal.open(tmp_path / "e", GEOMETRY) as journal:
+        threads = [
+            threading.Thread(target=label, args=pair) for pair in (("0", "ana"), ("1", "ben"), ("2", "cleo"))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        events = journal.log.read()
+        assert len(events) == 27
+        assert journal.state == replay(events, GEOMETRY)
+    for state, seq in seen:
+        assert state == replay(events[:seq], GEOMETRY), "what was seen once stays as it was"
 
 
 def test_a_log_of_another_project_is_refused_and_let_go(tmp_path: Path) -> None:

@@ -80,12 +80,12 @@ def test_two_people_get_different_tasks() -> None:
 
 def test_what_one_has_begun_comes_first() -> None:
     desk = Desk(queue=[5, 3, 4])
-    desk.lease("4")
-    desk.draft("4")
+    desk.lease("3")
+    desk.draft("3")
     desk.now += LEASE_SECONDS
-    assert desk.next("ana") == "4"
-    assert desk.work(2, "ben") == ["5", "3"], "the drafts of others come last"
-    assert desk.take("ben") == "4"
+    assert desk.next("ana") == "3"
+    assert desk.work(2, "ben") == ["5", "4"], "the drafts of others come last"
+    assert desk.take("ben") == "3"
     assert desk.next("ana") is None
 
 
@@ -161,6 +161,16 @@ def test_a_repeat_that_was_let_go_comes_again_and_one_that_was_skipped_does_not(
     desk.tell("released", "0.r1")
     assert desk.take() == "0.r1"
     desk.tell("skipped", "0.r1", reason="again?")
+    assert desk.next() == "1"
+
+
+def test_an_item_that_turned_out_bad_is_not_repeated() -> None:
+    desk = Desk(repeat_share=0.9)
+    desk.work(1)
+    desk.now += REPEAT_AFTER_SECONDS
+    desk.lease("0")
+    desk.tell("reopened", "0")
+    desk.tell("skipped", "0", reason="ice", bad=True)
     assert desk.next() == "1"
 
 

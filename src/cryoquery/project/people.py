@@ -170,14 +170,13 @@ def anchoring(
 
 
 def _answers_to_a_model(state: ProjectState) -> list[tuple[TaskState, Submission]]:
-    """First labelings with their first answer, where a model had picks to show and no file had labels."""
+    """First labelings with their first answer, where a model had picks to show; labels of a file had none."""
     return [
         (task, task.submissions[0])
         for _, task in sorted(state.tasks.items())
         if task.repeat == 0
         and task.phase != "bad"
         and task.submissions
-        and not task.submissions[0].imported
         and task.submissions[0].model is not None
     ]
 
