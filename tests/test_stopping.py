@@ -81,6 +81,13 @@ def test_models_that_agree_rule_out_steep_curves() -> None:
     assert np.isfinite(contradictory.mean)
 
 
+def test_a_flat_curve_of_models_that_disagree_is_no_plateau() -> None:
+    flat = curve([8, 16, 24, 32], 0.4, 0.0, 1.0)
+    assert should_stop(flat, 8, [0.7, 0.8, 0.9])
+    assert not should_stop(flat, 8, [0.9, 0.8, 0.7])
+    assert should_stop(flat, 8, [0.7, 0.7, None]), "what was not measured holds nothing up"
+
+
 def test_the_change_of_predictions_bounds_that_of_f1() -> None:
     rng = np.random.default_rng(1)
     truth = np.zeros(200, dtype=bool)

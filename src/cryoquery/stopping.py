@@ -21,10 +21,10 @@ from scipy.stats import norm
 
 ENOUGH = 0.01
 """A gain of F1 below this is not worth a person's time."""
-SURE = 0.5
-"""So probable must it be that no more than `ENOUGH` is left to gain."""
 HORIZON = 2
 """Further iterations over which it is counted."""
+STABLE = 0.84
+"""Models that agree less have not settled: a curve that is flat so far may not have begun to rise."""
 MIN_POINTS = 2
 """From a single point nothing can be said."""
 TYPICAL_STD = 0.03
@@ -35,9 +35,9 @@ DROPS = np.concatenate([[0.0], np.geomspace(0.001, 1.0, 61)])
 EXPONENTS = np.geomspace(0.2, 4.0, 16)
 TRAINING_STDS = np.geomspace(0.003, 0.05, 6)
 """How much F1 varies from one training to the next for reasons other than labels."""
-DROP_SCALE = 0.05
+DROP_SCALE = 0.02
 """Drops below it are all equally probable beforehand, greater ones fall off as 1/drop."""
-TYPICAL_EXPONENT, EXPONENT_SPREAD = 1.0, 0.7
+TYPICAL_EXPONENT, EXPONENT_SPREAD = 0.7, 0.5
 """Of the log-normal prior; in natural logarithms."""
 
 
@@ -64,11 +64,13 @@ class Gain:
     """By `HORIZON` queries more."""
     p_enough: float
     """Probability that these bring less than `ENOUGH`."""
+    is_stable: bool = True
+    """Whether the last two models agree by `STABLE` or more; also where that was not measured."""
 
     @property
     def is_enough(self) -> bool:
         """Whether it is time to stop."""
-        return self.p_enough >= SURE
+        return self.is_stable and self.all_mean < ENOUGH
 
 
 def points(n_labeled: Sequence[float], scores: ArrayLike) -> list[Point]:
@@ -126,11 +128,13 @@ def expected_gain(
     mean = float(flat @ gains[:, 0])
     std = max(float(flat @ gains[:, 0] ** 2) - mean**2, 0.0) ** 0.5
     last = gains[:, -1]
-    return Gain(mean, std, float(flat @ last), float(flat[last < ENOUGH].sum()))
+    latest = agreement[len(curve) - 2] if len(agreement) >= len(curve) - 1 else None
+    is_stable = latest is None or latest >= STABLE
+    return Gain(mean, std, float(flat @ last), float(flat[last < ENOUGH].sum()), is_stable)
 
 
 def should_stop(curve: Sequence[Point], n_more: float, agreement: Sequence[float | None] = ()) -> bool:
-    """Whether the next `HORIZON` queries are likely to bring less than `ENOUGH` together."""
+    """Whether the next `HORIZON` queries are expected to bring less than `ENOUGH`, and the models agree."""
     gain = expected_gain(curve, n_more, agreement)
     return gain is not None and gain.is_enough
 
