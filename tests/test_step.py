@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import disc_mask
+from slurm_cluster import SlurmCluster, wait_until
 
 from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE
 from cryoquery.errors import DataError, ProjectError
@@ -22,6 +23,7 @@ from cryoquery.records import read_json, write_json
 from cryoquery.step import step
 from cryoquery.step.labeled_dataset import UNLABELED, inside_any, labeled_dataset
 from cryoquery.step.query import next_query, spread, strategy_of
+from cryoquery.step.slurm import queued_job
 from cryoquery.step.under_way import FILE
 
 DIAMETER_PX = 24.0
@@ -282,3 +284,23 @@ def test_a_damaged_micrograph_gets_no_suggestions(stepped: Project, monkeypatch:
 
     monkeypatch.setattr("cryoquery.step.query.prepare_file", damaged)
     assert suggestions(picker, stepped, [0])["0"]["picks"] == []
+
+
+@pytest.mark.slurm
+def test_a_step_on_slurm_reads_files_only(
+    tmp_path: Path, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cryoquery.step.slurm.LOOK_SECONDS", 0.5)
+    asked = {"cpus": 1, "memory_gb": 2, "hours": 0.2}
+    project = make_project(tmp_path / "p", 4, executor="slurm", slurm=asked)
+    label(project, [*items_of(project, "train")[:2], *items_of(project, "val")[:1]])
+    assert step(project.path, wait=False) is None
+    with pytest.raises(ProjectError, match="is in Slurm's queue"):
+        step(project.path)
+    # The log may be out of the job's reach: all it needs was written down before.
+    project.events_path.rename(tmp_path / "events")
+    assert wait_until(lambda: queued_job(project.path) is None, 120)
+    failure = project.path / "work" / "failure.json"
+    assert (project.steps_path / "step_1").is_dir(), failure.read_text() if failure.exists() else "no step"
+    (tmp_path / "events").rename(project.events_path)
+    assert step(project.path) == project.steps_path / "step_1", "there is nothing new"
