@@ -108,14 +108,14 @@ def changed(before: Path, after: Path) -> float | None:
     return 2 * int((maps[0] & maps[1]).sum()) / total if total else None
 
 
-def simulated(n: int, rng: np.random.Generator) -> Iterator[Replay]:
+def simulated(n: int, rng: np.random.Generator, training_std: float | None = None) -> Iterator[Replay]:
     """Runs whose true curve is a power law, with the spread that real ones have."""
     for i in range(n):
         n_labeled = [int(6 * 1.7**k) if i % 2 else 8 + 8 * k for k in range(8)]
         asymptote, drop = rng.uniform(0.6, 0.95), rng.uniform(0.02, 0.5)
         exponent = float(np.exp(rng.normal(0.2, 0.5)))
         curve = asymptote - drop * (np.array(n_labeled) / n_labeled[0]) ** -exponent
-        curve = curve + rng.normal(0, rng.choice([0.003, 0.01, 0.02]), len(curve))
+        curve = curve + rng.normal(0, training_std or rng.choice([0.003, 0.01, 0.02]), len(curve))
         micrographs = rng.normal(0, 0.08, 40)
         seen = curve[:, None] + micrographs + rng.normal(0, 0.03, (len(curve), 40))
         yield Replay(f"simulated/{i}", n_labeled, np.clip(seen, 0, 1), curve, [None] * (len(curve) - 1))
@@ -154,10 +154,11 @@ def main() -> None:
     parser.add_argument("experiments", nargs="*", type=Path)
     parser.add_argument("--score", choices=("particle_f1", "f1"), default="particle_f1")
     parser.add_argument("--simulated", type=int, default=0, help="so many simulated runs as well")
+    parser.add_argument("--training-std", type=float, help="of F1 from one simulated training to the next")
     parser.add_argument("--quiet", action="store_true", help="only the shares")
     given = parser.parse_args()
     found = [run for folder in given.experiments for run in runs(folder, given.score)]
-    found += simulated(given.simulated, np.random.default_rng(0))
+    found += simulated(given.simulated, np.random.default_rng(0), given.training_std)
     right, lost, late = [], [], []
     for run in found:
         end, true = stops_at(run), plateau(run.truth)

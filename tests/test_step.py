@@ -9,6 +9,7 @@ import pytest
 from conftest import disc_mask
 from slurm_cluster import SlurmCluster, wait_until
 
+from cryoquery.cli import main
 from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import write_micrograph
@@ -304,3 +305,22 @@ def test_a_step_on_slurm_reads_files_only(
     assert (project.steps_path / "step_1").is_dir(), failure.read_text() if failure.exists() else "no step"
     (tmp_path / "events").rename(project.events_path)
     assert step(project.path) == project.steps_path / "step_1", "there is nothing new"
+
+
+def test_the_commands_say_how_it_stands(stepped: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("step", str(stepped.path)) == 0
+    assert "nothing was labelled since step_2" in capsys.readouterr().out
+    assert run_command("status", str(stepped.path)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "9 of 16 micrographs labelled (4 of them held out to measure F1), 72 particles" in said
+    assert "expected to raise F1 by" in said
+    assert run_command("step", str(stepped.path / "nowhere")) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def run_command(*words: str) -> int:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("sys.argv", ["cryoquery", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)

@@ -107,6 +107,7 @@ def f1_on_the_rest(project: Project, number: int, items: list[int], truth: Truth
 
 
 @pytest.mark.realdata
+@pytest.mark.timeout(900)
 def test_three_iterations_with_a_person_on_real_micrographs(real_data: Path, tmp_path: Path) -> None:
     truth = truth_of(real_data / "empiar_10146")
     path = tmp_path / "p"
