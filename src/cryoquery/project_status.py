@@ -60,8 +60,8 @@ def show_project(path: Path | str, console: Console) -> None:
     unit = f"{said['unit']}s"
     left_out = f", {said['n_left_out']} skipped or bad" if said["n_left_out"] else ""
     console.print(
-        f"{said['name']}: {said['n_labeled']} of {said['n_items']} {unit} labelled ({said['n_held_out']} of them "
-        f"held out to measure F1){left_out}, {said['n_particles']} particles, {said['hours']:.1f} h",
+        f"{said['name']}: {said['n_labeled']} of {said['n_items']} {unit} labelled ({said['n_held_out']} of "
+        f"them held out to measure F1){left_out}, {said['n_particles']} particles, {said['hours']:.1f} h",
         highlight=False,
     )
     if said["steps"]:
