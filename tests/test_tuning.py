@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from conftest import make_dataset
 
-from cryoquery.data.dataset import Dataset
+from cryoquery.data.dataset import IGNORE, Dataset
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.device import DeviceConfig
+from cryoquery.evaluate import evaluate
 from cryoquery.model import ModelConfig, initial_weights
 from cryoquery.predict import Predictor
 from cryoquery.train import Training, TrainingConfig, fit
@@ -98,3 +99,41 @@ def test_whole_micrographs_and_their_diameter(predictor: Predictor, dataset: Dat
     assert whole.diameter_angstrom is None
     sized = replace(dataset, records=tuple(replace(r, pixel_size=1.5) for r in dataset.records))
     assert recipe(predictor, sized, ("test",)).diameter_angstrom == pytest.approx(12.0)
+
+
+def _ignoring(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    """The same dataset with the left half of each image ignored, and a label there that is wrong."""
+    from dataclasses import replace
+
+    masks = np.array(dataset.masks)
+    masks[:, :, :16] = IGNORE
+    particles = dict(dataset.particles)
+    for row in rows:
+        key = dataset.records[row].key
+        particles[key] = np.concatenate([particles[key], [[20.0, 2.0, 8.0]]])
+    return replace(dataset, masks=masks, particles=particles)
+
+
+def test_what_is_ignored_counts_nowhere(predictor: Predictor, dataset: Dataset) -> None:
+    rows = dataset.rows("val")
+    other = _ignoring(dataset, rows)
+    scores = evaluate(predictor, other, "val")
+    records = scores["per_micrograph"]
+    for row, record in zip(rows, records, strict=True):
+        centers = dataset.centers_in(row)
+        assert record["n_particles"] == (np.rint(centers[:, 1]) >= 16).sum()
+        assert record["n_matched"] <= record["n_particles"]
+    assert sum(r["n_picks"] for r in records) < sum(
+        r["n_picks"] for r in evaluate(predictor, dataset, "val")["per_micrograph"]
+    )
+    assert tune_threshold(predictor, other, rows)[2] == sum(r["n_particles"] for r in records)
+
+
+def test_picks_on_ignored_pixels_are_neither_right_nor_wrong(predictor: Predictor, dataset: Dataset) -> None:
+    from dataclasses import replace
+
+    masks = np.array(dataset.masks)
+    masks[:] = IGNORE
+    scores = evaluate(predictor, replace(dataset, masks=masks), "val")
+    assert scores["particle_f1"] == scores["f1"] == 0.0
+    assert all(r["n_picks"] == r["n_particles"] == 0 for r in scores["per_micrograph"])

@@ -51,6 +51,8 @@ def evaluate(
     (`mean_particle_scores`) compare picks with labelled centers at most half a particle diameter
     away, over whole micrographs: fields are put together again before they are picked, so that a
     particle on the border of two fields is one particle. Also ``per_group`` and ``per_micrograph``.
+
+    What the masks say to IGNORE counts nowhere: neither its pixels, nor picks and labelled centers on them.
     """
     pooled = PixelCounts()
     by_group: dict[str, tuple[PixelCounts, list[ParticleMatches]]] = {}
@@ -111,12 +113,20 @@ class PredictedMicrograph:
     probability: NDArray[np.float32]
     """(h, w) of the micrograph put together at the scale of the dataset; 0 where no field was asked for."""
     truth_yx: NDArray[np.float64]
-    """(n, 2) labelled centers in these images, in pixels of ``probability``."""
+    """(n, 2) labelled centers in these images, in pixels of ``probability``; none that is to be ignored."""
+    masks: Mapping[int, NDArray[np.uint8]]
+    """(h, w) of each image, by its row in the dataset."""
+    ignored: NDArray[np.bool_]
+    """(h, w) where nothing is known of the micrograph that is put together."""
 
     @property
     def diameter_px(self) -> float:
         """Particle diameter in pixels of ``probability``."""
         return self.records[0].diameter_px * self.records[0].scale
+
+    def is_known(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of the points (n, 2), in pixels of ``probability``, lie where the labels say something."""
+        return ~_at(self.ignored, points_yx)
 
 
 def predict_micrographs(
@@ -144,27 +154,40 @@ def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -
     height = max(r.top + r.content_height for r in records)
     width = max(r.left + r.content_width for r in records)
     probability = np.zeros((height, width), dtype=np.float32)
+    ignored = np.zeros((height, width), dtype=bool)
+    masks = dict(zip(logits, read_rows(dataset.masks, list(logits)), strict=True))
     truth = []
     for (row, values), record in zip(logits.items(), records, strict=True):
-        probability[
-            record.top : record.top + record.content_height,
-            record.left : record.left + record.content_width,
-        ] = expit(values[: record.content_height, : record.content_width])
+        content = slice(record.content_height), slice(record.content_width)
+        place = (
+            slice(record.top, record.top + record.content_height),
+            slice(record.left, record.left + record.content_width),
+        )
+        probability[place] = expit(values[content])
+        ignored[place] = masks[row][content] == IGNORE
         truth.append(dataset.centers_in(row) + np.array([record.top, record.left]))
-    return PredictedMicrograph(records, logits, probability, np.concatenate(truth))
+    centers = np.concatenate(truth)
+    return PredictedMicrograph(records, logits, probability, centers[~_at(ignored, centers)], masks, ignored)
+
+
+def _at(values: NDArray[np.bool_], points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The value (n,) of the pixel of ``values`` (h, w) that each point (n, 2) lies in."""
+    y, x = np.clip(np.rint(points_yx).astype(np.int64), 0, np.array(values.shape) - 1).T
+    return np.asarray(values[y, x])
 
 
 def _score(dataset: Dataset, predicted: PredictedMicrograph) -> MicrographResult:
     pixels = PixelCounts()
     for row, values in predicted.logits.items():
-        mask = read_rows(dataset.masks, [row])[0]
+        mask = predicted.masks[row]
         valid = mask != IGNORE
         pixels.add(values[valid], mask[valid] == PARTICLE)
     diameter_px = predicted.diameter_px
-    picks = find_particles(
+    found = find_particles(
         predicted.probability,
         diameter_px * dataset.disc_fraction,
         min_distance_px=MIN_DISTANCE * diameter_px,
     )
-    matches = match_particles(picks.centers_yx, predicted.truth_yx, diameter_px / 2)
+    picks = found.centers_yx[predicted.is_known(found.centers_yx)]
+    matches = match_particles(picks, predicted.truth_yx, diameter_px / 2)
     return MicrographResult(predicted.records[0].key, pixels, matches)

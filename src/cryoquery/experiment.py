@@ -19,7 +19,7 @@ from cryoquery.errors import ConfigError
 from cryoquery.keys import ingredient_of
 from cryoquery.loop import Run
 from cryoquery.model import ModelConfig
-from cryoquery.oracles import LabelCost
+from cryoquery.oracles import LabelCost, NoiseConfig
 from cryoquery.pretrain import PretrainingConfig
 from cryoquery.train import TrainingConfig
 
@@ -128,6 +128,8 @@ class ExperimentConfig(CheckedModel):
     slurm: SlurmConfig = SlurmConfig()
     tensorboard: bool = False
     """Write events for TensorBoard into the folder of each run."""
+    oracle: NoiseConfig = NoiseConfig()
+    """Faults of the simulated person; scores are taken against the labels of the dataset all the same."""
     label_cost: LabelCost = LabelCost()
     """From labels to minutes, in the report."""
 
@@ -206,8 +208,10 @@ class ExperimentConfig(CheckedModel):
         return self
 
     def protocol(self) -> dict[str, Any]:
-        """What all runs must have in common to be compared: the network, and how it is trained."""
-        both = {name: getattr(self, name).model_dump(mode="json") for name in ("model", "training")}
+        """What all runs must have in common to be compared: the network, how it is trained, who labels."""
+        # Of what is as in the first versions nothing is said, as then.
+        parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
+        both = {name: getattr(self, name).model_dump(mode="json") for name in parts}
         first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
         return both | ingredient_of(self.pretraining) | first
 

@@ -211,7 +211,9 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
 
 def config_digest(config: ExperimentConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
-    values = config.model_dump(mode="json", exclude=FREE_TO_CHANGE)
+    # An oracle without faults is left out: experiments were begun before there were others.
+    left_out = FREE_TO_CHANGE | ({"oracle"} if config.oracle.is_clean else set())
+    values = config.model_dump(mode="json", exclude=left_out)
     return digest({key: value for key, value in values.items() if (key, value) not in ADDED_LATER.items()})
 
 

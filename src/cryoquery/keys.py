@@ -31,6 +31,7 @@ def ingredients(lab: Laboratory) -> dict[str, Any]:
         "version": [TRAINING_VERSION, torch.__version__],
         "splits": lab.splits,
         **ingredient_of(lab.pretraining),
+        **faults_of(lab.protocol),
     }
 
 
@@ -59,6 +60,11 @@ def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int6
 def goes_on(run: Run, sets: Sequence[NDArray[np.int64]], fine_tune: bool) -> bool:
     """Whether a training goes on from the weights of the one before, instead of from scratch."""
     return len(sets) > 1 and not run.from_scratch and fine_tune
+
+
+def faults_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training's result depends on where the labels have faults; empty where they have none."""
+    return {"oracle": protocol["oracle"]} if "oracle" in protocol else {}
 
 
 def ingredient_of(pretraining: PretrainingConfig | None) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def trained(
         predictor = Predictor(network, lab.fabric, lab.training.batch_size)
         made_by = {"training": lab.training.model_dump(mode="json"), "seed": run.seed, "training_key": key}
         made_by |= ingredient_of(lab.pretraining)
-        picking = picking_recipe(predictor, lab.dataset, labeled, lab.splits, lab.progress.predicted)
+        picking = picking_recipe(predictor, oracle.labels, labeled, lab.splits, lab.progress.predicted)
         save_model(folder / MODEL, network, lab.model, made_by, picking)
         _measure(predictor, lab, folder)
 

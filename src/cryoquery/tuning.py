@@ -131,11 +131,13 @@ def tune_threshold(
         found = find_particles(
             predicted.probability, diameter * dataset.disc_fraction, 0.0, MIN_DISTANCE * diameter
         )
+        known = predicted.is_known(found.centers_yx)
+        centers, scores = found.centers_yx[known], found.scores[known]
         n_truth = len(predicted.truth_yx)
         n_particles += n_truth
-        if n_truth or len(found.scores):
-            hits = ranked_matches(found.centers_yx, found.scores, predicted.truth_yx, diameter / 2)
-            curves.append(_f1_at(THRESHOLDS, found.scores, hits, n_truth))
+        if n_truth or len(scores):
+            hits = ranked_matches(centers, scores, predicted.truth_yx, diameter / 2)
+            curves.append(_f1_at(THRESHOLDS, scores, hits, n_truth))
     if n_particles < MIN_PARTICLES:
         return DEFAULT_THRESHOLD, None, n_particles
     mean = np.mean(curves, axis=0)

@@ -16,7 +16,7 @@ from cryoquery.errors import CryoqueryError, Stopped, explain
 from cryoquery.experiment import ExperimentConfig, plan_runs
 from cryoquery.experiment_folder import OWN_STORE, enter
 from cryoquery.loop import MODEL, Laboratory, Run, active_learning, read_iteration
-from cryoquery.oracles import SimulatedOracle
+from cryoquery.oracles import make_oracle
 from cryoquery.plan import planned_work
 from cryoquery.progress import Progress
 from cryoquery.run_state import CLAIM, Diary
@@ -48,7 +48,8 @@ def do_run(config: ExperimentConfig, lab: Laboratory, run: Run, progress: Progre
     try:
         watched: Progress = Board(run.folder / "tensorboard", diary) if config.tensorboard else diary
         with claimed(run.folder / CLAIM, waiting=diary.waiting):
-            active_learning(run, replace(lab, progress=watched), SimulatedOracle(lab.dataset))
+            oracle = make_oracle(lab.dataset, config.oracle, run.seed)
+            active_learning(run, replace(lab, progress=watched), oracle)
     except Exception as error:
         reason = explain(error)
         diary.close("failed", reason or f"{type(error).__name__}: {error}")

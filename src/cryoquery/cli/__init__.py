@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks, project_files, projects
+from cryoquery.cli import datasets, experiments, picks, project_files, projects, steps
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -78,6 +78,7 @@ app.command()(experiments.verify)
 app.command()(experiments.strategies)
 app.command()(project_files.init)
 app.command()(projects.label)
+app.command()(steps.step)
 app.command()(project_files.export)
 app.command()(project_files.import_labels)
 app.command()(picks.pick)

@@ -72,10 +72,17 @@ def experiment(
 
 
 def status(
-    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment, or of a project.")],
     once: Annotated[bool, typer.Option("--once", help="Print the table and leave.")] = False,
 ) -> None:
-    """How the runs stand: iteration, F1, where they are at work, time left; live on a terminal."""
+    """How the runs of an experiment stand, live on a terminal; or how a project stands, and what is next."""
+    from cryoquery.project.settings import SETTINGS_FILE
+
+    if (experiment / SETTINGS_FILE).is_file():
+        from cryoquery.project_status import show_project
+
+        show_project(experiment, make_console())
+        return
     from cryoquery.status import show_status
 
     show_status(experiment, make_console(), live=not once)

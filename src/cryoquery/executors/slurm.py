@@ -82,7 +82,7 @@ def submit(config: ExperimentConfig, runs: Sequence[Run]) -> list[str]:
     """
     asked = config.slurm
     executor = submitit.AutoExecutor(folder=config.out / FOLDER, cluster="slurm")
-    executor.update_parameters(**_parameters(asked))
+    executor.update_parameters(**parameters(asked))
     out = str(config.out.resolve())
     try:
         jobs = executor.map_array(
@@ -94,7 +94,8 @@ def submit(config: ExperimentConfig, runs: Sequence[Run]) -> list[str]:
     return [str(job.job_id) for job in jobs]
 
 
-def _parameters(asked: SlurmConfig) -> dict[str, Any]:
+def parameters(asked: SlurmConfig) -> dict[str, Any]:
+    """What a job asks for, as submitit calls it."""
     # Slurm 22.05 and later do not hand the number of cores from the job on to srun.
     parameters: dict[str, Any] = {
         "name": "cryoquery",
@@ -134,13 +135,13 @@ def work(out: str, name: str, seed: int) -> str:
             return do_run(config, lab, run).error
     except Stopped as stopped:
         n_restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        if _wants_to_go_on(stopped) and n_restarts < enter(Path(out)).slurm.max_requeues:
+        if wants_to_go_on(stopped) and n_restarts < enter(Path(out)).slurm.max_requeues:
             subprocess.run(["scontrol", "requeue", job_number()], check=False)
         # Without what Python does at its end: submitit would take the job for done.
         os._exit(0)
 
 
-def _wants_to_go_on(stopped: Stopped) -> bool:
+def wants_to_go_on(stopped: Stopped) -> bool:
     """Whether the job goes back into the queue: not when somebody has canceled it.
 
     One that Slurm preempts is told by SIGTERM as well; Slurm itself puts it into the queue again.

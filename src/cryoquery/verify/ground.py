@@ -15,7 +15,7 @@ from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment import ExperimentConfig, load_config, reported_splits
 from cryoquery.experiment_folder import CONFIG, ENVIRONMENT, OWN_STORE, config_digest
-from cryoquery.keys import TRAINING_VERSION, how_trained, ingredient_of, pretraining_key
+from cryoquery.keys import TRAINING_VERSION, faults_of, how_trained, ingredient_of, pretraining_key
 from cryoquery.pretrain import FEATURES, load_features
 from cryoquery.verify.findings import Findings
 
@@ -66,6 +66,7 @@ class Ground:
             "version": [begun.get("training_version", TRAINING_VERSION), torch_version],
             "splits": self.splits,
             **ingredient_of(self.config.pretraining),
+            **faults_of(self.config.protocol()),
         }
 
     def learned(self, seed: int) -> NDArray[np.float32] | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryoquery.loop import Run
 from cryoquery.metrics import ParticleMatches, mean_particle_scores
+from cryoquery.oracles import make_oracle
 from cryoquery.verify.findings import Findings
 from cryoquery.verify.ground import Ground
 
@@ -44,7 +45,8 @@ def check_metrics(
     if ground.splits:
         expected["split"] = ground.splits[0]
     if ground.dataset is not None and labeled is not None:
-        expected["n_labeled_particles"] = ground.dataset.n_particles(labeled)
+        labels = make_oracle(ground.dataset, ground.config.oracle, run.seed).labels
+        expected["n_labeled_particles"] = labels.n_particles(labeled)
     for name, value in expected.items():
         findings.equal(file, name, metrics.get(name), value)
     _check_protocol(file, metrics.get("protocol"), ground, findings)

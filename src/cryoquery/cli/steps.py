@@ -1,0 +1,26 @@
+"""The command that does a step of a project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def step(
+    project: Annotated[Path, typer.Argument(help="Folder that 'cryoquery init' made.")],
+    force: Annotated[bool, typer.Option("--force", help="Also where nothing new was labelled.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With Slurm: stay until the job has ended.")
+    ] = True,
+) -> None:
+    """Train on what is labelled, measure F1, choose what to label next; run again to go on."""
+    from cryoquery.records import read_json
+    from cryoquery.step import step as do_next_step
+
+    folder = do_next_step(project, force=force, wait=wait, say=typer.echo)
+    if folder is None:
+        typer.echo(f"see how it stands: cryoquery status {project}")
+        return
+    typer.echo(f"{folder.name}: {read_json(folder / 'metrics.json')['sentence']}")
