@@ -24,7 +24,7 @@ from cryoquery.acquisition import (
     selections,
 )
 from cryoquery.acquisition.candidates import Candidates
-from cryoquery.acquisition.image_scores import FEATURES, Signal
+from cryoquery.acquisition.image_scores import FEATURES, GRADIENTS, Signal
 from cryoquery.errors import ConfigError
 
 P = np.concatenate([np.linspace(0, 1, 1001), [1e-12, 1 - 1e-12]])
@@ -199,7 +199,7 @@ class KnownSignals:
 
     def values(self, signal: Signal, indices: np.ndarray) -> np.ndarray:
         self.n_asked += 1
-        if signal == FEATURES:
+        if signal in (FEATURES, GRADIENTS):
             return self.features(indices)
         return self.scores[indices] * (2 if signal.key == "margin" else 1)
 

@@ -216,7 +216,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_the_pool_has_no_labels(tmp_path: Path) -> None:
     pool = Pool.of(make_dataset(tmp_path / "d"))
-    assert set(vars(pool)) == {"levels", "content", "groups", "micrographs"}
+    assert set(vars(pool)) == {"levels", "content", "groups", "micrographs", "disc_px"}
     assert not {"n_particles", "particles", "mask"} & set(
         (tmp_path / "d" / "images.csv").read_text().splitlines()[0].split(",")
     )
