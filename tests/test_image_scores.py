@@ -67,6 +67,7 @@ def test_foreground_boundary_and_objects_against_the_plain_way() -> None:
         assert values(some, image_scores.objects)[row] == pytest.approx(np.mean(means), rel=1e-5)
         expected = p.sum() / (np.pi / 4 * some.disc_px[row] ** 2)
         assert image_scores.n_particles(some)[row] == pytest.approx(expected, rel=1e-5)
+        assert image_scores.clarity(some)[row] == pytest.approx((p**2).sum() / p.sum(), rel=1e-5)
         assert values(some, image_scores.per_particle)[row] == pytest.approx(h.sum() / p.sum(), rel=1e-5)
 
 

@@ -59,6 +59,7 @@ EVERY = [
     "mix(random, 0.5, typiclust)",
     "k_means(boundary(margin), shortlist=2)",
     "k_center(objects(entropy), shortlist=1.5)",
+    "allotted(k_means, by=clarity, power=4, otherwise=clustered(random))",
     "cost_aware(mean(entropy), seconds_per_image=0)",
     "stochastic_batch(mean(entropy), batches=7)",
     "prob_cover(purity=0.5)",
@@ -161,6 +162,24 @@ def test_stratified_takes_the_best_of_each_group() -> None:
     scores = np.arange(40, dtype=float)
     query = chosen("stratified_entropy", candidates(entropy=scores), 6)
     assert sorted(query) == [28, 32, 36, 37, 38, 39]
+
+
+def test_allotted_makes_up_for_what_is_labelled() -> None:
+    # Group b: every fourth image from the first, 10 of 40; both labelled images are of it.
+    query = chosen("allotted(random)", candidates(labeled=(0, 4)), 6)
+    assert Counter("ab"[i % 4 == 0] for i in query) == {"a": 4, "b": 2}
+
+
+def test_allotted_follows_its_score() -> None:
+    clarity = np.where(np.arange(40) % 4 == 0, 0.9, 0.3)
+    for power, in_b in ((1, 9), (2, 10)):  # 3 to 1, and 9 to 1, of twelve; b has only ten
+        query = chosen(
+            f"allotted(random, by=clarity, power={power})", candidates(labeled=(), clarity=clarity), 12
+        )
+        assert sum(i % 4 == 0 for i in query) == in_b
+    with pytest.raises(ConfigError, match="one group"):
+        chosen("allotted(random)", replace(candidates(), groups=["a"] * 40), 3)
+    assert len(chosen("allotted(random, otherwise=random)", replace(candidates(), groups=["a"] * 40), 3)) == 3
 
 
 def test_clustered_takes_from_each_cluster() -> None:

@@ -140,6 +140,16 @@ def objects(score: Tensor, maps: Maps) -> Tensor:
     return means
 
 
+def clarity(maps: Maps) -> Tensor:
+    """Dice of the predicted probabilities that the network itself expects: Σ p² / Σ p, in [0, 1].
+
+    Low where it sees no particle that stands out: in noise, in bad ice, on carbon. What it is sure of
+    pixel by pixel is background for the most part, so that the entropy does not tell.
+    """
+    p = maps.probability
+    return _sum(p * p, maps.valid) / _sum(p, maps.valid).clamp(min=1e-6)
+
+
 def pooled_features(maps: Maps) -> Tensor:
     """Activations of the bottleneck, averaged over the content: (k, c) float32."""
     assert maps.bottleneck is not None, "of the network alone"

@@ -135,6 +135,66 @@ def _counted_within(sizes: NDArray[np.int64]) -> Rows:
     return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
+def allotted(
+    selection: SomeStrategy,
+    by: SomeScore | None = None,
+    power: Positive = 1.0,
+    otherwise: SomeStrategy | None = None,
+) -> Strategy:
+    """Shares of all that is labelled for every group, in proportion to its mean of ``by`` ** ``power``.
+
+    What is labelled already counts: a group that has much gets less of the query. Without ``by`` the
+    shares are equal. Within each group ``selection`` chooses. A group that runs out leaves its share to
+    the others. In a pool of one group ``otherwise`` chooses.
+
+    Raises:
+        ConfigError: on choosing, there is one group only and no ``otherwise``.
+    """
+
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        if len(set(candidates.groups)) < 2:
+            if otherwise is None:
+                raise ConfigError(
+                    "allotted: all images are of one group; give otherwise=…, or use clustered(…)"
+                )
+            return otherwise(candidates, n)
+        groups = np.array(candidates.groups)
+        names, group_of = np.unique(groups[candidates.indices], return_inverse=True)
+        scores = np.ones(len(candidates)) if by is None else by(candidates)
+        sizes = np.bincount(group_of)
+        weights = np.maximum(np.bincount(group_of, scores) / sizes, 1e-6) ** power
+        n_labeled = np.array([np.count_nonzero(groups[candidates.labeled] == name) for name in names])
+        turns = _turns(weights, n_labeled, sizes, n)
+        shares = np.bincount(turns, minlength=len(names))
+        chosen = [
+            iter(selection(candidates.at(np.flatnonzero(group_of == group)), int(share)))
+            for group, share in enumerate(shares)
+        ]
+        return [next(chosen[group]) for group in turns]
+
+    needs = (
+        selection.needs | (by.needs if by else frozenset()) | (otherwise.needs if otherwise else frozenset())
+    )
+    looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
+    return Strategy(select, needs, looks, by_group=otherwise is None)
+
+
+def _turns(weights: NDArray[np.float64], n_had: Rows, n_left: Rows, n: int) -> list[int]:
+    """Which group gets each of ``n`` images, so that what all have stays in proportion to ``weights``.
+
+    Each image goes to the group that would have the least for its weight (Webster's divisors).
+    """
+    had, left = n_had.astype(np.float64), n_left.copy()
+    turns: list[int] = []
+    for _ in range(n):
+        lag = np.where(left > 0, (had + 0.5) / weights, np.inf)
+        group = int(np.argmin(lag))
+        had[group] += 1
+        left[group] -= 1
+        turns.append(group)
+    return turns
+
+
 def clustered(selection: SomeStrategy, k: Count = 8) -> Strategy:
     """Equal shares of the query for each of ``k`` clusters of the features, where no groups are known."""
 

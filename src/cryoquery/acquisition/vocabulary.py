@@ -98,6 +98,14 @@ def n_particles() -> ImageScore:
     return _image_score("expected number of particles", N_PARTICLES)
 
 
+CLARITY = STATISTICS.signal("clarity", image_scores.clarity)
+
+
+def clarity() -> ImageScore:
+    """Dice of its prediction that the network itself expects: low where no particle stands out."""
+    return _image_score("clarity", CLARITY)
+
+
 def per_minute(
     score: SomeScore,
     seconds_per_image: Annotated[float, Field(ge=0)] = LabelCost().seconds_per_image,
@@ -146,6 +154,7 @@ IMAGE_SCORE_WORDS = (
     per_particle,
     objects,
     n_particles,
+    clarity,
     per_minute,
 )
 SELECTION_WORDS = (
@@ -153,6 +162,7 @@ SELECTION_WORDS = (
     selections.random,
     selections.power,
     selections.stratified,
+    selections.allotted,
     selections.clustered,
     selections.mix,
     selections.k_means,
