@@ -24,12 +24,12 @@ from PIL import Image
 from cryoquery import cli
 from cryoquery.errors import CryoqueryError, ProjectError
 from cryoquery.formats import read_coordinates
-from cryoquery.label.desk import Desk, NotRecordedError, open_desk
+from cryoquery.label.desk import Desk, open_desk
 from cryoquery.label.pages import load_pages
 from cryoquery.label.requests import ActRequest
 from cryoquery.label.serve import serve
 from cryoquery.label.steps import step_under_way
-from cryoquery.project.events import EventLog
+from cryoquery.project.events import EventLog, LogError
 from cryoquery.project.labeling import LeaseError, UnknownTaskError
 
 
@@ -431,7 +431,7 @@ def test_what_the_log_cannot_take_is_not_called_wrong(desk: Desk) -> None:
     with sqlite3.connect(desk.project.events_path) as other:
         other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}')")
     other.close()
-    with pytest.raises(NotRecordedError, match="another process"):
+    with pytest.raises(LogError, match="another process"):
         desk.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])
 
 

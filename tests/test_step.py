@@ -169,7 +169,7 @@ def test_without_held_out_labels_nothing_is_made_up(tmp_path: Path) -> None:
     assert folder is not None
     metrics = read_json(folder / "metrics.json")
     assert metrics["f1"] is metrics["particle_f1"] is metrics["gain"] is None
-    assert metrics["sentence"].startswith("F1 is not known")
+    assert metrics["sentence"].startswith("F1 of picks is not known")
 
 
 def test_regions_decide_what_counts(tmp_path: Path) -> None:
