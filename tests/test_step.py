@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from cryoquery.cli import main
 from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import write_micrograph
+from cryoquery.label.steps import STALE_SECONDS, step_under_way
 from cryoquery.pick import picker as pick_module
 from cryoquery.project.events import Act
 from cryoquery.project.folder import Project, open_project
@@ -24,8 +27,8 @@ from cryoquery.records import read_json, write_json
 from cryoquery.step import step
 from cryoquery.step.labeled_dataset import UNLABELED, inside_any, labeled_dataset
 from cryoquery.step.query import next_query, spread, strategy_of
-from cryoquery.step.slurm import queued_job
-from cryoquery.step.under_way import FILE
+from cryoquery.step.slurm import look_after, queued_job
+from cryoquery.step.under_way import FILE, forget_ended, tell_waiting
 
 DIAMETER_PX = 24.0
 SIDE = 256
@@ -212,7 +215,7 @@ def test_a_killed_step_goes_on_and_another_is_refused(
         patched.setattr("cryoquery.step.run.suggestions", interrupted)
         with pytest.raises(KeyboardInterrupt):
             step(project.path)
-    assert seen[0].keys() == {"since", "message", "host", "pid"}
+    assert seen[0].keys() == {"since", "message", "host", "pid", "job"}
     assert "looks for particles" in seen[0]["message"]
     assert not (project.path / FILE).exists()
     assert not list((project.path / "steps").glob("*"))
@@ -287,6 +290,23 @@ def test_a_damaged_micrograph_gets_no_suggestions(stepped: Project, monkeypatch:
     assert suggestions(picker, stepped, [0])["0"]["picks"] == []
 
 
+def test_a_job_that_waits_is_shown_until_it_ends(tmp_path: Path) -> None:
+    tell_waiting(tmp_path, "123")
+    shown = step_under_way(tmp_path)
+    assert shown is not None
+    assert shown["message"] == "waits in Slurm's queue, job 123"
+    old = time.time() - STALE_SECONDS - 1
+    os.utime(tmp_path / FILE, (old, old))
+    assert step_under_way(tmp_path) is None, "nobody has looked after it for long"
+    forget_ended(tmp_path, lambda: {"12", "123"})
+    assert step_under_way(tmp_path) == shown
+    forget_ended(tmp_path, lambda: {"12"})
+    assert not (tmp_path / FILE).exists()
+    write_json(tmp_path / FILE, {"since": 1.0, "message": "trains", "host": "elsewhere", "pid": 1, "job": None})
+    forget_ended(tmp_path, lambda: {"12"})
+    assert step_under_way(tmp_path) == {"since": 1.0, "message": "trains"}, "it is no job"
+
+
 @pytest.mark.slurm
 def test_a_step_on_slurm_reads_files_only(
     tmp_path: Path, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
@@ -296,6 +316,9 @@ def test_a_step_on_slurm_reads_files_only(
     project = make_project(tmp_path / "p", 4, executor="slurm", slurm=asked)
     label(project, [*items_of(project, "train")[:2], *items_of(project, "val")[:1]])
     assert step(project.path, wait=False) is None
+    shown = step_under_way(project.path)
+    assert shown is not None
+    assert f"job {queued_job(project.path)}" in shown["message"] or "trains" in shown["message"]
     with pytest.raises(ProjectError, match="is in Slurm's queue"):
         step(project.path)
     # The log may be out of the job's reach: all it needs was written down before.
@@ -303,6 +326,8 @@ def test_a_step_on_slurm_reads_files_only(
     assert wait_until(lambda: queued_job(project.path) is None, 120)
     failure = project.path / "work" / "failure.json"
     assert (project.steps_path / "step_1").is_dir(), failure.read_text() if failure.exists() else "no step"
+    look_after(project.path)
+    assert step_under_way(project.path) is None
     (tmp_path / "events").rename(project.events_path)
     assert step(project.path) == project.steps_path / "step_1", "there is nothing new"
 

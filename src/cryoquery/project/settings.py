@@ -35,7 +35,7 @@ class ProjectConfig(CheckedModel):
 
     name: str = Field(min_length=1)
     project_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}$")
-    """Drawn when the project is made: tells it from others of its name; None in projects of older versions."""
+    """Drawn when the project is made, to tell it from others of its name; None: made by an older version."""
     micrographs_folder: str
     """The folder that the paths in ``micrographs.csv`` begin at, relative to the project, or absolute."""
     unit: Literal["micrograph", "field"] = "micrograph"

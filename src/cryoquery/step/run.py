@@ -92,8 +92,8 @@ def step(
         folder = do_step(project, snapshot, progress, say)
     if folder is not None:
         say(
-            f"{folder.name} is done: an open page takes its queue by itself, else run cryoquery label {path}; "
-            f"how it stands: cryoquery status {path}"
+            f"{folder.name} is done: an open page takes the new queue by itself, else run cryoquery label "
+            f"{path}; how it stands: cryoquery status {path}"
         )
     return folder
 
@@ -173,7 +173,7 @@ def _do(project: Project, snapshot: Snapshot, watch: UnderWay, started: float) -
     watch.phase("chooses what to label next")
     query = next_query(project, snapshot, made.run, made.lab, made.entry)
     watch.phase("looks for particles on what is to be labelled next")
-    found = suggestions(picker, project, [entry["item"] for entry in query], lambda done: watch.alive())  # noqa: ARG005
+    found = suggestions(picker, project, [entry["item"] for entry in query], lambda done: watch.alive())
     outlook = look_ahead(project, snapshot, curve, query)
     with staged_directory(folder) as staged:
         link(made.entry / MODEL, staged / MODEL)

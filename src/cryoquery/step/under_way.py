@@ -98,7 +98,7 @@ class UnderWay:
 
 
 def tell_waiting(project: Path, job: str) -> None:
-    """Say that a step of the project waits as a job of Slurm, until `forget_ended` finds that it has ended."""
+    """Say that a step of the project waits as a job of Slurm; `forget_ended` finds that this has ended."""
     content = {"since": time.time(), "message": f"waits in Slurm's queue, job {job}", "job": job}
     with contextlib.suppress(OSError):
         write_json(project / FILE, content)
