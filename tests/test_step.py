@@ -302,7 +302,9 @@ def test_a_job_that_waits_is_shown_until_it_ends(tmp_path: Path) -> None:
     assert step_under_way(tmp_path) == shown
     forget_ended(tmp_path, lambda: {"12"})
     assert not (tmp_path / FILE).exists()
-    write_json(tmp_path / FILE, {"since": 1.0, "message": "trains", "host": "elsewhere", "pid": 1, "job": None})
+    write_json(
+        tmp_path / FILE, {"since": 1.0, "message": "trains", "host": "elsewhere", "pid": 1, "job": None}
+    )
     forget_ended(tmp_path, lambda: {"12"})
     assert step_under_way(tmp_path) == {"since": 1.0, "message": "trains"}, "it is no job"
 

@@ -9,7 +9,7 @@ from cryoquery.label.steps import Suggestions
 from cryoquery.project.document import Particle, Region, Step
 from cryoquery.project.folder import Project
 from cryoquery.project.labeling import TaskState
-from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values
+from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values, shown_region
 from cryoquery.project.state import QueueEntry
 
 MOST_STEPS, MOST_EDITS = 500, 5000
@@ -82,6 +82,7 @@ def describe_task(
         "height": micrograph.height_px,
         "width": micrograph.width_px,
         "region": item.region,
+        "shown": shown_region(project, state.item),
         "pixel_size": micrograph.pixel_size,
         "diameter_px": project.diameter_px(state.item),
         **describe_progress(state, now),
@@ -113,7 +114,9 @@ def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
 def describe_steps(state: TaskState) -> dict[str, Any]:
     """The last steps, ``[[table, key, before, after], …]`` each: undo and redo need no server for them."""
     document = state.document
-    return {name: _last_steps(steps) for name, steps in (("done", document.done), ("undone", document.undone))}
+    return {
+        name: _last_steps(steps) for name, steps in (("done", document.done), ("undone", document.undone))
+    }
 
 
 def _last_steps(steps: Sequence[Step]) -> list[Any]:
