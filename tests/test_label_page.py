@@ -372,13 +372,13 @@ def test_centers_in_a_field_are_where_the_picture_shows_them(
     shape, project = (700, 820), tmp_path / "p"
     for i in range(2):
         (tmp_path / "data").mkdir(exist_ok=True)
-        write_micrograph(tmp_path / "data" / f"m{i}.mrc", _dotted(shape), 2.0)
+        write_micrograph(tmp_path / "data" / f"m{i}.mrc", _dotted((1024, 1340))[: shape[0], : shape[1]], 2.0)
     made = init_project(
         project, [tmp_path / "data"], InitOptions(diameter_px=DIAMETER_PX, unit="field")
     ).project
     inner = next(i for i in made.items if i.region and i.region[0] > 0 and i.region[1] > 0)
     assert inner.region is not None
-    top, left, height, width = inner.region
+    top, left, height, _ = inner.region
     with EventLog.open(made.events_path, write=True) as log:
         entry = {"item": inner.number, "rank": 0, "reason": "", "score": None, "purpose": "train"}
         queue = {"step": 0, "entries": [entry], "model": None}
@@ -535,7 +535,8 @@ def test_outside_of_a_field_nothing_is_added(tmp_path: Path, person: Callable[..
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
         anna.ask(
-            "(c.labeling.open({...c.labeling.task, region: [100, 200, 300, 400], shown: [76, 176, 348, 448], suggestions: [], cursor: 0,"
+            "(c.labeling.open({...c.labeling.task, region: [100, 200, 300, 400],"
+            " shown: [76, 176, 348, 448], suggestions: [], cursor: 0,"
             " n_ops: 0, document: {particles: [], regions: [], rejected: [], empty: false}}), c.stage.open())"
         )
         anna.click(80, 300)

@@ -113,10 +113,7 @@ def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
 
 def describe_steps(state: TaskState) -> dict[str, Any]:
     """The last steps, ``[[table, key, before, after], …]`` each: undo and redo need no server for them."""
-    document = state.document
-    return {
-        name: _last_steps(steps) for name, steps in (("done", document.done), ("undone", document.undone))
-    }
+    return {name: _last_steps(getattr(state.document, name)) for name in ("done", "undone")}
 
 
 def _last_steps(steps: Sequence[Step]) -> list[Any]:
