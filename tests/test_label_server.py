@@ -22,7 +22,7 @@ from label_project import DIAMETER_PX, Served, logged_in, make_project, served, 
 from PIL import Image
 
 from cryoquery import cli
-from cryoquery.errors import CryoqueryError, ProjectError
+from cryoquery.errors import CryoqueryError, DataError, ProjectError
 from cryoquery.formats import read_coordinates
 from cryoquery.label.desk import Desk, open_desk
 from cryoquery.label.pages import load_pages
@@ -345,6 +345,47 @@ def test_a_step_under_way_is_shown(desk: Desk) -> None:
     assert step_under_way(desk.project.path) is None
     path.write_text("{")
     assert step_under_way(desk.project.path) is None
+
+
+def test_a_failing_disk_is_no_fault_of_an_act(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = desk.lease("anna", None)["task"]
+
+    def fail(*_: object) -> None:
+        raise LogError("events.sqlite: disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EventLog, "find", fail)
+        with pytest.raises(LogError):
+            desk.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])
+    assert desk.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])["n_ops"] == 1
+
+
+def test_steps_are_sent_for_undo_up_to_a_bound(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryoquery.label.documents.MOST_STEPS", 3)
+    task = desk.lease("anna", None)["task"]
+    acts = [ActRequest.model_validate(add(f"a{i}", 9.0 + i, 9.0)) for i in range(5)]
+    desk.act("anna", task, [*acts, ActRequest(id="u", kind="undone")])
+    steps = desk.task("anna", task)["steps"]
+    assert [len(steps["done"]), len(steps["undone"])] == [3, 1]
+    ((table, _, before, after),) = steps["undone"][0]
+    assert (table, before, after) == ("particles", None, {"y": 13.0, "x": 9.0, "origin": "person"})
+
+
+def test_what_is_missing_is_said_before_anything_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="install cryoquery again"):
+        load_pages(tmp_path)
+    path = make_project(tmp_path / "p", 4)
+    said: list[str] = []
+    (path / "micrographs" / "m0001.mrc").unlink()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("uvicorn.Server.run", lambda *_, **__: None)
+        serve(path, say=said.append)
+    assert "1 of 4 micrographs are not there (m0001" in said[0]
+    (path / "micrographs").rename(tmp_path / "gone")
+    with pytest.raises(ProjectError, match="set micrographs_folder"):
+        serve(path)
 
 
 def test_pictures_are_kept_by_the_browser(server: Served) -> None:

@@ -128,7 +128,9 @@ def _last_steps(steps: Sequence[Step]) -> list[Any]:
 
 
 def _cell(value: Any) -> Any:
-    return value._asdict() if isinstance(value, (Particle, Region)) else value
+    if isinstance(value, Particle):
+        return {"y": value.y, "x": value.x, "origin": value.origin}
+    return value._asdict() if isinstance(value, Region) else value
 
 
 def describe_document(state: TaskState) -> dict[str, Any]:
