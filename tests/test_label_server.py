@@ -262,7 +262,9 @@ def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> No
         assert queue["model"] == "step_1"
         assert queue["sentence"] == "one more is worth it"
         assert [entry["item"] for entry in queue["entries"]] == [3, 5]
-        assert get(anna, "/api/status")["steps"][0]["step"] == 1
+        (step,) = get(anna, "/api/status")["steps"]
+        assert (step["step"], step["particle_f1"]) == (1, 0.6)
+        assert "f1" not in step, "that of pixels is another one"
         shown = [post(anna, "/api/lease", task=task) for task in ("3", "5")]
         for document in shown:
             assert document["model"] == "step_1"

@@ -390,6 +390,10 @@ def test_the_commands_say_how_it_stands(stepped: Project, capsys: pytest.Capture
     said = " ".join(capsys.readouterr().out.split())
     assert "9 of 16 micrographs labelled (4 of them held out to measure F1), 72 particles" in said
     assert "expected to raise F1 by" in said
+    metrics = read_json(stepped.path / "steps" / "step_2" / "metrics.json")
+    assert "F1 of picks (95 %)" in said
+    assert f"{metrics['particle_f1']:.3f} ({metrics['particle_f1_low']:.3f} to" in said
+    assert "pixel" not in said
     assert run_command("step", str(stepped.path / "nowhere")) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
