@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_project import Served, make_project, served, truth_yx, write_step
+from label_project import DIAMETER_PX, Served, make_project, served, truth_yx, write_step
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -20,7 +20,8 @@ from cryoquery.errors import ProjectError
 from cryoquery.formats import read_coordinates, write_micrograph
 from cryoquery.label.pages import load_pages
 from cryoquery.project.document import Document, Extent
-from cryoquery.project.events import Event, EventLog
+from cryoquery.project.events import Act, Event, EventLog
+from cryoquery.project.new_project import InitOptions, init_project
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -197,6 +198,7 @@ def test_the_page_asks_nothing_of_other_sites() -> None:
 def test_a_person_labels_two_micrographs(tmp_path: Path, person: Callable[..., Person]) -> None:
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
+        anna.page.wait_for_function("document.getElementById('f1').textContent === 'F1 of picks 0.600'")
         first = _label_with_the_mouse(anna, server)
         second = _label_with_keys(anna, server)
         assert anna.ask("c.labeling.task === null")
@@ -364,6 +366,45 @@ def test_centers_are_where_the_picture_shows_them(
         np.testing.assert_allclose(recorded(server, "0"), _sorted(meant), atol=TOLERANCE_PX)
 
 
+def test_centers_in_a_field_are_where_the_picture_shows_them(
+    tmp_path: Path, person: Callable[..., Person]
+) -> None:
+    """Also at its border, beyond which a diameter of the micrograph is seen."""
+    shape, project = (700, 820), tmp_path / "p"
+    for i in range(2):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        write_micrograph(tmp_path / "data" / f"m{i}.mrc", _dotted((1024, 1340))[: shape[0], : shape[1]], 2.0)
+    made = init_project(
+        project, [tmp_path / "data"], InitOptions(diameter_px=DIAMETER_PX, unit="field")
+    ).project
+    inner = next(i for i in made.items if i.region and i.region[0] > 0 and i.region[1] > 0)
+    assert inner.region is not None
+    top, left, height, _ = inner.region
+    with EventLog.open(made.events_path, write=True) as log:
+        entry = {"item": inner.number, "rank": 0, "reason": "", "score": None, "purpose": "train"}
+        queue = {"step": 0, "entries": [entry], "model": None}
+        log.append([Act("queued-one", "cryoquery", "queued", None, queue)])
+    with served(project) as server:
+        anna = person(server.link)
+        assert anna.ask("c.labeling.name") == str(inner.number)
+        assert anna.ask("c.stage.view.extent")[:2] == [top - DIAMETER_PX, left - DIAMETER_PX]
+        anna.page.select_option("#lowpass", "0")
+        anna.press("h")
+        anna.wait_until("c.stage.picture.level !== null")
+        anna.page.wait_for_timeout(400)
+        calibration = _calibrate(anna, 1.0)
+        anna.press("h")
+        meant = [(top + 3, left + 5), (top + height / 2, left + 2.25), (top + 90.5, left + 120)]
+        for place in meant:
+            y, x = np.array(place) * calibration[:, 0] + calibration[:, 1]
+            anna.page.mouse.click(x, y)
+        y, x = np.array((top - 8.0, left + 40)) * calibration[:, 0] + calibration[:, 1]
+        anna.page.mouse.click(x, y)
+        assert "outside of the field" in anna.page.inner_text("#toasts")
+        anna.wait_until_saved()
+        np.testing.assert_allclose(recorded(server, str(inner.number)), _sorted(meant), atol=TOLERANCE_PX)
+
+
 def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[..., Person]) -> None:
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
@@ -375,6 +416,17 @@ def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[
         anna.click(600, 800)
         assert "2 kept here" in anna.page.inner_text("#save-text")
         assert len(recorded(server, "0")) == 1
+        anna.context.set_offline(False)
+        anna.wait_until_saved()
+        assert len(recorded(server, "0")) == 3
+        anna.page.reload()
+        anna.wait_for_task()
+        anna.context.set_offline(True)
+        anna.press("Control+z", "Control+z", "Control+Shift+z")
+        assert len(anna.particles()) == 2, (
+            "what was done before the page was loaded is undone without the server"
+        )
+        anna.press("Control+Shift+z")
         anna.context.set_offline(False)
         anna.wait_until_saved()
         assert len(recorded(server, "0")) == 3
@@ -484,7 +536,8 @@ def test_outside_of_a_field_nothing_is_added(tmp_path: Path, person: Callable[..
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
         anna.ask(
-            "(c.labeling.open({...c.labeling.task, region: [100, 200, 300, 400], suggestions: [], cursor: 0,"
+            "(c.labeling.open({...c.labeling.task, region: [100, 200, 300, 400],"
+            " shown: [76, 176, 348, 448], suggestions: [], cursor: 0,"
             " n_ops: 0, document: {particles: [], regions: [], rejected: [], empty: false}}), c.stage.open())"
         )
         anna.click(80, 300)

@@ -22,14 +22,14 @@ from label_project import DIAMETER_PX, Served, logged_in, make_project, served, 
 from PIL import Image
 
 from cryoquery import cli
-from cryoquery.errors import CryoqueryError, ProjectError
+from cryoquery.errors import CryoqueryError, DataError, ProjectError
 from cryoquery.formats import read_coordinates
-from cryoquery.label.desk import Desk, NotRecordedError, open_desk
+from cryoquery.label.desk import Desk, open_desk
 from cryoquery.label.pages import load_pages
 from cryoquery.label.requests import ActRequest
 from cryoquery.label.serve import serve
 from cryoquery.label.steps import step_under_way
-from cryoquery.project.events import EventLog
+from cryoquery.project.events import EventLog, LogError
 from cryoquery.project.labeling import LeaseError, UnknownTaskError
 
 
@@ -262,7 +262,9 @@ def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> No
         assert queue["model"] == "step_1"
         assert queue["sentence"] == "one more is worth it"
         assert [entry["item"] for entry in queue["entries"]] == [3, 5]
-        assert get(anna, "/api/status")["steps"][0]["step"] == 1
+        (step,) = get(anna, "/api/status")["steps"]
+        assert (step["step"], step["particle_f1"]) == (1, 0.6)
+        assert "f1" not in step, "that of pixels is another one"
         shown = [post(anna, "/api/lease", task=task) for task in ("3", "5")]
         for document in shown:
             assert document["model"] == "step_1"
@@ -345,6 +347,47 @@ def test_a_step_under_way_is_shown(desk: Desk) -> None:
     assert step_under_way(desk.project.path) is None
     path.write_text("{")
     assert step_under_way(desk.project.path) is None
+
+
+def test_a_failing_disk_is_no_fault_of_an_act(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = desk.lease("anna", None)["task"]
+
+    def fail(*_: object) -> None:
+        raise LogError("events.sqlite: disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EventLog, "find", fail)
+        with pytest.raises(LogError):
+            desk.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])
+    assert desk.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])["n_ops"] == 1
+
+
+def test_steps_are_sent_for_undo_up_to_a_bound(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryoquery.label.documents.MOST_STEPS", 3)
+    task = desk.lease("anna", None)["task"]
+    acts = [ActRequest.model_validate(add(f"a{i}", 9.0 + i, 9.0)) for i in range(5)]
+    desk.act("anna", task, [*acts, ActRequest(id="u", kind="undone")])
+    steps = desk.task("anna", task)["steps"]
+    assert [len(steps["done"]), len(steps["undone"])] == [3, 1]
+    ((table, _, before, after),) = steps["undone"][0]
+    assert (table, before, after) == ("particles", None, {"y": 13.0, "x": 9.0, "origin": "person"})
+
+
+def test_what_is_missing_is_said_before_anything_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="install cryoquery again"):
+        load_pages(tmp_path)
+    path = make_project(tmp_path / "p", 4)
+    said: list[str] = []
+    (path / "micrographs" / "m0001.mrc").unlink()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("uvicorn.Server.run", lambda *_, **__: None)
+        serve(path, say=said.append)
+    assert "1 of 4 micrographs are not there (m0001" in said[0]
+    (path / "micrographs").rename(tmp_path / "gone")
+    with pytest.raises(ProjectError, match="set micrographs_folder"):
+        serve(path)
 
 
 def test_pictures_are_kept_by_the_browser(server: Served) -> None:
@@ -431,7 +474,7 @@ def test_what_the_log_cannot_take_is_not_called_wrong(desk: Desk) -> None:
     with sqlite3.connect(desk.project.events_path) as other:
         other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}')")
     other.close()
-    with pytest.raises(NotRecordedError, match="another process"):
+    with pytest.raises(LogError, match="another process"):
         desk.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])
 
 

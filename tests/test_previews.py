@@ -111,7 +111,7 @@ def test_the_cache_is_bounded(project: Project, monkeypatch: pytest.MonkeyPatch)
     assert left == {"0", "1"}
 
 
-def test_fields_are_shown_alone(tmp_path: Path) -> None:
+def test_fields_are_shown_with_their_surroundings(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 1, (600, 520))
     squares = 40 * ((np.arange(600)[:, None] // 50 + np.arange(520)[None, :] // 50) % 2)
     (tmp_path / "data").mkdir()
@@ -122,9 +122,12 @@ def test_fields_are_shown_alone(tmp_path: Path) -> None:
     for item in project.items_of["m0"]:
         assert item.region is not None
         top, left, height, width = item.region
+        bottom, right = min(top + height + 24, 600), min(left + width + 24, 520)
+        top, left = max(top - 24, 0), max(left - 24, 0)
+        assert previews.shown_region(project, item.number) == (top, left, bottom - top, right - left)
         shown = pixels(previews.picture(project, item.number, 1024))
-        assert shown.shape == (height, width)
-        expected = squares[top : top + height, left : left + width]
+        expected = squares[top:bottom, left:right]
+        assert shown.shape == expected.shape
         assert np.corrcoef(shown.ravel(), expected.ravel())[0, 1] > 0.95
         assert max(pixels(previews.thumbnail(project, item.number).read_bytes()).shape) <= 320
 

@@ -274,3 +274,14 @@ def test_a_row_that_is_missing_is_noticed(tmp_path: Path) -> None:
     file.write_text("name\nx\n")
     with pytest.raises(DataError, match="cannot be read as the table"):
         open_project(project.path)
+
+
+def test_projects_of_one_name_are_told_apart_wherever_they_are(tmp_path: Path) -> None:
+    one, other = (make_project(tmp_path / name, 2) for name in "ab")
+    assert one.config.name == other.config.name
+    assert one.id != other.id
+    one.path.rename(tmp_path / "moved")
+    assert open_project(tmp_path / "moved").id == one.id
+    older = one.config.model_copy(update={"project_id": None})
+    write_settings(tmp_path / "moved" / SETTINGS_FILE, older)
+    assert open_project(tmp_path / "moved").id == one.dataset.fingerprint[:16]

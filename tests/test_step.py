@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,9 +12,10 @@ from conftest import disc_mask
 from slurm_cluster import SlurmCluster, wait_until
 
 from cryoquery.cli import main
-from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE
+from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, ImageRecord
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import write_micrograph
+from cryoquery.label.steps import STALE_SECONDS, step_under_way
 from cryoquery.pick import picker as pick_module
 from cryoquery.project.events import Act
 from cryoquery.project.folder import Project, open_project
@@ -22,10 +25,10 @@ from cryoquery.project.settings import SETTINGS_FILE, write_settings
 from cryoquery.project.snapshot import Label, Snapshot, read_snapshot, take_snapshot
 from cryoquery.records import read_json, write_json
 from cryoquery.step import step
-from cryoquery.step.labeled_dataset import UNLABELED, inside_any, labeled_dataset
+from cryoquery.step.labeled_dataset import UNLABELED, LabeledImage, draw_labels, inside_any, labeled_dataset
 from cryoquery.step.query import next_query, spread, strategy_of
-from cryoquery.step.slurm import queued_job
-from cryoquery.step.under_way import FILE
+from cryoquery.step.slurm import look_after, queued_job
+from cryoquery.step.under_way import FILE, forget_ended, tell_waiting
 
 DIAMETER_PX = 24.0
 SIDE = 256
@@ -169,22 +172,71 @@ def test_without_held_out_labels_nothing_is_made_up(tmp_path: Path) -> None:
     assert folder is not None
     metrics = read_json(folder / "metrics.json")
     assert metrics["f1"] is metrics["particle_f1"] is metrics["gain"] is None
-    assert metrics["sentence"].startswith("F1 is not known")
+    assert metrics["sentence"].startswith("F1 of picks is not known")
 
 
 def test_regions_decide_what_counts(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p", 4)
     item = items_of(project, "train")[0]
-    square = np.array([[20.0, 20], [20, 120], [120, 120], [120, 20]])
+    square = np.array([[20.5, 20.5], [20.5, 120.5], [120.5, 120.5], [120.5, 20.5]])
     inner = np.array([[40.0, 40], [40, 60], [60, 60], [60, 40]])
-    particles = np.array([[80.0, 80.0], [200.0, 200.0]])
+    particles = np.array([[80.0, 110.0], [80.0, 80.0], [200.0, 200.0]])
     whole = labeled_dataset(project.dataset, {item: Label(1, particles)}, tmp_path / "a")
     part = labeled_dataset(project.dataset, {item: Label(1, particles, (inner,), (square,))}, tmp_path / "b")
     assert set(np.unique(whole.masks[item])) == {BACKGROUND, PARTICLE}
     mask = part.masks[item]
-    assert mask[80, 80] == PARTICLE
-    assert mask[30, 30] == BACKGROUND
+    assert mask[80, 80] == mask[80, 120] == PARTICLE
+    assert list(mask[65, 31:35]) == [IGNORE, IGNORE, BACKGROUND, BACKGROUND], "half a diameter from the edge"
+    assert mask[80, 121] == IGNORE
     assert mask[50, 50] == mask[200, 200] == mask[10, 10] == IGNORE
+
+
+def two_fields(known: dict[int, Label]) -> dict[int, LabeledImage]:
+    """Two fields of 60 x 50 px side by side, which are all of a micrograph of 60 x 100 px."""
+    common = {"id": "m", "micrograph": "m", "group": "g", "split": "train", "height_px": 60, "width_px": 100}
+    size = {"scale": 1.0, "top": 0, "content_height": 60, "content_width": 50, "diameter_px": 20.0} | {
+        "pixel_size": None,
+        "field_of_view": "m",
+        "center": 0.0,
+        "spread": 1.0,
+    }
+    return {
+        item: LabeledImage(ImageRecord(**common, **size, left=50 * item), label)
+        for item, label in known.items()
+    }
+
+
+def test_what_unknown_particles_may_cover_is_no_background() -> None:
+    none, across = np.empty((0, 2)), np.array([[30.0, 47.0]])
+    alone = draw_labels(0, two_fields({0: Label(1, none)}), none, 1.0)
+    assert (alone[:, :40] == BACKGROUND).all(), "also along the edge of the micrograph"
+    assert (alone[:, 40:] == IGNORE).all(), "a center at 49.5 px covers 40 px"
+    known = two_fields({0: Label(1, across), 1: Label(2, none)})
+    left, right = (draw_labels(item, known, across, 1.0) for item in (0, 1))
+    assert set(np.unique(left)) == set(np.unique(right)) == {BACKGROUND, PARTICLE}
+    y, x = np.mgrid[:60, :100]
+    disc = (y - 30) ** 2 + (x - 47) ** 2 <= 10**2
+    assert np.array_equal(np.hstack([left, right]) == PARTICLE, disc), "it reaches across the border"
+    own = draw_labels(0, two_fields({0: Label(1, across)}), across, 1.0)
+    assert np.array_equal(own == PARTICLE, disc[:, :50])
+    assert (own[:, 40:] != BACKGROUND).all()
+    half = draw_labels(0, two_fields({0: Label(1, none)}), none, 0.5)
+    assert (half[:, 45:] == IGNORE).all()
+    assert (half[:, :45] == BACKGROUND).all()
+
+
+def test_background_lies_a_radius_from_every_place_that_nobody_looked_at() -> None:
+    rng = np.random.default_rng(5)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, 9))
+    polygon = np.array([30.0, 55.0]) + 25 * np.column_stack([np.sin(angle), np.cos(angle)])
+    known = two_fields({item: Label(1, np.empty((0, 2)), (), (polygon,)) for item in (0, 1)})
+    mask = np.hstack([draw_labels(item, known, np.empty((0, 2)), 1.0) for item in (0, 1)])
+    background = np.argwhere(mask == BACKGROUND)
+    assert 100 < len(background) < 25**2 * np.pi
+    beyond = np.argwhere(~inside_any((60, 100), [polygon]))
+    distances = np.linalg.norm(background[:, None] - beyond[None], axis=-1).min(axis=1)
+    assert distances.min() > 10
+    assert distances.min() < 11.5
 
 
 def test_polygons_cover_the_pixels_whose_center_they_hold() -> None:
@@ -212,7 +264,7 @@ def test_a_killed_step_goes_on_and_another_is_refused(
         patched.setattr("cryoquery.step.run.suggestions", interrupted)
         with pytest.raises(KeyboardInterrupt):
             step(project.path)
-    assert seen[0].keys() == {"since", "message", "host", "pid"}
+    assert seen[0].keys() == {"since", "message", "host", "pid", "job"}
     assert "looks for particles" in seen[0]["message"]
     assert not (project.path / FILE).exists()
     assert not list((project.path / "steps").glob("*"))
@@ -287,6 +339,25 @@ def test_a_damaged_micrograph_gets_no_suggestions(stepped: Project, monkeypatch:
     assert suggestions(picker, stepped, [0])["0"]["picks"] == []
 
 
+def test_a_job_that_waits_is_shown_until_it_ends(tmp_path: Path) -> None:
+    tell_waiting(tmp_path, "123")
+    shown = step_under_way(tmp_path)
+    assert shown is not None
+    assert shown["message"] == "waits in Slurm's queue, job 123"
+    old = time.time() - STALE_SECONDS - 1
+    os.utime(tmp_path / FILE, (old, old))
+    assert step_under_way(tmp_path) is None, "nobody has looked after it for long"
+    forget_ended(tmp_path, lambda: {"12", "123"})
+    assert step_under_way(tmp_path) == shown
+    forget_ended(tmp_path, lambda: {"12"})
+    assert not (tmp_path / FILE).exists()
+    write_json(
+        tmp_path / FILE, {"since": 1.0, "message": "trains", "host": "elsewhere", "pid": 1, "job": None}
+    )
+    forget_ended(tmp_path, lambda: {"12"})
+    assert step_under_way(tmp_path) == {"since": 1.0, "message": "trains"}, "it is no job"
+
+
 @pytest.mark.slurm
 def test_a_step_on_slurm_reads_files_only(
     tmp_path: Path, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
@@ -296,6 +367,9 @@ def test_a_step_on_slurm_reads_files_only(
     project = make_project(tmp_path / "p", 4, executor="slurm", slurm=asked)
     label(project, [*items_of(project, "train")[:2], *items_of(project, "val")[:1]])
     assert step(project.path, wait=False) is None
+    shown = step_under_way(project.path)
+    assert shown is not None
+    assert f"job {queued_job(project.path)}" in shown["message"] or "trains" in shown["message"]
     with pytest.raises(ProjectError, match="is in Slurm's queue"):
         step(project.path)
     # The log may be out of the job's reach: all it needs was written down before.
@@ -303,6 +377,8 @@ def test_a_step_on_slurm_reads_files_only(
     assert wait_until(lambda: queued_job(project.path) is None, 120)
     failure = project.path / "work" / "failure.json"
     assert (project.steps_path / "step_1").is_dir(), failure.read_text() if failure.exists() else "no step"
+    look_after(project.path)
+    assert step_under_way(project.path) is None
     (tmp_path / "events").rename(project.events_path)
     assert step(project.path) == project.steps_path / "step_1", "there is nothing new"
 
@@ -314,6 +390,10 @@ def test_the_commands_say_how_it_stands(stepped: Project, capsys: pytest.Capture
     said = " ".join(capsys.readouterr().out.split())
     assert "9 of 16 micrographs labelled (4 of them held out to measure F1), 72 particles" in said
     assert "expected to raise F1 by" in said
+    metrics = read_json(stepped.path / "steps" / "step_2" / "metrics.json")
+    assert "F1 of picks (95 %)" in said
+    assert f"{metrics['particle_f1']:.3f} ({metrics['particle_f1_low']:.3f} to" in said
+    assert "pixel" not in said
     assert run_command("step", str(stepped.path / "nowhere")) == 1
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -12,11 +12,13 @@ from rich.table import Table
 
 from cryoquery.console import duration
 from cryoquery.label.steps import finished_steps, read_metrics, step_under_way
-from cryoquery.label.summary import summarize
+from cryoquery.label.summary import F1, summarize
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.snapshot import snapshot_of, state_of
+from cryoquery.step.slurm import look_after
 
 NOT_MEASURED = "-"
+UNKNOWN_F1 = "not known"
 
 
 def project_status(path: Path | str) -> dict[str, Any]:
@@ -27,6 +29,7 @@ def project_status(path: Path | str) -> dict[str, Any]:
         DataError: a file of it is damaged.
     """
     project = open_project(path)
+    look_after(project.path)
     state = state_of(project)
     snapshot = snapshot_of(state)
     held_out = [item for item in snapshot.labels if project.items[item].split != "train"]
@@ -46,11 +49,10 @@ def project_status(path: Path | str) -> dict[str, Any]:
 
 def _steps(project: Project) -> list[dict[str, Any]]:
     kept = ("n_labeled_items", "n_held_out_items", "n_labeled_particles", "hours", "agreement", "seconds")
-    scores = ("particle_f1", "particle_f1_low", "particle_f1_high", "f1", "f1_low", "f1_high")
     found = []
     for number in finished_steps(project.steps_path):
         metrics = read_metrics(project.steps_path / f"step_{number}")
-        found.append({"step": number, **{name: metrics.get(name) for name in (*kept, *scores)}})
+        found.append({"step": number, **{name: metrics.get(name) for name in (*kept, *F1)}})
     return found
 
 
@@ -72,7 +74,7 @@ def show_project(path: Path | str, console: Console) -> None:
         console.print("No step was done yet: label what the queue asks for, then run cryoquery step.")
     if under_way := said["stepping"]:
         ago = duration(max(time.time() - under_way["since"], 0.0))
-        console.print(f"A step is under way since {ago}: {under_way['message']}", highlight=False)
+        console.print(f"A step, begun {ago} ago: {under_way['message']}", highlight=False)
     if said["people"]:
         console.print(_people_table(said["people"]))
     if anchoring := _anchoring(said["anchoring"]):
@@ -86,8 +88,7 @@ def _step_table(steps: list[dict[str, Any]]) -> Table:
         "held out",
         "particles",
         "hours",
-        "F1 (95 %)",
-        "pixel F1 (95 %)",
+        "F1 of picks (95 %)",
         "same as before",
     )
     grid = _grid(columns)
@@ -98,8 +99,7 @@ def _step_table(steps: list[dict[str, Any]]) -> Table:
             _text(step["n_held_out_items"]),
             _text(step["n_labeled_particles"]),
             _text(step["hours"], ".1f"),
-            _with_interval(step, "particle_f1"),
-            _with_interval(step, "f1"),
+            _f1(step),
             _text(step["agreement"], ".3f"),
         )
     return grid
@@ -146,10 +146,10 @@ def _estimate(found: Mapping[str, Any] | None) -> str:
     return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
-def _with_interval(step: Mapping[str, Any], name: str) -> str:
-    value, low, high = (step[f"{name}{end}"] for end in ("", "_low", "_high"))
+def _f1(step: Mapping[str, Any]) -> str:
+    value, low, high = (step[name] for name in F1)
     if value is None:
-        return NOT_MEASURED
+        return UNKNOWN_F1
     return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 

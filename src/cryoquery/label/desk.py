@@ -43,10 +43,6 @@ class RefusedActError(ProjectError):
     """An act that cannot be taken; those that came with it were not taken either."""
 
 
-class NotRecordedError(ProjectError):
-    """The log cannot be written at the moment, through no fault of the acts: they must be sent again."""
-
-
 def open_desk(path: Path) -> Desk:
     """Open the project in folder ``path`` to label in it.
 
@@ -91,6 +87,7 @@ class Desk:
         return {
             "person": person,
             "project": config.name,
+            "id": self.project.id,
             "n_items": len(self.project.items),
             "unit": config.unit,
             "pixel_size": config.pixel_size,
@@ -205,7 +202,7 @@ class Desk:
             UnknownTaskError: there is no such task.
             RefusedActError: an act's id is another one's, or a field does not belong to it.
             ProjectError: an act cannot be done.
-            NotRecordedError: the log cannot be written.
+            LogError: the log cannot be read or written.
         """
         now = self._clock()
         state = self.state.task(task)
@@ -287,13 +284,7 @@ class Desk:
         self._record([Act(f"queued-{name}", PROGRAM, "queued", None, body)], self._clock())
 
     def _record(self, acts: Sequence[Act], now: float) -> None:
-        try:
-            self._journal.record(acts, now)
-        except ProjectError as error:
-            # What is wrong with the file, not with an act, begins with the file's name.
-            if str(error).startswith(f"{self.project.events_path}: "):
-                raise NotRecordedError(str(error)) from None
-            raise
+        self._journal.record(acts, now)
 
     def _last_sentence(self) -> str:
         """What the last step expects of another one."""
@@ -318,4 +309,4 @@ def _same_kind(recorded: str, sent: str) -> bool:
     return recorded == sent or (recorded, sent) == ("corrected", "submitted")
 
 
-__all__ = ["Desk", "LeaseError", "NotRecordedError", "RefusedActError", "UnknownTaskError", "open_desk"]
+__all__ = ["Desk", "LeaseError", "RefusedActError", "UnknownTaskError", "open_desk"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cryoquery.label.steps import Suggestions
+from cryoquery.project.document import Particle, Region, Step
 from cryoquery.project.folder import Project
 from cryoquery.project.labeling import TaskState
-from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values
+from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values, shown_region
 from cryoquery.project.state import QueueEntry
+
+MOST_STEPS, MOST_EDITS = 500, 5000
+"""Of undo and of redo that are sent with a document: so many steps, with so many changes in all."""
 
 
 def describe_entry(
@@ -77,12 +82,14 @@ def describe_task(
         "height": micrograph.height_px,
         "width": micrograph.width_px,
         "region": item.region,
+        "shown": shown_region(project, state.item),
         "pixel_size": micrograph.pixel_size,
         "diameter_px": project.diameter_px(state.item),
         **describe_progress(state, now),
         "mine": state.holder(now) == person,
         "person": person_of(state, now),
         "document": describe_document(state),
+        "steps": describe_steps(state),
         "suggestions": [pick._asdict() for pick in suggestions.picks],
         "threshold": suggestions.threshold,
         "model": model,
@@ -102,6 +109,28 @@ def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
         "n_ops": state.document.n_ops,
         "lease_until": state.lease.until if state.lease is not None and state.holder(now) else None,
     }
+
+
+def describe_steps(state: TaskState) -> dict[str, Any]:
+    """The last steps, ``[[table, key, before, after], …]`` each: undo and redo need no server for them."""
+    return {name: _last_steps(getattr(state.document, name)) for name in ("done", "undone")}
+
+
+def _last_steps(steps: Sequence[Step]) -> list[Any]:
+    found: list[Any] = []
+    n_edits = 0
+    for step in reversed(steps[-MOST_STEPS:]):
+        n_edits += len(step)
+        if n_edits > MOST_EDITS:
+            break
+        found.append([[e.table, e.key, _cell(e.before), _cell(e.after)] for e in step])
+    return found[::-1]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Particle):
+        return {"y": value.y, "x": value.x, "origin": value.origin}
+    return value._asdict() if isinstance(value, Region) else value
 
 
 def describe_document(state: TaskState) -> dict[str, Any]:

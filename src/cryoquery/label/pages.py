@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryoquery.errors import DataError
+
 FOLDER = Path(__file__).parent / "static"
 INDEX = "index.html"
 TYPES = {
@@ -28,7 +30,13 @@ class StaticFile:
 
 
 def load_pages(folder: Path = FOLDER) -> dict[str, StaticFile]:
-    """The files of ``folder`` and of those in it, by name: ``index.html``, ``parts/view.js``."""
+    """The files of ``folder`` and of those in it, by name: ``index.html``, ``parts/view.js``.
+
+    Raises:
+        DataError: the page is not there.
+    """
+    if not (folder / INDEX).is_file():
+        raise DataError(f"{folder / INDEX}: no such file; install cryoquery again")
     return {
         path.relative_to(folder).as_posix(): _load(path)
         for path in sorted(folder.rglob("*"))

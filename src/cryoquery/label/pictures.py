@@ -18,7 +18,7 @@ from cryoquery.project.previews import picture, thumbnail, write_thumbnail
 AT_ONCE = 2
 """Pictures that are made at the same time; each may need the memory of a whole micrograph."""
 MOST_WAITING = 400
-PICTURES_VERSION = 1
+PICTURES_VERSION = 2
 """Raise it when the same request gives another picture, so that browsers forget theirs."""
 
 

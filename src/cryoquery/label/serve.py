@@ -18,6 +18,7 @@ from cryoquery.label.desk import Desk, open_desk
 from cryoquery.label.pages import load_pages
 from cryoquery.label.server import create_app
 from cryoquery.label.sessions import Sessions, checked_name
+from cryoquery.project.folder import Project
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 8765
@@ -46,15 +47,19 @@ def serve(
         say: prints a line for the person at the terminal.
 
     Raises:
-        ProjectError: there is no project, it is served already, or the port is in use.
+        ProjectError: there is no project, none of its micrographs is where it was, it is served already,
+            or the port is in use.
+        DataError: the page's files are missing.
         PersonError: a name that cannot be used.
     """
     names = [checked_name(name) for name in people]
     if len(set(names)) < len(names):
         raise ProjectError(f"--people {','.join(names)}: each name once")
+    pages = load_pages()
     desk = open_desk(project)
     with contextlib.ExitStack() as stack:
         stack.callback(desk.close)
+        _check_micrographs(desk.project, say)
         listening = stack.enter_context(_listen(port))
         port = listening.getsockname()[1]
         sessions = Sessions(desk.project.path / SESSIONS_FILE)
@@ -72,7 +77,7 @@ def serve(
         for person in everybody:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
-        app = create_app(desk, sessions, load_pages(), opened=opened)
+        app = create_app(desk, sessions, pages, opened=opened)
         _allow_open_files()
         with contextlib.suppress(KeyboardInterrupt):
             _server_of(app).run(sockets=[listening])
@@ -89,6 +94,22 @@ def _server_of(app: ASGIApp) -> uvicorn.Server:
         limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,
     )  # fmt: skip
     return uvicorn.Server(config)
+
+
+def _check_micrographs(project: Project, say: Callable[[str], None]) -> None:
+    """Say how many micrographs are missing.
+
+    Raises:
+        ProjectError: all of them are.
+    """
+    missing = [name for name, file in project.files().items() if not file.is_file()]
+    if len(missing) == len(project.micrographs):
+        project.file_of(project.micrographs[missing[0]])
+    if missing:
+        say(
+            f"{project.micrographs_folder}: {len(missing)} of {len(project.micrographs)} micrographs are not "
+            f"there ({missing[0]}, …) and have no picture; put them back"
+        )
 
 
 def _introduce(desk: Desk, port: int, say: Callable[[str], None]) -> None:

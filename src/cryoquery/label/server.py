@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cryoquery.errors import CryoqueryError, explain
-from cryoquery.label.desk import Desk, LeaseError, NotRecordedError, UnknownTaskError
+from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
 from cryoquery.label.download import Format, labels_file
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
@@ -29,7 +29,11 @@ from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
 from cryoquery.label.security import Guard, RefusedError
 from cryoquery.label.sessions import Session, Sessions
 from cryoquery.label.summary import summarize
+from cryoquery.project.events import LogError
+from cryoquery.step.slurm import look_after
 
+JOB_SECONDS = 30.0
+"""How often Slurm is asked for the job that a step waits in."""
 POLL_SECONDS = 2.0
 """How often the folder of steps is looked at."""
 TASK_ID = r"^[0-9]{1,9}(\.r[0-9]{1,4})?$"
@@ -75,13 +79,13 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
-    watching = asyncio.create_task(_watch_steps(app, poll_seconds))
+    watching = [asyncio.create_task(_watch_steps(app, poll_seconds)), asyncio.create_task(_watch_job(app))]
     try:
         yield
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
         app.state.pictures.close()
         await _ask(app, Desk.close)
         app.state.desk_thread.shutdown()
@@ -98,6 +102,12 @@ async def _watch_steps(app: FastAPI, poll_seconds: float) -> None:
                 said = str(error)
                 print(f"cryoquery: {said}", file=sys.stderr)
         await asyncio.sleep(poll_seconds)
+
+
+async def _watch_job(app: FastAPI) -> None:
+    while True:
+        await asyncio.to_thread(look_after, app.state.desk.project.path)
+        await asyncio.sleep(JOB_SECONDS)
 
 
 async def _ask(app: Any, question: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -264,7 +274,7 @@ async def _mistake(_: Request, error: Exception) -> Response:
         return _error(404, sentence)
     if isinstance(error, LeaseError):
         return _error(409, sentence)
-    if isinstance(error, (OSError, NotRecordedError)):
+    if isinstance(error, (OSError, LogError)):
         # Not 422: the page would give up what it sent.
         print(f"cryoquery: {sentence}", file=sys.stderr)
         return _error(503, sentence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from cryoquery.records import read_json
 STEP = re.compile(r"step_(0|[1-9][0-9]{0,5})")
 UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
+STALE_SECONDS = 15 * 60.0
+"""A step of which nothing was heard for so long is not believed to be under way."""
 MOST_KEPT = 4
 """Steps whose suggestions are kept in memory."""
 PURPOSES = ("train", "measure", "repeat")
@@ -91,15 +94,20 @@ def read_metrics(folder: Path) -> Mapping[str, Any]:
 
 
 def step_under_way(project: Path) -> dict[str, Any] | None:
-    """``{since, message}`` of the step that is being made; None: there is none, or its process has ended."""
+    """``{since, message}`` of the step that waits or is being made; None: there is none, or it has ended.
+
+    Of one on this machine its process tells, of another the age of the file.
+    """
     try:
         found = read_json(project / UNDER_WAY)
+        age = time.time() - (project / UNDER_WAY).stat().st_mtime
         since = found["since"]
         message = str(found.get("message", ""))
         pid, host = found.get("pid"), found.get("host")
-    except (DataError, TypeError, KeyError, AttributeError):
+    except (DataError, OSError, TypeError, KeyError, AttributeError):
         return None
-    if host == socket.gethostname() and isinstance(pid, int) and not _lives(pid):
+    here = host == socket.gethostname() and isinstance(pid, int)
+    if not (_lives(pid) if here else age < STALE_SECONDS):
         return None
     return {"since": since, "message": message}
 

@@ -13,7 +13,8 @@ from cryoquery.project.people import anchoring, consistency, efforts, picks_to_c
 from cryoquery.project.state import ProjectState
 
 OF_A_STEP = {"n_items": "n_labeled_items", "n_particles": "n_labeled_particles"}
-F1 = ("f1", "f1_low", "f1_high")
+F1 = ("particle_f1", "particle_f1_low", "particle_f1_high")
+"""Of picks on the held-out micrographs, with its 95 % interval: the F1 that people are shown."""
 
 
 def summarize(project: Project, state: ProjectState) -> dict[str, Any]:

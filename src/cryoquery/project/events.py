@@ -46,6 +46,10 @@ CREATE TABLE events (
 _COLUMNS = "seq, id, time, person, kind, task, body"
 
 
+class LogError(ProjectError):
+    """The log cannot be read or written at the moment, through no fault of the acts: ask again later."""
+
+
 @dataclass(frozen=True)
 class Act:
     """What somebody asks to be recorded."""
@@ -100,6 +104,7 @@ class EventLog:
         Raises:
             ProjectError: another process writes it, it is missing (for a reader) or its folder is, it is of
                 a newer version, or no log of a project.
+            LogError: the disk fails, or the file is no database.
         """
         with ExitStack() as held:
             if write and not path.parent.is_dir():
@@ -124,8 +129,8 @@ class EventLog:
             One event per act, in their order.
 
         Raises:
-            ProjectError: an id is in the log with other content, a body is not JSON, the disk is full,
-                or another process has written meanwhile.
+            ProjectError: an id is in the log with other content, or a body is not JSON.
+            LogError: the disk is full or fails, or another process has written meanwhile.
         """
         assert self.writes, "a log that was opened to be read"
         now = time.time() if now is None else now
@@ -150,7 +155,7 @@ class EventLog:
         try:
             last = _last(self._connection)
             if self._last is not None and last != self._last:
-                raise ProjectError(f"{self.path}: another process has written to it; start this one again")
+                raise LogError(f"{self.path}: another process has written to it; start this one again")
             self._last = None  # until it is known how this ends
             yield last
             self._connection.execute("COMMIT")
@@ -161,7 +166,11 @@ class EventLog:
             raise
 
     def read(self, after: int = 0) -> list[Event]:
-        """The events with numbers above ``after``, in order."""
+        """The events with numbers above ``after``, in order.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
         with self._lock, _named(self.path):
             rows = self._connection.execute(
                 f"SELECT {_COLUMNS} FROM events WHERE seq > ? ORDER BY seq", (after,)
@@ -169,7 +178,11 @@ class EventLog:
         return [_event(row) for row in rows]
 
     def find(self, ids: Iterable[str]) -> dict[str, Event]:
-        """The events with these ids, of those that are there."""
+        """The events with these ids, of those that are there.
+
+        Raises:
+            LogError: the file cannot be read.
+        """
         wanted = list(dict.fromkeys(ids))
         found: dict[str, Event] = {}
         with self._lock, _named(self.path):
@@ -337,4 +350,4 @@ def _named(path: Path) -> Iterator[None]:
             way_out = "move it away"
         else:
             way_out = "see that the disk has room, works and may be written to; nothing half is recorded"
-        raise ProjectError(f"{path}: {error}; {way_out}") from None
+        raise LogError(f"{path}: {error}; {way_out}") from None

@@ -63,6 +63,11 @@ class Project:
     """In the order of the dataset's rows."""
 
     @property
+    def id(self) -> str:
+        """Tells the project from all others, wherever it is moved to; 16 hexadecimal digits."""
+        return self.config.project_id or self.dataset.fingerprint[:16]
+
+    @property
     def events_path(self) -> Path:
         """The log of everything that was done."""
         return self.path / "events.sqlite"

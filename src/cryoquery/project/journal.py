@@ -56,6 +56,7 @@ class ProjectJournal:
         Raises:
             LeaseError: a task of theirs is another person's, or nobody's.
             UnknownTaskError: there is no such task.
+            LogError: the log cannot be read or written.
             ProjectError: an act cannot be done; nothing was recorded and `state` is what it was.
         """
         with self.lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -303,6 +304,7 @@ def _build(
     write_rows(staged / MICROGRAPHS_FILE, [_row(one, folder) for one in left])
     config = ProjectConfig(
         name=path.resolve().name,
+        project_id=secrets.token_hex(8),
         micrographs_folder=_stated_folder(path, folder),
         unit=options.unit,
         diameter_angstrom=options.diameter_angstrom,

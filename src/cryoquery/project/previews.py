@@ -48,14 +48,14 @@ FINEST, COARSEST, DEFAULT = 1 / 32, 1 / 2, 1 / 8
 def picture(
     project: Project, item: int, long_side: int, lowpass: float | None = None, *, quality: int = 90
 ) -> bytes:
-    """An 8-bit grayscale JPEG of exactly the item, particles dark or bright as they are stored.
+    """An 8-bit grayscale JPEG of the item, particles dark or bright as they are stored.
 
-    The picture's edges are the edges of the item's first and last pixels.
+    The picture's edges are the edges of the first and last pixels of `shown_region`.
 
     Args:
         project: whose item it is.
         item: its number.
-        long_side: of the picture in px; never larger than the item is itself.
+        long_side: of the picture in px; never larger than what is shown is itself.
         lowpass: length at which amplitudes fall to 1/2, in the unit of `lowpass_unit`; None: no filter.
         quality: of the JPEG, 1 to 95.
 
@@ -69,7 +69,7 @@ def picture(
     if lowpass is not None and not 0 < lowpass < math.inf:
         raise ProjectError(f"lowpass={lowpass:g}: must be a positive length")
     whole = (record.height_px, record.width_px)
-    region = project.items[item].region or (0, 0, *whole)
+    region = shown_region(project, item)
     scale = min(1.0, long_side / max(region[2:]))
     micrograph = project.micrograph_of(item)
     if scale * max(whole) <= CACHED_SIDE:
@@ -83,15 +83,34 @@ def picture(
     return _jpeg(cut, quality)
 
 
-def levels(project: Project, item: int) -> list[int]:
-    """Long sides in px of the pictures that are offered of an item, ascending; the last is full resolution.
+def shown_region(project: Project, item: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) in px of the micrograph that pictures of an item show.
+
+    Around a field that is a particle's diameter more, as far as the micrograph goes, so that particles at
+    its border are seen whole; but no more than the field's own shorter side.
 
     Raises:
         ProjectError: there is no such item.
     """
     record = _record(project, item)
     region = project.items[item].region
-    longest = max(region[2:] if region else (record.height_px, record.width_px))
+    if region is None:
+        return 0, 0, record.height_px, record.width_px
+    top, left, height, width = region
+    margin = min(math.ceil(record.diameter_px), height, width)
+    bottom = min(top + height + margin, record.height_px)
+    right = min(left + width + margin, record.width_px)
+    top, left = max(top - margin, 0), max(left - margin, 0)
+    return top, left, bottom - top, right - left
+
+
+def levels(project: Project, item: int) -> list[int]:
+    """Long sides in px of the pictures that are offered of an item, ascending; the last is full resolution.
+
+    Raises:
+        ProjectError: there is no such item.
+    """
+    longest = max(shown_region(project, item)[2:])
     return [*(side for side in LONG_SIDES if side < longest), min(longest, LONG_SIDES[-1])]
 
 

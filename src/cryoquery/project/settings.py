@@ -34,6 +34,8 @@ class ProjectConfig(CheckedModel):
     """Settings of a project. Times are given in the unit of their name, shares as fractions."""
 
     name: str = Field(min_length=1)
+    project_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}$")
+    """Drawn when the project is made, to tell it from others of its name; None: made by an older version."""
     micrographs_folder: str
     """The folder that the paths in ``micrographs.csv`` begin at, relative to the project, or absolute."""
     unit: Literal["micrograph", "field"] = "micrograph"

@@ -67,16 +67,17 @@ def look_ahead(
         query: the next one.
     """
     held_out = curve[-1]["held_out"]
-    scores = [f1 for counts in held_out.values() if (f1 := f1_of(counts)) is not None]
     n_matched, n_picks, n_particles = (
         sum(counts[name] for counts in held_out.values()) for name in ("n_matched", "n_picks", "n_particles")
     )
+    # Without a particle nothing can be found: picks alone would be an F1 of 0.
+    scores = [f1 for counts in held_out.values() if n_particles and (f1 := f1_of(counts)) is not None]
     n_train = sum(entry["purpose"] == "train" for entry in query)
     known = _points(curve)
     agreed = [point["agreement"] for point in curve[1:]]
     gain = expected_gain(known, n_train, agreed) if n_train else None
     minutes = _minutes(project, snapshot, len(query))
-    said = _say(project, len(query), minutes, len(held_out), known, gain)
+    said = _say(project, len(query), minutes, len(held_out), scores, gain)
     precision = n_matched / n_picks if n_picks else None
     return Outlook(scores, precision, n_matched / n_particles if n_particles else None, gain, minutes, said)
 
@@ -100,15 +101,20 @@ def _minutes(project: Project, snapshot: Snapshot, n_items: int) -> float:
 
 
 def _say(
-    project: Project, n_items: int, minutes: float, n_held_out: int, curve: Sequence[Point], gain: Gain | None
+    project: Project,
+    n_items: int,
+    minutes: float,
+    n_held_out: int,
+    scores: Sequence[float],
+    gain: Gain | None,
 ) -> str:
     unit = project.config.unit
     if not n_items:
         return f"every {unit} is labelled or left out: there is nothing more to label"
-    if not curve:
+    if not scores:
         return (
-            "F1 is not known: no held-out micrograph with particles is labelled; label those of the queue "
-            "that measure it"
+            "F1 of picks is not known: no held-out micrograph with particles is labelled; label those of the "
+            "queue that measure it"
         )
     on = (
         f" (measured on {n_held_out} micrograph{'' if n_held_out == 1 else 's'} only)"
@@ -116,5 +122,6 @@ def _say(
         else ""
     )
     if gain is None:
-        return f"F1 is {100 * curve[-1].f1:.1f} %{on}; what more labels bring can be said after the next step"
+        f1 = 100 * float(np.mean(scores))
+        return f"F1 of picks is {f1:.1f} %{on}; what more labels bring can be said after the next step"
     return sentence(gain, n_items, minutes, unit) + on

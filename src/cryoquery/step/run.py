@@ -83,11 +83,19 @@ def step(
         say(f"nothing was labelled since {last.name}; label more, or use --force")
         return last
     check_enough(project, snapshot)
+    folder: Path | None
     if project.config.executor == "slurm":
         from cryoquery.step.slurm import step_on_slurm
 
-        return step_on_slurm(project, snapshot, wait, say)
-    return do_step(project, snapshot, progress, say)
+        folder = step_on_slurm(project, snapshot, wait, say)
+    else:
+        folder = do_step(project, snapshot, progress, say)
+    if folder is not None:
+        say(
+            f"{folder.name} is done: an open page takes the new queue by itself, else run cryoquery label "
+            f"{path}; how it stands: cryoquery status {path}"
+        )
+    return folder
 
 
 def finished_steps(project: Path) -> list[Path]:
@@ -165,7 +173,7 @@ def _do(project: Project, snapshot: Snapshot, watch: UnderWay, started: float) -
     watch.phase("chooses what to label next")
     query = next_query(project, snapshot, made.run, made.lab, made.entry)
     watch.phase("looks for particles on what is to be labelled next")
-    found = suggestions(picker, project, [entry["item"] for entry in query])
+    found = suggestions(picker, project, [entry["item"] for entry in query], lambda done: watch.alive())
     outlook = look_ahead(project, snapshot, curve, query)
     with staged_directory(folder) as staged:
         link(made.entry / MODEL, staged / MODEL)

@@ -19,7 +19,7 @@ from cryoquery.project.snapshot import Snapshot, read_snapshot
 from cryoquery.records import read_json, write_json
 from cryoquery.run_state import job_number
 from cryoquery.step.run import do_step, finished_steps
-from cryoquery.step.under_way import WORK
+from cryoquery.step.under_way import WORK, forget_ended, tell_waiting
 from cryoquery.work import stoppable
 
 SNAPSHOT, JOB, FAILURE = "snapshot.json", "job.json", "failure.json"
@@ -47,15 +47,24 @@ def step_on_slurm(
     write_json(work / SNAPSHOT, snapshot.as_json())
     job = _submit(project)
     write_json(work / JOB, job)
+    tell_waiting(project.path, job)
     say(f"job {job} is in Slurm's queue")
     if not wait:
         return None
-    while job in queue():
+    while job in (jobs := queue()):
+        forget_ended(project.path, lambda: jobs)
         time.sleep(LOOK_SECONDS)
+    look_after(project.path)
     done = finished_steps(project.path)
     if len(done) > len(before):
         return done[-1]
     raise ProjectError(f"{project.path}: {_reason(work, job)}")
+
+
+def look_after(project: Path) -> None:
+    """Where there is Slurm: see whether the job that a step is said to be has ended; see `forget_ended`."""
+    if shutil.which("squeue") is not None:
+        forget_ended(project, lambda: queue(patience=()))
 
 
 def queued_job(project: Path) -> str | None:
@@ -91,6 +100,7 @@ def work_on(path: str) -> str:
     except Stopped as stopped:
         n_restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if wants_to_go_on(stopped) and n_restarts < open_project(path).config.slurm.max_requeues:
+            tell_waiting(Path(path), job_number())
             subprocess.run(["scontrol", "requeue", job_number()], check=False)
         # Without what Python does at its end: submitit would take the job for done.
         os._exit(0)

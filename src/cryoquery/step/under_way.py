@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from cryoquery.claims import alone
 from cryoquery.errors import DataError, ExperimentError, ProjectError
 from cryoquery.progress import Progress, Silent
 from cryoquery.records import read_json, remove_leftovers, write_json
+from cryoquery.run_state import job_number
 
 if TYPE_CHECKING:
     from cryoquery.run_state import RunState
@@ -33,14 +34,18 @@ class UnderWay:
         self._passed_on = passed_on or Silent()
         self._say = say
         self._since = time.time()
-        self._phase = ""
+        self._phase = self._message = ""
         self._written = 0.0
 
     def phase(self, what: str) -> None:
         """Another part of the work begins."""
-        self._phase = what
+        self._phase = self._message = what
         self._say(what)
-        self._write(what, at_once=True)
+        self._write(at_once=True)
+
+    def alive(self) -> None:
+        """Still at it: who looks from another machine knows only how old the file is."""
+        self._write()
 
     def begin(self, run: str, seed: int, iteration: int, n_iterations: int, n_labeled: int) -> None:
         """See `cryoquery.progress.Progress`."""
@@ -49,15 +54,18 @@ class UnderWay:
     def epoch(self, epoch: int, n_epochs: int, loss: float) -> None:
         """See `cryoquery.progress.Progress`."""
         self._passed_on.epoch(epoch, n_epochs, loss)
-        self._write(f"{self._phase}: epoch {epoch} of {n_epochs}")
+        self._message = f"{self._phase}: epoch {epoch} of {n_epochs}"
+        self._write()
 
     def trained(self, n_images: int) -> None:
         """See `cryoquery.progress.Progress`."""
         self._passed_on.trained(n_images)
+        self.alive()
 
     def predicted(self, n_images: int) -> None:
         """See `cryoquery.progress.Progress`."""
         self._passed_on.predicted(n_images)
+        self.alive()
 
     def waiting(self, owner: str) -> None:
         """See `cryoquery.progress.Progress`."""
@@ -72,20 +80,46 @@ class UnderWay:
         """See `cryoquery.progress.Progress`."""
         self._passed_on.standing(states)
 
-    def _write(self, message: str, at_once: bool = False) -> None:
+    def _write(self, at_once: bool = False) -> None:
         now = time.monotonic()
         if not at_once and now - self._written < SECONDS_BETWEEN:
             return
         self._written = now
         content = {
             "since": self._since,
-            "message": message,
+            "message": self._message,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "job": job_number() or None,
         }
         # What is shown decides nothing: where it cannot be written the step goes on.
         with contextlib.suppress(OSError):
             write_json(self._path, content)
+
+
+def tell_waiting(project: Path, job: str) -> None:
+    """Say that a step of the project waits as a job of Slurm; `forget_ended` finds that this has ended."""
+    content = {"since": time.time(), "message": f"waits in Slurm's queue, job {job}", "job": job}
+    with contextlib.suppress(OSError):
+        write_json(project / FILE, content)
+
+
+def forget_ended(project: Path, jobs: Callable[[], Container[str]]) -> None:
+    """Remove what is said of a step whose job has ended; what is said of another one stays fresh.
+
+    Args:
+        project: the folder.
+        jobs: asked for those in Slurm's queue, waiting or running; may raise ExperimentError.
+    """
+    path = project / FILE
+    with contextlib.suppress(DataError, ExperimentError, OSError, LookupError, TypeError):
+        job = read_json(path)["job"]
+        if job is None:
+            return
+        if job in jobs():
+            os.utime(path)
+        else:
+            path.unlink()
 
 
 @contextmanager

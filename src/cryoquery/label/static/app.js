@@ -57,7 +57,7 @@ class News {
     byId("progress").title = queue.sentence ?? "";
     const note = byId("queue-note");
     note.hidden = !queue.stepping;
-    note.textContent = queue.stepping ? `A training step is under way: ${queue.stepping.message}` : "";
+    note.textContent = queue.stepping ? `Training step: ${queue.stepping.message}` : "";
   }
 
   #arrived(queue) {
@@ -68,12 +68,17 @@ class News {
 
   #showStatus(status) {
     this.status = status;
-    const last = status.steps.at(-1);
-    if (!last || typeof last.f1 !== "number") return;
-    const range = typeof last.f1_low === "number" ? ` (${last.f1_low.toFixed(2)}–${last.f1_high.toFixed(2)})` : "";
-    const labeled = typeof last.n_items === "number" ? ` with ${last.n_items} labeled` : "";
-    byId("f1").textContent = `F1 ${last.f1.toFixed(3)}${range}${labeled}`;
+    byId("f1").textContent = f1(status.steps.at(-1));
   }
+}
+
+/** What `step` measured, with its 95 % interval; undefined: there is no step yet. */
+function f1(step) {
+  if (!step) return "F1 of picks: not known before the first step";
+  const { particle_f1: value, particle_f1_low: low, particle_f1_high: high, n_items: n } = step;
+  if (typeof value !== "number") return "F1 of picks: not known yet";
+  const range = typeof low === "number" ? ` (${low.toFixed(3)} to ${high.toFixed(3)})` : "";
+  return `F1 of picks ${value.toFixed(3)}${range}${typeof n === "number" ? ` with ${n} labeled` : ""}`;
 }
 
 function describeTask(labeling, flow, queue) {
@@ -96,7 +101,7 @@ async function start() {
   const session = await signIn();
   const look = storedLook();
   const activity = new Activity();
-  const outbox = new Outbox(`cryoquery/${session.project}/${session.person}`, api.act);
+  const outbox = new Outbox(`cryoquery/${session.id}/${encodeURIComponent(session.person)}`, api.act);
   const labeling = new Labeling(outbox, activity);
   const stage = new Stage(labeling, look, (message) => say(`The picture does not come (${message}); trying again.`, "warn"));
   const list = new QueueList(byId("queue"), (task) => flow.open(task));
@@ -126,7 +131,7 @@ async function start() {
     shown();
     news.poll();
   };
-  const flow = new Flow({ labeling, outbox, person: session.person, opened, say });
+  const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say });
   const news = new News(list, flow, session.person);
   const commands = makeCommands({ labeling, stage, tools, look, flow, list, shown });
   connect(commands);
@@ -153,7 +158,7 @@ async function start() {
   addEventListener("focus", () => news.poll());
   window.cryoquery = { labeling, stage, tools, outbox, flow };
 
-  const wanted = rememberedTask();
+  const wanted = rememberedTask(session.id);
   if (wanted) await flow.open(wanted);
   if (labeling.task === null) await flow.next();
 }

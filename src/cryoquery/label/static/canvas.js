@@ -11,6 +11,7 @@ export const COLORS = {
   cursor: "#f0e442",
 };
 const HALO = "rgba(0, 0, 0, 0.55)";
+const VEIL = "rgba(8, 9, 11, 0.38)"; // over what is not to be labeled
 const SPRITE_LIMIT = 160; // radius in device px above which circles are drawn one by one
 
 /** Give `canvas` as many pixels as the device shows; true if it changed. */
@@ -63,8 +64,8 @@ export class Overlay {
 
   /**
    * `scene`: {diameter, mark: "circle" | "box" | "point", particles, suggestions, rejected,
-   * selected: Set of keys, hover: key or null, regions, frame: [top, left, height, width], outlined, path,
-   * cursor, hidden}.
+   * selected: Set of keys, hover: key or null, regions, shown: [top, left, height, width] of the picture,
+   * frame: the same of what is to be labeled, outlined, path, cursor, hidden}.
    */
   draw(view, scene, ratio) {
     const { context } = this;
@@ -138,6 +139,11 @@ export class Overlay {
   #dim(view, scene) {
     const whole = this.#rectangle(view, scene.frame);
     if (scene.outlined) {
+      this.context.beginPath();
+      this.context.rect(...this.#rectangle(view, scene.shown));
+      this.context.rect(...whole);
+      this.context.fillStyle = VEIL;
+      this.context.fill("evenodd");
       this.context.strokeStyle = "rgba(255, 255, 255, 0.75)";
       this.context.lineWidth = 1.5;
       this.context.strokeRect(...whole);
@@ -164,7 +170,7 @@ export class Overlay {
     const on = veil.getContext("2d");
     on.setTransform(1, 0, 0, 1, 0, 0);
     on.globalCompositeOperation = "copy";
-    on.fillStyle = "rgba(8, 9, 11, 0.38)";
+    on.fillStyle = VEIL;
     on.fillRect(0, 0, veil.width, veil.height);
     on.globalCompositeOperation = "destination-out";
     on.setTransform(own.getTransform());

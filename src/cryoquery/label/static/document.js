@@ -9,7 +9,7 @@ export const MAX_VERTICES = 1000;
 /** An operation or a step of undo that cannot be done; nothing has changed. */
 export class Impossible extends Error {}
 
-/** Undo or redo of a step that only the server remembers. */
+/** Undo or redo of a step so long ago that only the server remembers it. */
 export class Forgotten extends Error {}
 
 /** Whether (y, x) lies in what is to be labeled; `extent`: {height, width, region}. */
@@ -23,16 +23,16 @@ export function holds(extent, y, x) {
  * between them; `undefined`: nothing is there.
  */
 export class Document {
-  /** `given` and its place among the operations, as the server tells them. */
-  constructor(given = null, cursor = 0, nOps = 0) {
+  /** `given`, its place among the operations and the last of these, as the server tells them. */
+  constructor(given = null, cursor = 0, nOps = 0, steps = { done: [], undone: [] }) {
     this.particles = new Map();
     this.regions = new Map();
     this.rejected = new Map();
     this.flags = new Map();
-    this.done = [];
-    this.undone = [];
-    this.before = cursor;
-    this.after = nOps - cursor;
+    this.done = steps.done.map(readStep);
+    this.undone = steps.undone.map(readStep);
+    this.before = cursor - this.done.length;
+    this.after = nOps - cursor - this.undone.length;
     for (const { key, ...particle } of given?.particles ?? []) this.particles.set(key, particle);
     for (const { key, ...region } of given?.regions ?? []) this.regions.set(key, region);
     for (const key of given?.rejected ?? []) this.rejected.set(key, true);
@@ -98,6 +98,9 @@ export class Document {
     }
   }
 }
+
+// In JSON nothing is null.
+const readStep = (step) => step.map(([table, key, before, after]) => [table, key, before ?? undefined, after ?? undefined]);
 
 const OPERATIONS = {
   add(document, { key, y, x }, extent) {

@@ -6,15 +6,15 @@ import { askLost, askReason, askSubmit } from "./dialogs.js";
 const RENEW_MS = 60000;
 const WAIT_MS = 2000;
 const RETRY_MS = 5000;
-const OPEN = "cryoquery/open"; // not in the address: it would tell a blind repeat
+const opened = (project) => `cryoquery/${project}/open`; // not in the address: it would tell a blind repeat
 
-/** The task that was open in this tab before it was loaded again, or null. */
-export const rememberedTask = () => sessionStorage.getItem(OPEN);
+/** The task of `project` that was open in this tab before it was loaded again, or null. */
+export const rememberedTask = (project) => sessionStorage.getItem(opened(project));
 
 /** `opened()` after another task was opened or none; `say(text, kind)` tells the person. */
 export class Flow {
-  constructor({ labeling, outbox, person, opened, say }) {
-    Object.assign(this, { labeling, outbox, person, opened, say });
+  constructor({ labeling, outbox, project, person, opened, say }) {
+    Object.assign(this, { labeling, outbox, project, person, opened, say });
     this.nothing = "";
     this.turn = 0; // of the last wish to open something; older ones no longer count
     this.renewed = Date.now();
@@ -97,7 +97,7 @@ export class Flow {
     this.nothing = "";
     this.renewed = Date.now();
     this.labeling.open(answer);
-    sessionStorage.setItem(OPEN, answer.task);
+    sessionStorage.setItem(opened(this.project), answer.task);
     this.opened();
   }
 
@@ -109,7 +109,7 @@ export class Flow {
   #none() {
     this.nothing =
       "Nothing is left to label for now. When the next training step is done, new micrographs appear here by themselves.";
-    sessionStorage.removeItem(OPEN);
+    sessionStorage.removeItem(opened(this.project));
     this.opened();
   }
 

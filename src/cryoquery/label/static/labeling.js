@@ -22,12 +22,12 @@ export class Labeling extends EventTarget {
 
   /** `answer`: the task's document as the server tells it. */
   open(answer) {
-    const { document, cursor, n_ops: nOps, suggestions, ...task } = answer;
+    const { document, cursor, n_ops: nOps, steps, suggestions, ...task } = answer;
     const same = this.task?.task === task.task;
     this.task = task;
     this.suggestions = suggestions;
     this.extent = { height: task.height, width: task.width, region: task.region };
-    this.document = new Document(document, cursor, nOps);
+    this.document = new Document(document, cursor, nOps, steps);
     if (!same) this.threshold = task.threshold ?? 0.5;
     this.#changed();
   }
@@ -105,7 +105,7 @@ export class Labeling extends EventTarget {
     this.#changed();
   }
 
-  // A step from before the page was loaded: the server takes it, and the document is read again.
+  // A step that only the server remembers: it takes it, and the document is read again.
   #distant(kind) {
     if (this.outbox.state.name !== "saved" && this.outbox.state.name !== "saving") {
       this.#say("This step is known to the server alone; it can be undone when the server answers again.");

@@ -27,7 +27,7 @@ export class Stage {
 
   open() {
     const { task } = this.labeling;
-    this.view.open(task.region ?? [0, 0, task.height, task.width]);
+    this.view.open(task.shown);
     this.picture.open(task.item, task.levels, this.lowpass());
     this.redraw(true);
   }
@@ -120,7 +120,8 @@ export class Stage {
       regions: labeling.regions,
       selected: new Set(tools.loop ? [...tools.loop.particles, ...tools.loop.suggestions] : []),
       hover: tools.hover,
-      frame: view.extent,
+      shown: view.extent,
+      frame: labeling.task.region ?? view.extent,
       outlined: labeling.task.region !== null,
       path: tools.path ?? loop,
       cursor: tools.cursor,
