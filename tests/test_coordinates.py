@@ -114,7 +114,7 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
     [
         ("a.csv", "", "empty"),
         ("a.star", "", "empty"),
-        ("a.csv", "x,y,d\n1,2,3\n", "no column Y-Coordinate"),
+        ("a.csv", "p,q,d\n1,2,3\n", "no column Y-Coordinate"),
         (
             "a.csv",
             "X-Coordinate,Y-Coordinate,Diameter\n1,2,3\n4,five,6\n",
@@ -320,3 +320,12 @@ def test_the_folder_of_a_picking_job_of_relion_3(tmp_path: Path) -> None:
         (tmp_path / name).write_text("data_job\n\n_rlnJobType 4\n")
     (tmp_path / "note.txt").write_text("what was done\n")
     assert sorted(read_coordinates(tmp_path).micrographs.tolist()) == ["a", "b"]
+
+
+def test_a_table_written_by_hand_may_name_its_micrographs(tmp_path: Path) -> None:
+    for header in ("micrograph,x,y", "Micrograph,X-Coordinate,Y-Coordinate"):
+        path = tmp_path / "picks.csv"
+        path.write_text(f"{header}\nmic_1,1037,470\nmic_2,3,4.5\n")
+        picks = read_coordinates(path)
+        assert picks.micrographs.tolist() == ["mic_1", "mic_2"]
+        assert picks.centers_yx.tolist() == [[470, 1037], [4.5, 3]]

@@ -26,7 +26,7 @@ from cryoquery.project.snapshot import Label, Snapshot, read_snapshot, take_snap
 from cryoquery.records import read_json, write_json
 from cryoquery.step import step
 from cryoquery.step.labeled_dataset import UNLABELED, LabeledImage, draw_labels, inside_any, labeled_dataset
-from cryoquery.step.query import next_query, spread, strategy_of
+from cryoquery.step.query import next_query, spread
 from cryoquery.step.slurm import look_after, queued_job
 from cryoquery.step.under_way import FILE, forget_ended, tell_waiting
 
@@ -324,7 +324,6 @@ def test_a_snapshot_survives_its_file(stepped: Project, tmp_path: Path) -> None:
 def test_the_query_mixes_what_is_measured_with_what_is_learned() -> None:
     assert spread([1, 2, 3, 4, 5, 6], ["a", "b"]) == [1, 2, "a", 3, 4, 5, "b", 6]
     assert spread([], ["a"]) == ["a"]
-    assert strategy_of("random") == "random"
 
 
 def test_a_damaged_micrograph_gets_no_suggestions(stepped: Project, monkeypatch: pytest.MonkeyPatch) -> None:

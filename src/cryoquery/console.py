@@ -206,7 +206,7 @@ def print_answer(comparison: Path, console: Console) -> None:
 
 
 @contextmanager
-def counting(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+def counting(what: str, console: Console, unit: str = "micrographs") -> Iterator[Callable[[int, int], None]]:
     """A callback for (done, total): a bar on a terminal, a line now and then elsewhere."""
     bar = Progress(
         TextColumn("{task.description}"),
@@ -216,12 +216,12 @@ def counting(what: str, console: Console) -> Iterator[Callable[[int, int], None]
         console=console,
         disable=not console.is_terminal,
     )
-    task = bar.add_task(what, total=None)
+    task = bar.add_task(what, total=None, visible=False)
 
     def show(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
+        bar.update(task, completed=done, total=total, visible=True)
         if not console.is_terminal and (done == total or done % max(1, total // 10) == 0):
-            console.print(f"{what}: {done}/{total} micrographs")
+            console.print(f"{what}: {done}/{total} {unit}")
 
     with bar:
         yield show

@@ -170,7 +170,8 @@ def allotted(
             iter(selection(candidates.at(np.flatnonzero(group_of == group)), int(share)))
             for group, share in enumerate(shares)
         ]
-        return [next(chosen[group]) for group in turns]
+        picked = [(next(chosen[group]), names[group]) for group in turns]
+        return [replace(choice, reason=f"{choice.reason}; of {name}") for choice, name in picked]
 
     needs = (
         selection.needs | (by.needs if by else frozenset()) | (otherwise.needs if otherwise else frozenset())
@@ -201,7 +202,11 @@ def clustered(selection: SomeStrategy, k: Count = 8) -> Strategy:
     def select(candidates: Candidates, n: int) -> list[Choice]:
         points = candidates.features()
         cluster_of = diversity.clusters(points, min(k, len(points)), candidates.rng, SHORTLIST)
-        return _shared(candidates, n, cluster_of, selection)
+        size_of = dict(zip(candidates.indices.tolist(), np.bincount(cluster_of)[cluster_of], strict=True))
+        return [
+            replace(choice, reason=f"{choice.reason}; one of {size_of[choice.index]} alike")
+            for choice in _shared(candidates, n, cluster_of, selection)
+        ]
 
     return replace(selection, select=select, needs=selection.needs | {FEATURES})
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cryoquery.cli.terminal import keys, make_console
-from cryoquery.errors import CryoqueryError, UnfinishedRunsError
+from cryoquery.errors import CryoqueryError, DataError, UnfinishedRunsError
 
 
 def demo(
@@ -83,6 +83,13 @@ def status(
 
         show_project(experiment, make_console())
         return
+    if not experiment.is_dir() or not any(
+        (experiment / name).is_file() for name in ("config.toml", "environment.json")
+    ):
+        raise DataError(
+            f"{experiment}: neither an experiment (no config.toml) nor a project (no {SETTINGS_FILE}); "
+            "check the path"
+        )
     from cryoquery.status import show_status
 
     show_status(experiment, make_console(), live=not once)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cryoquery.cli.terminal import counting
+from cryoquery.progress import Silent
 
 
 def step(
@@ -19,8 +23,21 @@ def step(
     from cryoquery.records import read_json
     from cryoquery.step import step as do_next_step
 
-    folder = do_next_step(project, force=force, wait=wait, say=typer.echo)
+    with counting("training", "epochs") as progress:
+        folder = do_next_step(project, _Epochs(progress), force=force, wait=wait, say=typer.echo)
     if folder is None:
         typer.echo(f"see how it stands: cryoquery status {project}")
         return
     typer.echo(f"{folder.name}: {read_json(folder / 'metrics.json')['sentence']}")
+    typer.echo(f"an open page takes the new queue by itself; else: cryoquery label {project}")
+
+
+class _Epochs(Silent):
+    """Counts the epochs of the training."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress = progress
+
+    def epoch(self, epoch: int, n_epochs: int, loss: float) -> None:  # noqa: ARG002
+        """See `cryoquery.progress.Progress`."""
+        self._progress(epoch, n_epochs)

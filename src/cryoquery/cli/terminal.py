@@ -19,8 +19,8 @@ def make_console() -> Any:
     return Console()
 
 
-def counting(what: str) -> Any:
-    """A context that gives a callback for (done, total) micrographs."""
+def counting(what: str, unit: str = "micrographs") -> Any:
+    """A context that gives a callback for (done, total) of something."""
     from cryoquery.console import counting as count_on
 
-    return count_on(what, make_console())
+    return count_on(what, make_console(), unit)

@@ -130,7 +130,9 @@ def _read_text(path: Path, text: str, format: str, listed: bool) -> Picks:
         return boxes.read_old_cbox(path, text)
     if format == "star":
         raise DataError(f"{path}: not a STAR file: no line begins with data_; check what it is")
-    return tables.read_table(path, text, tables.CRYOPPP if format == "csv" else tables.TOPAZ)
+    stated = tables.layout_of(next(filter(str.strip, text[:100_000].splitlines()), ""))
+    usual = tables.CRYOPPP if format == "csv" else tables.TOPAZ
+    return tables.read_table(path, text, stated if stated and stated.name == format else usual)
 
 
 _STAR = re.compile(r"^\s*data_", re.MULTILINE)

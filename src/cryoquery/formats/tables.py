@@ -30,7 +30,11 @@ class Layout:
 
 CRYOPPP = Layout("csv", "X-Coordinate", "Y-Coordinate", ",", diameter="Diameter", score="Score")
 TOPAZ = Layout("txt", "x_coord", "y_coord", "\t", micrograph="image_name")
-LAYOUTS = (CRYOPPP, TOPAZ)
+PLAIN = Layout("csv", "x", "y", ",", diameter="diameter", score="score")
+"""What people write by hand; it is read, never written."""
+LAYOUTS = (CRYOPPP, TOPAZ, PLAIN)
+MICROGRAPH_COLUMNS = ("micrograph", "micrograph_name", "image_name")
+"""A column of one of these names says which micrograph a row is of, in any layout."""
 
 
 def layout_of(header: str) -> Layout | None:
@@ -61,7 +65,8 @@ def read_table(path: Path, text: str, layout: Layout) -> Picks:
     def take(name: str | None) -> Sequence[str] | None:
         return columns[lowered.index(name.lower())] if name and name.lower() in lowered else None
 
-    own = {n.lower() for n in (layout.x, layout.y, layout.micrograph, layout.diameter, layout.score) if n}
+    named = layout.micrograph or next((name for name in MICROGRAPH_COLUMNS if name in lowered), None)
+    own = {n.lower() for n in (layout.x, layout.y, named, layout.diameter, layout.score) if n}
     texts = {name: take(name) for name in (layout.y, layout.x, layout.diameter) if name}
     values = {
         name: numbers(path, name, column, where, missing=name == layout.diameter)
@@ -72,7 +77,7 @@ def read_table(path: Path, text: str, layout: Layout) -> Picks:
     scores = None if scores_text is None else numbers(path, layout.score, scores_text, where, missing=True)
     return Picks(
         np.column_stack([values[layout.y], values[layout.x]]),
-        text_column(take(layout.micrograph) or [""] * len(numbered)),
+        text_column(take(named) or [""] * len(numbered)),
         None if scores is None or np.isnan(scores).all() else scores,
         values.get(layout.diameter or ""),
         extra={

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from cryoquery.acquisition import STRATEGIES
 from cryoquery.data.pool import as_indices
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.loop import Laboratory, Run, choose
@@ -23,11 +22,6 @@ LOWEST_SCORE = 0.05
 MOST_PICKS = 5000
 """Suggested on one item, the best ones."""
 MEASURED = "drawn at random to measure F1"
-
-
-def strategy_of(name: str) -> str:
-    """The strategy of a project: ``auto`` where the table has none of that name."""
-    return "stratified_random" if name == "auto" and name not in STRATEGIES else name
 
 
 def next_query(

@@ -39,7 +39,7 @@ from cryoquery.records import link, read_json, staged_directory, write_json
 from cryoquery.step.held_out import Counts, agreement, compared_rows, measure, names
 from cryoquery.step.labeled_dataset import labeled_dataset
 from cryoquery.step.outlook import Outlook, look_ahead
-from cryoquery.step.query import next_query, strategy_of, suggestions
+from cryoquery.step.query import next_query, suggestions
 from cryoquery.step.under_way import WORK, UnderWay, under_way
 from cryoquery.store import Store
 from cryoquery.work import stoppable
@@ -83,19 +83,11 @@ def step(
         say(f"nothing was labelled since {last.name}; label more, or use --force")
         return last
     check_enough(project, snapshot)
-    folder: Path | None
     if project.config.executor == "slurm":
         from cryoquery.step.slurm import step_on_slurm
 
-        folder = step_on_slurm(project, snapshot, wait, say)
-    else:
-        folder = do_step(project, snapshot, progress, say)
-    if folder is not None:
-        say(
-            f"{folder.name} is done: an open page takes the new queue by itself, else run cryoquery label "
-            f"{path}; how it stands: cryoquery status {path}"
-        )
-    return folder
+        return step_on_slurm(project, snapshot, wait, say)
+    return do_step(project, snapshot, progress, say)
 
 
 def finished_steps(project: Path) -> list[Path]:
@@ -208,9 +200,7 @@ def _train(project: Project, snapshot: Snapshot, folder: Path, watch: UnderWay) 
         device=config.device,
         progress=watch,
     )
-    run = Run(
-        folder.name, strategy_of(config.strategy), config.seed, (len(labeled),), folder, from_scratch=True
-    )
+    run = Run(folder.name, config.strategy, config.seed, (len(labeled),), folder, from_scratch=True)
     oracle = HumanOracle(data, labeled)
     oracle.ask(labeled)
     watch.phase(f"trains on {len(labeled)} {config.unit}s")
