@@ -29,6 +29,7 @@ from cryoquery.label.pages import load_pages
 from cryoquery.label.requests import ActRequest
 from cryoquery.label.serve import serve
 from cryoquery.label.steps import step_under_way
+from cryoquery.label.summary import summarize
 from cryoquery.project.events import EventLog, LogError
 from cryoquery.project.labeling import LeaseError, UnknownTaskError
 
@@ -302,7 +303,31 @@ def test_the_share_without_suggestions_is_shown_none(tmp_path: Path) -> None:
         shown = [bool(desk.lease("anna", str(item))["suggestions"]) for item in range(40)]
     finally:
         desk.close()
-    assert 8 <= sum(shown) <= 32
+    assert 5 <= sum(shown) <= 25
+    assert not any(shown[30:]), "held out"
+
+
+def test_held_out_micrographs_are_shown_without_suggestions(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p", suggestion_share=1.0)
+    write_step(path, 1, range(8))
+    desk = open_desk(path)
+    try:
+        desk.notice_steps()
+        shown = {item: desk.lease("anna", str(item)) for item in range(8)}
+        for item, document in shown.items():
+            assert document["model"] == "step_1"
+            assert bool(document["suggestions"]) == (desk.project.items[item].split == "train")
+        for item in (0, 7):
+            acts = [
+                ActRequest.model_validate(add(f"p{item}", 20.0, 20.0)),
+                ActRequest(id=f"s{item}", kind="submitted"),
+            ]
+            desk.act("anna", str(item), acts)
+        compared = summarize(desk.project, desk.state)["anchoring"]
+        assert compared["with_suggestions"]["n_tasks"] == 1
+        assert compared["without_suggestions"]["n_tasks"] == 0, "not by chance"
+    finally:
+        desk.close()
 
 
 def test_suggestions_stay_those_of_the_model_that_was_shown(tmp_path: Path) -> None:

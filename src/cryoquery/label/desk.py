@@ -165,8 +165,10 @@ class Desk:
         suggested, model = state.suggested, state.model
         if fresh:
             model = self.state.queue.model
-            share = self.project.config.suggestion_share
-            suggested = model is not None and is_suggested(self.project.config.seed, task, share)
+            config, held_out = self.project.config, self._is_held_out(state.item)
+            suggested = model is not None and is_suggested(
+                config.seed, task, config.suggestion_share, held_out=held_out
+            )
         suggestions = self._steps.suggestions(model, state.item) if suggested else NONE
         leased = {"until": self._lease_end(now), "suggested": bool(suggested)}
         served = {"model": model, "n_suggestions": len(suggestions.picks), "suggested": bool(suggested)}
@@ -265,6 +267,9 @@ class Desk:
     def _entry(self, task: str) -> QueueEntry | None:
         entries = self.state.queue.entries
         return next((e for e in entries if task_id(e.item) == task and e.purpose != "repeat"), None)
+
+    def _is_held_out(self, item: int) -> bool:
+        return self.project.items[item].split != "train"
 
     def _lease_end(self, now: float) -> float:
         return now + 60 * self.project.config.lease_minutes

@@ -45,15 +45,16 @@ def next_task(state: ProjectState, person: str, now: float, *, repeat_share: flo
     return _repeat(state, person, now, repeat_share, seed) or waiting
 
 
-def is_suggested(seed: int, task: str, share: float) -> bool:
-    """Whether suggestions are shown in ``task``; never in a blind repeat.
+def is_suggested(seed: int, task: str, share: float, *, held_out: bool = False) -> bool:
+    """Whether suggestions are shown in ``task``; never in a blind repeat, nor where F1 is measured.
 
     Args:
         seed: of the project.
         task: its id.
-        share: of first tasks, how many are shown with suggestions, in [0, 1].
+        share: of first tasks to train on, how many are shown with suggestions, in [0, 1].
+        held_out: the item is only measured on; labels that lean on a model's picks would flatter it.
     """
-    return "." not in task and _uniform(seed, "suggested", task) < share
+    return not held_out and "." not in task and _uniform(seed, "suggested", task) < share
 
 
 def _begun(state: ProjectState, person: str, now: float) -> str | None:
