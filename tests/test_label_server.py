@@ -229,29 +229,73 @@ def test_tasks_that_nobody_asked_for(tmp_path: Path) -> None:
         desk.close()
 
 
-def test_blind_repeats_look_like_the_others(tmp_path: Path, clock: Clock) -> None:
-    desk = open_desk(make_project(tmp_path / "p", repeat_share=0.5))
-    desk._clock = clock
-    repeats = []
-    try:
-        for i in range(8):
-            document = desk.lease("anna", None)
-            entry = next(e for e in desk.queue("anna")["entries"] if e["task"] == document["task"])
-            assert entry["purpose"] == "train"
-            assert document["document"]["particles"] == []
-            if "." in document["task"]:
-                repeats.append(document["task"])
-                assert document["suggestions"] == []
-                assert document["task"] not in {e["task"] for e in desk.queue("ben")["entries"]}
-            acts = [
-                ActRequest.model_validate(add(f"p{i}", 20.0, 20.0)),
-                ActRequest(id=f"s{i}", kind="submitted"),
-            ]
-            desk.act("anna", document["task"], acts)
-            clock.now += 3600
-    finally:
-        desk.close()
-    assert repeats
+def kinds_of(value: Any) -> Any:
+    """What an answer is made of, whatever it says."""
+    if isinstance(value, dict):
+        return {key: kinds_of(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [kinds_of(value[0])] if value else []
+    return len(value) if isinstance(value, str) and set(value) <= set("0123456789abcdef") else type(value)
+
+
+def test_nothing_in_the_answers_tells_a_blind_repeat(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p", n_items=24, n_files=4, repeat_share=0.6, suggestion_share=0.0)
+    with served(path) as server, logged_in(server, "anna") as anna, logged_in(server, "ben") as ben:
+        repeats: list[int] = []
+        first: dict[int, str] = {}
+        kinds: list[Any] = []
+        for i in range(12):
+            if i == 8:  # now repeats are of items of an earlier query
+                write_step(path, 1, range(12, 24))
+                deadline = time.monotonic() + 20
+                while get(anna, "/api/queue")["step"] != 1 and time.monotonic() < deadline:
+                    time.sleep(0.2)
+            before = get(anna, "/api/queue")
+            check_ordinary(before["entries"])
+            document = post(anna, "/api/lease")
+            queue, task, item = get(anna, "/api/queue"), document["task"], document["item"]
+            check_ordinary(queue["entries"])
+            offered = next(e for e in before["entries"] if e["task"] == task)
+            entry = next(e for e in queue["entries"] if e["task"] == task)
+            assert offered | {"status": "leased", "person": "anna"} == entry
+            assert offered["status"] == "waiting"
+            assert queue["n_waiting"] == before["n_waiting"] - 1
+            assert document["reason"] == entry["reason"] != ""
+            assert document["document"]["particles"] == document["suggestions"] == []
+            if i == 8:
+                kinds.clear()
+            kinds.append((kinds_of(document), kinds_of(entry)))
+            assert kinds[-1] == kinds[0]
+            if item in first:
+                repeats.append(item)
+                assert task not in {e["task"] for e in get(ben, "/api/queue")["entries"]}
+                assert first[item] not in {e["task"] for e in queue["entries"]}
+                for name in (first[item], str(item)):
+                    assert anna.get(f"/api/tasks/{name}").status_code == 404
+                    assert anna.post("/api/lease", json={"task": name}).status_code == 404
+                    send(anna, name, act(f"x{i}", "reopened"), expected=404)
+                    assert get(ben, f"/api/tasks/{name}")["status"] == "submitted"
+                send(anna, first[item], act(f"s{item}", "submitted"))
+            first.setdefault(item, task)
+            send(anna, task, add(f"p{i}", 20.0, 20.0))
+            send(anna, task, act(f"q{i}" if item in repeats else f"s{item}", "submitted"))
+            assert get(anna, f"/api/tasks/{first[item]}")["status"] == "submitted"
+            assert get(anna, f"/api/tasks/{task}")["status"] == "submitted"
+        assert {item for item in repeats if item < 12}
+        assert len(repeats) >= 3
+
+
+def check_ordinary(entries: list[dict[str, Any]]) -> None:
+    assert len({entry["item"] for entry in entries}) == len(entries)
+    assert {len(entry["task"]) for entry in entries} == {16}
+    ranks = [entry["rank"] for entry in entries if entry["rank"] is not None]
+    assert len(set(ranks)) == len(ranks)
+    for entry in entries:
+        assert entry["purpose"] == ("measure" if entry["item"] >= 18 else "train")
+        if entry["status"] in ("waiting", "leased"):
+            assert entry["reason"]
+            assert entry["rank"] is not None
+        assert (entry["rank"] is None) == (entry["reason"] == "")
 
 
 def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> None:

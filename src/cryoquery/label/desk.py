@@ -10,7 +10,8 @@ from typing import Any
 
 import cryoquery
 from cryoquery.errors import ProjectError
-from cryoquery.label.documents import describe_entry, describe_progress, describe_task
+from cryoquery.label.documents import describe_progress, describe_row, describe_task
+from cryoquery.label.listing import Row, rows
 from cryoquery.label.requests import ActRequest
 from cryoquery.label.steps import (
     NONE,
@@ -24,10 +25,10 @@ from cryoquery.label.steps import (
 from cryoquery.project.events import Act
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.journal import ProjectJournal
-from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, task_id
+from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, parse_task, task_id
 from cryoquery.project.people import total_seconds
-from cryoquery.project.state import ProjectState, QueueEntry
-from cryoquery.project.tasks import is_suggested, next_task
+from cryoquery.project.state import ProjectState
+from cryoquery.project.tasks import is_suggested, next_task, open_repeats
 
 PROGRAM = "cryoquery"
 """Who does what no person did."""
@@ -35,8 +36,6 @@ MOST_LISTED = 200
 """Entries of the queue that are sent."""
 OWN_IDS = ("queued-", "lease-")
 """Beginnings of the ids of events that are recorded here; people's acts cannot take them."""
-LISTED = ("waiting", "drafted", "leased", "submitted", "skipped", "bad")
-"""The order of the queue by status."""
 
 
 class RefusedActError(ProjectError):
@@ -93,46 +92,41 @@ class Desk:
             "pixel_size": config.pixel_size,
             "diameter_px": self.project.median_diameter_px,
             "diameter_angstrom": config.diameter_angstrom,
-            "n_waiting": self._counts()["n_waiting"],
+            "n_waiting": self._counts(person)["n_waiting"],
             "version": cryoquery.__version__,
         }
 
     def queue(self, person: str | None) -> dict[str, Any]:
         """What to label next, and why: at most `MOST_LISTED` entries, those that wait first."""
         now, state = self._clock(), self.state
-        listed = sorted(
-            (LISTED.index(task.status(now)), entry.rank, name, task, entry)
-            for name, task, entry in self._listed(person)
-        )
+        listed = self._rows(person, now)
         return {
             "step": state.queue.step,
             "model": state.queue.model,
             "sentence": self._last_sentence(),
-            "entries": [
-                describe_entry(self.project, name, task, entry, now)
-                for _, _, name, task, entry in listed[:MOST_LISTED]
-            ],
-            **self._counts(),
+            "entries": [describe_row(self.project, row, now) for row in listed[:MOST_LISTED]],
+            **self._counts(person),
             "hours": total_seconds(state) / 3600,
             "stepping": step_under_way(self.project.path),
         }
 
-    def _listed(self, person: str | None) -> list[tuple[str, TaskState, QueueEntry]]:
-        """The tasks of the queue, what was labeled before, and blind repeats that ``person`` has begun."""
-        state = self.state
-        queued = {task_id(entry.item): entry for entry in state.queue.entries if entry.purpose != "repeat"}
-        listed = [(name, state.task(name), entry) for name, entry in queued.items()]
-        for name, task in state.tasks.items():
-            if name not in queued and (task.repeat == 0 or _begun_by(task, person)):
-                listed.append((name, task, QueueEntry(task.item, len(queued), "", None, "train")))
-        return listed
+    def _rows(self, person: str | None, now: float) -> list[Row]:
+        return rows(self.state, self._repeats(person, now), self._is_held_out, now)
 
-    def _counts(self) -> dict[str, int]:
+    def _repeats(self, person: str | None, now: float) -> list[str]:
+        config = self.project.config
+        if person is None:
+            return []
+        return open_repeats(self.state, person, now, repeat_share=config.repeat_share, seed=config.seed)
+
+    def _counts(self, person: str | None) -> dict[str, int]:
         now, state = self._clock(), self.state
-        queued = [state.tasks.get(task_id(e.item)) for e in state.queue.entries if e.purpose != "repeat"]
-        firsts = [task for task in state.tasks.values() if task.repeat == 0]
+        repeats = {parse_task(name)[0]: name for name in self._repeats(person, now)}
+        queued = {task_id(e.item) for e in state.queue.entries if e.purpose != "repeat"}
+        queued = {repeats.get(parse_task(name)[0], name) for name in queued} | set(repeats.values())
+        firsts = [task for task in state.tasks.values() if task.repeat == 0 and task.item not in repeats]
         return {
-            "n_waiting": sum(task is None or task.status(now) == "waiting" for task in queued),
+            "n_waiting": sum(state.task(name).status(now) == "waiting" for name in queued),
             "n_submitted": sum(bool(task.submissions) for task in firsts),
             "n_skipped": sum(task.phase in ("skipped", "bad") for task in firsts),
         }
@@ -153,8 +147,8 @@ class Desk:
             task = next_task(self.state, person, now, repeat_share=config.repeat_share, seed=config.seed)
             if task is None:
                 return {"task": None}
-        elif task not in self.state.tasks and self._entry(task) is None:
-            raise UnknownTaskError(f"task {task}: is not in the queue")
+        else:
+            self._check_known(person, task, now)
         state = self.state.task(task)
         if state.phase in ("open", "skipped"):
             self._record_lease(person, task, state, now)
@@ -187,12 +181,24 @@ class Desk:
         Raises:
             UnknownTaskError: there is no such task.
         """
+        now = self._clock()
+        self._check_known(person, task, now)
         state = self.state.task(task)
-        entry = self._entry(task)
-        if entry is None and task not in self.state.tasks:
-            raise UnknownTaskError(f"task {task}: is not in the queue")
-        shown = self._shown(state)
-        return describe_task(self.project, task, state, person, entry, shown, state.model, self._clock())
+        reason = next((row.reason for row in self._rows(person, now) if row.task == task), "")
+        return describe_task(self.project, task, state, person, reason, self._shown(state), state.model, now)
+
+    def _check_known(self, person: str, task: str, now: float) -> None:
+        """See that there is such a task for ``person``: neither one of no query, nor what a repeat hides.
+
+        Raises:
+            UnknownTaskError: there is not.
+        """
+        item, repeat = parse_task(task)
+        repeats = self._repeats(person, now)
+        queued = any(e.item == item and e.purpose != "repeat" for e in self.state.queue.entries)
+        there = task in self.state.tasks or task in repeats or (queued and not repeat)
+        if not there or (not repeat and any(parse_task(other)[0] == item for other in repeats)):
+            raise UnknownTaskError("there is no such task at the moment")
 
     def act(self, person: str, task: str, requests: Sequence[ActRequest]) -> dict[str, Any]:
         """Record what ``person`` did in a task; all of it is on the disk when this returns, or nothing.
@@ -209,6 +215,8 @@ class Desk:
         now = self._clock()
         state = self.state.task(task)
         known = self._journal.log.find(request.id for request in requests)
+        if len(known) < len({request.id for request in requests}):
+            self._check_known(person, task, now)
         acts = []
         for request in requests:
             if (old := known.get(request.id)) is None:
@@ -264,10 +272,6 @@ class Desk:
     def _shown(self, state: TaskState) -> Suggestions:
         return self._steps.suggestions(state.model, state.item) if state.suggested else NONE
 
-    def _entry(self, task: str) -> QueueEntry | None:
-        entries = self.state.queue.entries
-        return next((e for e in entries if task_id(e.item) == task and e.purpose != "repeat"), None)
-
     def _is_held_out(self, item: int) -> bool:
         return self.project.items[item].split != "train"
 
@@ -302,12 +306,6 @@ class Desk:
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {"drafted": ("op",), "skipped": ("reason", "bad")}
 """What belongs to an act of each kind, beside the seconds."""
-
-
-def _begun_by(task: TaskState, person: str | None) -> bool:
-    if task.phase != "open":
-        return False
-    return task.lease.person == person if task.lease is not None else task.drafter == person
 
 
 def _same_kind(recorded: str, sent: str) -> bool:
