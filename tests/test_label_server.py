@@ -298,6 +298,22 @@ def check_ordinary(entries: list[dict[str, Any]]) -> None:
         assert (entry["rank"] is None) == (entry["reason"] == "")
 
 
+def test_a_done_region_has_room_for_a_particle(desk: Desk) -> None:
+    task = desk.lease("anna", None)["task"]
+    side = 0.8 * DIAMETER_PX
+    for kind, height, refused in (("done", side, True), ("ignore", side, False), ("done", 2 * side, False)):
+        polygon = [[0.0, 0.0], [0.0, side], [height, side], [height, 0.0]]
+        op = {"op": "region", "key": f"{kind}{height:.0f}", "kind": kind, "polygon": polygon}
+        drawn = ActRequest(id=f"{kind}{height:.0f}", kind="drafted", op=op)
+        if refused:
+            with pytest.raises(ProjectError, match="must have at least 452 px²"):
+                desk.act("anna", task, [drawn])
+        else:
+            desk.act("anna", task, [drawn])
+    with pytest.raises(ProjectError, match="expected a list"):
+        desk.act("anna", task, [ActRequest(id="x", kind="drafted", op={"op": "region", "kind": "done"})])
+
+
 def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> None:
     with logged_in(server, "anna") as anna:
         write_step(server.project, 1, [3, 5], sentence="one more is worth it")

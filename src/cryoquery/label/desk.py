@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ from cryoquery.label.steps import (
     read_query,
     step_under_way,
 )
+from cryoquery.project.areas import check_area
+from cryoquery.project.document import checked_region
 from cryoquery.project.events import Act
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.journal import ProjectJournal
@@ -127,7 +130,7 @@ class Desk:
         firsts = [task for task in state.tasks.values() if task.repeat == 0 and task.item not in repeats]
         return {
             "n_waiting": sum(state.task(name).status(now) == "waiting" for name in queued),
-            "n_submitted": sum(bool(task.submissions) for task in firsts),
+            "n_submitted": sum(task.answer is not None for task in firsts),
             "n_skipped": sum(task.phase in ("skipped", "bad") for task in firsts),
         }
 
@@ -241,6 +244,7 @@ class Desk:
         if request.kind == "drafted":
             if request.op is None:
                 raise RefusedActError(f"act {request.id}: op is missing")
+            self._check_done(request.op, state)
             return {"op": self._with_places(request.op, state), **active}
         if request.kind in ("renewed", "reopened"):
             body = {"until": self._lease_end(now)}
@@ -268,6 +272,17 @@ class Desk:
         if unknown is not None:
             raise ProjectError(f"suggestion {str(unknown)[:40]!r}: is not among those that are shown")
         return {"op": "accept", "picks": [picks[key] for key in keys]}
+
+    def _check_done(self, op: Mapping[str, Any], state: TaskState) -> None:
+        """See that a region that is to be done has room for one particle.
+
+        Raises:
+            ProjectError: it has not.
+        """
+        if op.get("op") == "region" and op.get("kind") == "done":
+            region = checked_region("done", op.get("polygon"), self.state.extent(state.item))
+            radius = self.project.diameter_px(state.item) / 2
+            check_area("done", region.polygon, max(1.0, math.pi * radius**2))
 
     def _shown(self, state: TaskState) -> Suggestions:
         return self._steps.suggestions(state.model, state.item) if state.suggested else NONE

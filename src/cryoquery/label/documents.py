@@ -42,8 +42,8 @@ def person_of(state: TaskState, now: float) -> str | None:
     """Who has the task, or had it last."""
     if (holder := state.holder(now)) is not None:
         return holder
-    if state.submissions and not state.has_draft:
-        return state.submissions[-1].person
+    if state.answer is not None and not state.has_draft:
+        return state.answer.person
     return state.drafter or next(reversed(state.skipped_by), None)
 
 
