@@ -298,6 +298,65 @@ def check_ordinary(entries: list[dict[str, Any]]) -> None:
         assert (entry["rank"] is None) == (entry["reason"] == "")
 
 
+def test_an_id_stands_for_one_content(desk: Desk) -> None:
+    task = desk.lease("anna", None)["task"]
+    first = add("a", 9.0, 9.0)
+    desk.act("anna", task, [ActRequest.model_validate(first)])
+    others: list[dict[str, Any]] = [
+        {**first, "op": {**first["op"], "y": 10.0}},
+        {**first, "op": {"op": "delete", "keys": ["a"]}},
+        {**first, "op": None},
+        {**first, "active_seconds": 2.0},
+        {**first, "reason": "r"},
+        act("a", "undone", active_seconds=1.5),
+    ]
+    before = desk.state
+    for other in others:
+        with pytest.raises(ProjectError, match="act a: the id was used before"):
+            desk.act("anna", task, [ActRequest.model_validate(other)])
+    skip = act("s", "skipped", reason="ice", bad=False, active_seconds=1.0)
+    assert desk.act("anna", task, [ActRequest.model_validate(first)])["n_ops"] == 1
+    assert desk.state is before
+    desk.act("anna", task, [ActRequest.model_validate(skip)])
+    for other in ({**skip, "reason": "dense"}, {**skip, "bad": True}):
+        with pytest.raises(ProjectError, match="act s: the id was used before"):
+            desk.act("anna", task, [ActRequest.model_validate(other)])
+    desk.act("anna", task, [ActRequest.model_validate(first), ActRequest.model_validate(skip)])
+
+
+def test_what_was_skipped_after_all_is_not_counted_as_done(desk: Desk) -> None:
+    task = desk.lease("anna", None)["task"]
+    desk.act(
+        "anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0)), ActRequest(id="s", kind="submitted")]
+    )
+    assert desk.queue("anna")["n_submitted"] == 1
+    desk.act("anna", task, [ActRequest(id="r", kind="reopened"), ActRequest(id="k", kind="skipped")])
+    found = desk.queue("anna")
+    assert (found["n_submitted"], found["n_skipped"]) == (0, 1)
+    assert desk.lease("ben", task)["mine"], "somebody else may be asked for it"
+
+
+def test_items_of_earlier_queries_have_no_rank(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p")
+    desk = open_desk(path)
+    try:
+        for item in ("0", "7"):
+            desk.lease("anna", item)
+            desk.act("anna", item, [ActRequest(id=f"k{item}", kind="skipped")])
+        write_step(path, 1, [3, 6])
+        desk.notice_steps()
+        found = {e["item"]: (e["rank"], e["reason"], e["purpose"]) for e in desk.queue("anna")["entries"]}
+    finally:
+        desk.close()
+    unsure = "the model is unsure"
+    assert found == {
+        3: (0, unsure, "train"),
+        6: (1, unsure, "measure"),
+        0: (None, "", "train"),
+        7: (None, "", "measure"),
+    }
+
+
 def test_a_done_region_has_room_for_a_particle(desk: Desk) -> None:
     task = desk.lease("anna", None)["task"]
     side = 0.8 * DIAMETER_PX

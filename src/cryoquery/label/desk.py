@@ -25,7 +25,7 @@ from cryoquery.label.steps import (
 )
 from cryoquery.project.areas import check_area
 from cryoquery.project.document import checked_region
-from cryoquery.project.events import Act
+from cryoquery.project.events import Act, Event
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.journal import ProjectJournal
 from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, parse_task, task_id
@@ -224,7 +224,7 @@ class Desk:
         for request in requests:
             if (old := known.get(request.id)) is None:
                 acts.append(Act(request.id, person, request.kind, task, self._body(request, state, now)))
-            elif (old.person, old.task) != (person, task) or not _same_kind(old.kind, request.kind):
+            elif (old.person, old.task) != (person, task) or not _repeats(old, request):
                 raise RefusedActError(f"act {request.id}: the id was used before; choose another")
             if request.id.startswith(OWN_IDS):
                 raise RefusedActError(f"act {request.id}: an id must not begin with {' or '.join(OWN_IDS)}")
@@ -323,8 +323,27 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {"drafted": ("op",), "skipped": ("reaso
 """What belongs to an act of each kind, beside the seconds."""
 
 
-def _same_kind(recorded: str, sent: str) -> bool:
-    return recorded == sent or (recorded, sent) == ("corrected", "submitted")
+def _repeats(old: Event, request: ActRequest) -> bool:
+    """Whether a request is the one that was recorded, sent again; what was made on arrival does not count."""
+    if old.kind != request.kind and (old.kind, request.kind) != ("corrected", "submitted"):
+        return False
+    only = _FIELDS.get(request.kind, ())
+    if any(getattr(request, name) is not None for name in ("op", "reason", "bad") if name not in only):
+        return False
+    sent = {
+        "active_seconds": request.active_seconds,
+        "op": request.op,
+        "reason": request.reason or "",
+        "bad": bool(request.bad),
+    }
+    return all(_as_sent(old.body[name], sent[name]) == sent[name] for name in sent if name in old.body)
+
+
+def _as_sent(recorded: Any, sent: Any) -> Any:
+    """An accepted suggestion is recorded with its place, also where only its key was sent."""
+    if isinstance(sent, dict) and "keys" in sent and isinstance(recorded, dict) and "picks" in recorded:
+        return {"op": recorded["op"], "keys": [pick["key"] for pick in recorded["picks"]]}
+    return recorded
 
 
 __all__ = ["Desk", "LeaseError", "RefusedActError", "UnknownTaskError", "open_desk"]
