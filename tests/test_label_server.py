@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -27,7 +28,7 @@ from cryoquery.formats import read_coordinates
 from cryoquery.label.desk import Desk, open_desk
 from cryoquery.label.pages import load_pages
 from cryoquery.label.requests import ActRequest
-from cryoquery.label.serve import serve
+from cryoquery.label.serve import SESSIONS_FILE, serve
 from cryoquery.label.steps import step_under_way
 from cryoquery.label.summary import summarize
 from cryoquery.project.events import EventLog, LogError
@@ -601,6 +602,48 @@ def test_who_has_no_name_cannot_label(server: Served) -> None:
 def test_a_second_server_of_a_project_says_who_has_it(server: Served) -> None:
     with pytest.raises(ProjectError, match=f"process {server.process.pid} "):
         serve(server.project, port=0)
+
+
+def test_the_port_stays_that_of_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+
+    def port_of(asked: int | None = None) -> int:
+        said: list[str] = []
+        serve(project, port=asked, say=said.append)
+        (link,) = [line for line in said if "token=" in line]
+        return httpx.URL(link.strip()).port or 0
+
+    used = port_of(0)
+    assert [port_of(), port_of()] == [used, used]
+    with socket.create_server(("127.0.0.1", used)):
+        other = port_of()
+    assert other != used
+    assert port_of() == other, "the last one that was used"
+    assert stat.S_IMODE((project / SESSIONS_FILE).stat().st_mode) == 0o600
+    for damaged in (
+        "[]",
+        '{"cookie": "a", "sessions": [], "port": "x"}',
+        '{"cookie": "a", "sessions": [], "port": 0}',
+    ):
+        (project / SESSIONS_FILE).write_text(damaged)
+        assert port_of() > 0
+    capfd.readouterr()
+    serve(project)
+    assert "token=" in capfd.readouterr().out
+
+
+def test_malformed_requests_are_no_news_at_the_terminal(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with served(project) as server:
+        with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0)) as strange:
+            strange.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            assert b" 400 " in strange.recv(1000)
+        with logged_in(server, "anna") as anna:
+            assert get(anna, "/api/session")["person"] == "anna"
+    assert "Invalid" not in "".join(capfd.readouterr())
 
 
 def test_a_port_in_use_and_a_folder_without_a_project(project: Path, tmp_path: Path) -> None:
