@@ -390,7 +390,7 @@ def test_centers_in_a_field_are_where_the_picture_shows_them(
         log.append([Act("queued-one", "cryoquery", "queued", None, queue)])
     with served(project) as server:
         anna = person(server.link)
-        assert anna.ask("c.labeling.name") == str(inner.number)
+        assert anna.item() == str(inner.number)
         assert anna.ask("c.stage.view.extent")[:2] == [top - DIAMETER_PX, left - DIAMETER_PX]
         anna.page.select_option("#lowpass", "0")
         anna.press("h")
