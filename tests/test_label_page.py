@@ -65,10 +65,14 @@ class Person:
         self.page.wait_for_function(f"() => {{ const c = window.cryoquery; return {expression}; }}")
 
     def wait_for_task(self, but: str | None = None) -> str:
-        """Until another task than ``but`` is open and its picture shown."""
-        self.wait_until(f"c && c.labeling.name !== {json.dumps(but)} && c.labeling.name !== null")
+        """Until another item than ``but`` is open and its picture shown."""
+        self.wait_until(f"c && c.labeling.task && String(c.labeling.task.item) !== {json.dumps(but)}")
         self.wait_until("c.stage.picture.bitmap !== null")
-        return str(self.ask("c.labeling.name"))
+        return self.item()
+
+    def item(self) -> str:
+        """The number of the open one."""
+        return str(self.ask("c.labeling.task.item"))
 
     def wait_until_saved(self) -> None:
         self.page.wait_for_selector('#save[data-state="saved"]')
@@ -216,7 +220,7 @@ def test_a_person_labels_two_micrographs(tmp_path: Path, person: Callable[..., P
 
 def _label_with_the_mouse(anna: Person, server: Served) -> NDArray[np.float64]:
     """Label the first micrograph; returns the centers that were meant."""
-    assert anna.ask("c.labeling.name") == "0"
+    assert anna.item() == "0"
     suggested = truth_yx(0)  # scores 0.9, 0.8 …; the last one has 0.4
     accepted, corrected, rejected = suggested[0], suggested[1], suggested[2]
     correction = np.add(corrected, (4.0, -5.0))
@@ -386,7 +390,7 @@ def test_centers_in_a_field_are_where_the_picture_shows_them(
         log.append([Act("queued-one", "cryoquery", "queued", None, queue)])
     with served(project) as server:
         anna = person(server.link)
-        assert anna.ask("c.labeling.name") == str(inner.number)
+        assert anna.item() == str(inner.number)
         assert anna.ask("c.stage.view.extent")[:2] == [top - DIAMETER_PX, left - DIAMETER_PX]
         anna.page.select_option("#lowpass", "0")
         anna.press("h")
@@ -455,9 +459,9 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
     project = make_project(tmp_path / "p", 3, shape=SHAPE, repeat_share=0.0)
     with served(project, people=["anna", "ben"]) as server:
         anna, ben = (_named(person, link) for link in server.links[-2:])
-        one, other = anna.ask("c.labeling.name"), ben.ask("c.labeling.name")
+        one, other = anna.item(), ben.item()
         assert one != other
-        anna.page.click(f'#queue [data-task="{other}"]')
+        anna.page.click(f'#queue [data-item="{other}"]')
         anna.page.wait_for_selector("#toasts .warn")
         assert "ben" in anna.page.inner_text("#toasts")
 
@@ -467,8 +471,8 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
             " body: JSON.stringify({acts: [{id: 'left', kind: 'released'}]})}).then((r) => r.status)",
             one,
         )
-        ben.page.click(f'#queue [data-task="{one}"]')
-        ben.wait_until(f"c.labeling.name === '{one}'")
+        ben.page.click(f'#queue [data-item="{one}"]')
+        ben.wait_until(f"String(c.labeling.task.item) === '{one}'")
         anna.click(600, 600)
         anna.page.wait_for_selector("#lost-dialog[open]")
         assert "ben" in anna.page.inner_text("#lost-text")
@@ -494,7 +498,7 @@ def test_a_new_model_arrives_without_disturbing(tmp_path: Path, person: Callable
         )
         assert "new model" in anna.page.inner_text("#toasts")
         np.testing.assert_array_equal(anna.particles(), before)
-        assert anna.ask("c.labeling.name") == "0"
+        assert anna.item() == "0"
         anna.press("x")
         anna.page.fill("#reason", "a hole in the ice")
         anna.press("Enter")
@@ -514,7 +518,7 @@ def test_a_submitted_micrograph_is_corrected(tmp_path: Path, person: Callable[..
         assert "No particles." in anna.page.inner_text("#summary")
         anna.press("Enter")
         anna.wait_for_task(but="0")
-        anna.page.click('#queue [data-task="0"]')
+        anna.page.click('#queue [data-item="0"]')
         anna.wait_for_task(but="1")
         anna.click(600, 600)
         assert "reopen" in anna.page.inner_text("#toasts")

@@ -78,6 +78,26 @@ def test_without_a_session_everything_is_refused(
         assert "open the link" in stranger.get(path).text
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        'prefs={"a":1}; {ours}',
+        '{ours}; prefs={"a":1}',
+        "a b; =; ;;x; {ours}",
+        'q="unclosed; {ours}',
+        "{name}=old; {ours}",
+        "$Version=1; ü=ü;{ours};",
+    ],
+)
+def test_cookies_of_others_do_not_hide_ours(server: Served, anna: httpx.Client, around: str) -> None:
+    ours = cookie_of(anna)
+    cookie = around.replace("{ours}", ours).replace("{name}", ours.partition("=")[0])
+    with httpx.Client(base_url=server.url, verify=False) as client:
+        answer = client.get("/api/session", headers={"cookie": cookie.encode()})
+    assert answer.status_code == 200
+    assert answer.json()["person"] == "anna"
+
+
 def test_a_link_works_once_and_its_cookie_is_kept_from_scripts_and_other_pages(server: Served) -> None:
     link = server.link
     answer = httpx.get(link)

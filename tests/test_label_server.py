@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import time
@@ -27,8 +28,9 @@ from cryoquery.formats import read_coordinates
 from cryoquery.label.desk import Desk, open_desk
 from cryoquery.label.pages import load_pages
 from cryoquery.label.requests import ActRequest
-from cryoquery.label.serve import serve
+from cryoquery.label.serve import SESSIONS_FILE, serve
 from cryoquery.label.steps import step_under_way
+from cryoquery.label.summary import summarize
 from cryoquery.project.events import EventLog, LogError
 from cryoquery.project.labeling import LeaseError, UnknownTaskError
 
@@ -228,29 +230,148 @@ def test_tasks_that_nobody_asked_for(tmp_path: Path) -> None:
         desk.close()
 
 
-def test_blind_repeats_look_like_the_others(tmp_path: Path, clock: Clock) -> None:
-    desk = open_desk(make_project(tmp_path / "p", repeat_share=0.5))
-    desk._clock = clock
-    repeats = []
+def kinds_of(value: Any) -> Any:
+    """What an answer is made of, whatever it says."""
+    if isinstance(value, dict):
+        return {key: kinds_of(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [kinds_of(value[0])] if value else []
+    return len(value) if isinstance(value, str) and set(value) <= set("0123456789abcdef") else type(value)
+
+
+def test_nothing_in_the_answers_tells_a_blind_repeat(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p", n_items=24, n_files=4, repeat_share=0.6, suggestion_share=0.0)
+    with served(path) as server, logged_in(server, "anna") as anna, logged_in(server, "ben") as ben:
+        repeats: list[int] = []
+        first: dict[int, str] = {}
+        kinds: list[Any] = []
+        for i in range(12):
+            if i == 8:  # now repeats are of items of an earlier query
+                write_step(path, 1, range(12, 24))
+                deadline = time.monotonic() + 20
+                while get(anna, "/api/queue")["step"] != 1 and time.monotonic() < deadline:
+                    time.sleep(0.2)
+            before = get(anna, "/api/queue")
+            check_ordinary(before["entries"])
+            document = post(anna, "/api/lease")
+            queue, task, item = get(anna, "/api/queue"), document["task"], document["item"]
+            check_ordinary(queue["entries"])
+            offered = next(e for e in before["entries"] if e["task"] == task)
+            entry = next(e for e in queue["entries"] if e["task"] == task)
+            assert offered | {"status": "leased", "person": "anna"} == entry
+            assert offered["status"] == "waiting"
+            assert queue["n_waiting"] == before["n_waiting"] - 1
+            assert document["reason"] == entry["reason"] != ""
+            assert document["document"]["particles"] == document["suggestions"] == []
+            if i == 8:
+                kinds.clear()
+            kinds.append((kinds_of(document), kinds_of(entry)))
+            assert kinds[-1] == kinds[0]
+            if item in first:
+                repeats.append(item)
+                assert task not in {e["task"] for e in get(ben, "/api/queue")["entries"]}
+                assert first[item] not in {e["task"] for e in queue["entries"]}
+                for name in (first[item], str(item)):
+                    assert anna.get(f"/api/tasks/{name}").status_code == 404
+                    assert anna.post("/api/lease", json={"task": name}).status_code == 404
+                    send(anna, name, act(f"x{i}", "reopened"), expected=404)
+                    assert get(ben, f"/api/tasks/{name}")["status"] == "submitted"
+                send(anna, first[item], act(f"s{item}", "submitted"))
+            first.setdefault(item, task)
+            send(anna, task, add(f"p{i}", 20.0, 20.0))
+            send(anna, task, act(f"q{i}" if item in repeats else f"s{item}", "submitted"))
+            assert get(anna, f"/api/tasks/{first[item]}")["status"] == "submitted"
+            assert get(anna, f"/api/tasks/{task}")["status"] == "submitted"
+        assert {item for item in repeats if item < 12}
+        assert len(repeats) >= 3
+
+
+def check_ordinary(entries: list[dict[str, Any]]) -> None:
+    assert len({entry["item"] for entry in entries}) == len(entries)
+    assert {len(entry["task"]) for entry in entries} == {16}
+    ranks = [entry["rank"] for entry in entries if entry["rank"] is not None]
+    assert len(set(ranks)) == len(ranks)
+    for entry in entries:
+        assert entry["purpose"] == ("measure" if entry["item"] >= 18 else "train")
+        if entry["status"] in ("waiting", "leased"):
+            assert entry["reason"]
+            assert entry["rank"] is not None
+        assert (entry["rank"] is None) == (entry["reason"] == "")
+
+
+def test_an_id_stands_for_one_content(desk: Desk) -> None:
+    task = desk.lease("anna", None)["task"]
+    first = add("a", 9.0, 9.0)
+    desk.act("anna", task, [ActRequest.model_validate(first)])
+    others: list[dict[str, Any]] = [
+        {**first, "op": {**first["op"], "y": 10.0}},
+        {**first, "op": {"op": "delete", "keys": ["a"]}},
+        {**first, "op": None},
+        {**first, "active_seconds": 2.0},
+        {**first, "reason": "r"},
+        act("a", "undone", active_seconds=1.5),
+    ]
+    before = desk.state
+    for other in others:
+        with pytest.raises(ProjectError, match="act a: the id was used before"):
+            desk.act("anna", task, [ActRequest.model_validate(other)])
+    skip = act("s", "skipped", reason="ice", bad=False, active_seconds=1.0)
+    assert desk.act("anna", task, [ActRequest.model_validate(first)])["n_ops"] == 1
+    assert desk.state is before
+    desk.act("anna", task, [ActRequest.model_validate(skip)])
+    for other in ({**skip, "reason": "dense"}, {**skip, "bad": True}):
+        with pytest.raises(ProjectError, match="act s: the id was used before"):
+            desk.act("anna", task, [ActRequest.model_validate(other)])
+    desk.act("anna", task, [ActRequest.model_validate(first), ActRequest.model_validate(skip)])
+
+
+def test_what_was_skipped_after_all_is_not_counted_as_done(desk: Desk) -> None:
+    task = desk.lease("anna", None)["task"]
+    desk.act(
+        "anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0)), ActRequest(id="s", kind="submitted")]
+    )
+    assert desk.queue("anna")["n_submitted"] == 1
+    desk.act("anna", task, [ActRequest(id="r", kind="reopened"), ActRequest(id="k", kind="skipped")])
+    found = desk.queue("anna")
+    assert (found["n_submitted"], found["n_skipped"]) == (0, 1)
+    assert desk.lease("ben", task)["mine"], "somebody else may be asked for it"
+
+
+def test_items_of_earlier_queries_have_no_rank(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p")
+    desk = open_desk(path)
     try:
-        for i in range(8):
-            document = desk.lease("anna", None)
-            entry = next(e for e in desk.queue("anna")["entries"] if e["task"] == document["task"])
-            assert entry["purpose"] == "train"
-            assert document["document"]["particles"] == []
-            if "." in document["task"]:
-                repeats.append(document["task"])
-                assert document["suggestions"] == []
-                assert document["task"] not in {e["task"] for e in desk.queue("ben")["entries"]}
-            acts = [
-                ActRequest.model_validate(add(f"p{i}", 20.0, 20.0)),
-                ActRequest(id=f"s{i}", kind="submitted"),
-            ]
-            desk.act("anna", document["task"], acts)
-            clock.now += 3600
+        for item in ("0", "7"):
+            desk.lease("anna", item)
+            desk.act("anna", item, [ActRequest(id=f"k{item}", kind="skipped")])
+        write_step(path, 1, [3, 6])
+        desk.notice_steps()
+        found = {e["item"]: (e["rank"], e["reason"], e["purpose"]) for e in desk.queue("anna")["entries"]}
     finally:
         desk.close()
-    assert repeats
+    unsure = "the model is unsure"
+    assert found == {
+        3: (0, unsure, "train"),
+        6: (1, unsure, "measure"),
+        0: (None, "", "train"),
+        7: (None, "", "measure"),
+    }
+
+
+def test_a_done_region_has_room_for_a_particle(desk: Desk) -> None:
+    task = desk.lease("anna", None)["task"]
+    side = 0.8 * DIAMETER_PX
+    for kind, height, refused in (("done", side, True), ("ignore", side, False), ("done", 2 * side, False)):
+        polygon = [[0.0, 0.0], [0.0, side], [height, side], [height, 0.0]]
+        op = {"op": "region", "key": f"{kind}{height:.0f}", "kind": kind, "polygon": polygon}
+        drawn = ActRequest(id=f"{kind}{height:.0f}", kind="drafted", op=op)
+        if refused:
+            with pytest.raises(ProjectError, match="must have at least 452 px²"):
+                desk.act("anna", task, [drawn])
+        else:
+            desk.act("anna", task, [drawn])
+    with pytest.raises(ProjectError, match="expected a list"):
+        desk.act("anna", task, [ActRequest(id="x", kind="drafted", op={"op": "region", "kind": "done"})])
 
 
 def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> None:
@@ -302,7 +423,31 @@ def test_the_share_without_suggestions_is_shown_none(tmp_path: Path) -> None:
         shown = [bool(desk.lease("anna", str(item))["suggestions"]) for item in range(40)]
     finally:
         desk.close()
-    assert 8 <= sum(shown) <= 32
+    assert 5 <= sum(shown) <= 25
+    assert not any(shown[30:]), "held out"
+
+
+def test_held_out_micrographs_are_shown_without_suggestions(tmp_path: Path) -> None:
+    path = make_project(tmp_path / "p", suggestion_share=1.0)
+    write_step(path, 1, range(8))
+    desk = open_desk(path)
+    try:
+        desk.notice_steps()
+        shown = {item: desk.lease("anna", str(item)) for item in range(8)}
+        for item, document in shown.items():
+            assert document["model"] == "step_1"
+            assert bool(document["suggestions"]) == (desk.project.items[item].split == "train")
+        for item in (0, 7):
+            acts = [
+                ActRequest.model_validate(add(f"p{item}", 20.0, 20.0)),
+                ActRequest(id=f"s{item}", kind="submitted"),
+            ]
+            desk.act("anna", str(item), acts)
+        compared = summarize(desk.project, desk.state)["anchoring"]
+        assert compared["with_suggestions"]["n_tasks"] == 1
+        assert compared["without_suggestions"]["n_tasks"] == 0, "not by chance"
+    finally:
+        desk.close()
 
 
 def test_suggestions_stay_those_of_the_model_that_was_shown(tmp_path: Path) -> None:
@@ -457,6 +602,48 @@ def test_who_has_no_name_cannot_label(server: Served) -> None:
 def test_a_second_server_of_a_project_says_who_has_it(server: Served) -> None:
     with pytest.raises(ProjectError, match=f"process {server.process.pid} "):
         serve(server.project, port=0)
+
+
+def test_the_port_stays_that_of_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+
+    def port_of(asked: int | None = None) -> int:
+        said: list[str] = []
+        serve(project, port=asked, say=said.append)
+        (link,) = [line for line in said if "token=" in line]
+        return httpx.URL(link.strip()).port or 0
+
+    used = port_of(0)
+    assert [port_of(), port_of()] == [used, used]
+    with socket.create_server(("127.0.0.1", used)):
+        other = port_of()
+    assert other != used
+    assert port_of() == other, "the last one that was used"
+    assert stat.S_IMODE((project / SESSIONS_FILE).stat().st_mode) == 0o600
+    for damaged in (
+        "[]",
+        '{"cookie": "a", "sessions": [], "port": "x"}',
+        '{"cookie": "a", "sessions": [], "port": 0}',
+    ):
+        (project / SESSIONS_FILE).write_text(damaged)
+        assert port_of() > 0
+    capfd.readouterr()
+    serve(project)
+    assert "token=" in capfd.readouterr().out
+
+
+def test_malformed_requests_are_no_news_at_the_terminal(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with served(project) as server:
+        with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0)) as strange:
+            strange.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            assert b" 400 " in strange.recv(1000)
+        with logged_in(server, "anna") as anna:
+            assert get(anna, "/api/session")["person"] == "anna"
+    assert "Invalid" not in "".join(capfd.readouterr())
 
 
 def test_a_port_in_use_and_a_folder_without_a_project(project: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cryoquery.errors import ProjectError
 from cryoquery.project.document import MAX_PARTICLES, Document, Extent
 from cryoquery.project.events import Act, Event, EventLog
 from cryoquery.project.journal import ProjectJournal
+from cryoquery.project.snapshot import snapshot_of
 from cryoquery.project.state import (
     LeaseError,
     ProjectState,
@@ -354,6 +355,8 @@ def test_skipped_and_bad(play: Play) -> None:
     assert play.status() == "bad"
     assert labels(play.state) == {}, "a bad item has no label"
     play.tell("reopened")
+    assert labels(play.state) == {}, "not before it is submitted again"
+    play.submit(kind="corrected")
     assert list(labels(play.state)) == [0]
     play.lease("2")
     play.tell("skipped", "2", reason="too dense", bad=False)
@@ -684,3 +687,63 @@ def test_a_log_of_another_project_is_refused_and_let_go(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ProjectError, match=r"event 1 \(leased\) does not fit the project: item 2"):
             ProjectJournal.open(tmp_path / "e", {0: (10, 10, None)})
+
+
+@pytest.mark.parametrize("kind", ["ignore", "done"])
+@pytest.mark.parametrize(
+    "polygon", [[[5, 5], [5, 5], [5, 5]], [[0, 0], [5, 5], [9, 9]], [[0, 0], [0, 1], [1, 0]]]
+)
+def test_regions_without_area_are_refused_and_old_logs_that_hold_them_are_not(
+    tmp_path: Path, kind: str, polygon: list[list[float]]
+) -> None:
+    drawn = {"op": {"op": "region", "key": "r", "kind": kind, "polygon": polygon}}
+    leased = Act("1", "ana", "leased", "0", {"until": 9.0})
+    with ProjectJournal(EventLog.open(tmp_path / "new.sqlite", write=True), GEOMETRY) as journal:
+        journal.record([leased], 1.0)
+        with pytest.raises(ProjectError, match="px²"):
+            journal.record([Act("2", "ana", "drafted", "0", drawn)], 2.0)
+        regions = [{"kind": kind, "polygon": polygon}]
+        labels_of_file = {"particles": [[1, 1]], "regions": regions}
+        with pytest.raises(ProjectError, match="px²"):
+            journal.record([Act("3", "ana", "imported", "2", {"source": "f", "labels": labels_of_file})], 2.0)
+        square = [[0, 0], [0, 2], [2, 2], [2, 0]]
+        fine = {"op": {"op": "region", "key": "r", "kind": kind, "polygon": square}}
+        journal.record([Act("4", "ana", "drafted", "0", fine)], 3.0)
+    with EventLog.open(tmp_path / "old.sqlite", write=True) as log:
+        log.append([leased, Act("2", "ana", "drafted", "0", drawn)], now=1.0)
+    with ProjectJournal.open(tmp_path / "old.sqlite", GEOMETRY) as journal:
+        add = {"op": {"op": "add", "key": "p", "y": 1, "x": 1}}
+        journal.record([Act("3", "ana", "drafted", "0", add)], 2.0)
+        with pytest.raises(ProjectError, match="px²"):
+            journal.record([Act("4", "ana", "submitted", "0", {})], 2.0)
+        journal.record([Act("5", "ana", "drafted", "0", {"op": {"op": "delete_region", "keys": ["r"]}})], 3.0)
+        journal.record([Act("4", "ana", "submitted", "0", {})], 4.0)
+
+
+def test_a_label_is_withdrawn_by_skipping_until_somebody_submits_again(play: Play) -> None:
+    play.label("0")
+    play.label("2")
+    play.tell("reopened", "0")
+    assert list(labels(play.state)) == [0, 2], "the old label counts while a new one is made"
+    play.tell("skipped", "0", reason="not sure", active_seconds=1.0)
+    assert list(labels(play.state)) == [2]
+    assert play.state.tasks["0"].answer is None
+    taken = snapshot_of(play.state)
+    assert (list(taken.labels), taken.left_out) == ([2], (0,))
+    play.lease("0", "ben")
+    assert list(labels(play.state)) == [2], "to look at it again brings no label back"
+    assert snapshot_of(play.state).left_out == (), "it may be asked for again"
+    play.submit("0", "ben", kind="corrected")
+    assert labels(play.state)[0].person == "ben"
+    assert replay(play.events, GEOMETRY) == play.state
+
+
+def test_a_skipped_import_is_withdrawn_until_it_is_imported_again(play: Play) -> None:
+    said = {"source": "a.star", "labels": {"particles": [[1, 1]]}}
+    play.tell("imported", "0", "cryoquery", **said)
+    play.tell("reopened", "0")
+    play.tell("skipped", "0", reason="", active_seconds=0.0)
+    assert labels(play.state) == {}
+    play.tell("imported", "0", "cryoquery", **said)
+    assert list(labels(play.state)) == [0]
+    assert replay(play.events, GEOMETRY) == play.state

@@ -196,3 +196,4 @@ def test_suggestions_by_chance_and_the_same_every_time() -> None:
     assert all(is_suggested(1, task, 1.0) for task in tasks)
     assert not any(is_suggested(1, task, 0.0) for task in tasks)
     assert not any(is_suggested(1, task_id(item, 1), 1.0) for item in range(100))
+    assert not any(is_suggested(1, task, 1.0, held_out=True) for task in tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 
 import cryoquery
 from cryoquery.errors import ProjectError
-from cryoquery.label.documents import describe_entry, describe_progress, describe_task
+from cryoquery.label.documents import describe_progress, describe_row, describe_task
+from cryoquery.label.listing import Row, rows
 from cryoquery.label.requests import ActRequest
 from cryoquery.label.steps import (
     NONE,
@@ -21,13 +23,15 @@ from cryoquery.label.steps import (
     read_query,
     step_under_way,
 )
-from cryoquery.project.events import Act
+from cryoquery.project.areas import check_area
+from cryoquery.project.document import checked_region
+from cryoquery.project.events import Act, Event
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.journal import ProjectJournal
-from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, task_id
+from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, parse_task, task_id
 from cryoquery.project.people import total_seconds
-from cryoquery.project.state import ProjectState, QueueEntry
-from cryoquery.project.tasks import is_suggested, next_task
+from cryoquery.project.state import ProjectState
+from cryoquery.project.tasks import is_suggested, next_task, open_repeats
 
 PROGRAM = "cryoquery"
 """Who does what no person did."""
@@ -35,8 +39,6 @@ MOST_LISTED = 200
 """Entries of the queue that are sent."""
 OWN_IDS = ("queued-", "lease-")
 """Beginnings of the ids of events that are recorded here; people's acts cannot take them."""
-LISTED = ("waiting", "drafted", "leased", "submitted", "skipped", "bad")
-"""The order of the queue by status."""
 
 
 class RefusedActError(ProjectError):
@@ -93,47 +95,42 @@ class Desk:
             "pixel_size": config.pixel_size,
             "diameter_px": self.project.median_diameter_px,
             "diameter_angstrom": config.diameter_angstrom,
-            "n_waiting": self._counts()["n_waiting"],
+            "n_waiting": self._counts(person)["n_waiting"],
             "version": cryoquery.__version__,
         }
 
     def queue(self, person: str | None) -> dict[str, Any]:
         """What to label next, and why: at most `MOST_LISTED` entries, those that wait first."""
         now, state = self._clock(), self.state
-        listed = sorted(
-            (LISTED.index(task.status(now)), entry.rank, name, task, entry)
-            for name, task, entry in self._listed(person)
-        )
+        listed = self._rows(person, now)
         return {
             "step": state.queue.step,
             "model": state.queue.model,
             "sentence": self._last_sentence(),
-            "entries": [
-                describe_entry(self.project, name, task, entry, now)
-                for _, _, name, task, entry in listed[:MOST_LISTED]
-            ],
-            **self._counts(),
+            "entries": [describe_row(self.project, row, now) for row in listed[:MOST_LISTED]],
+            **self._counts(person),
             "hours": total_seconds(state) / 3600,
             "stepping": step_under_way(self.project.path),
         }
 
-    def _listed(self, person: str | None) -> list[tuple[str, TaskState, QueueEntry]]:
-        """The tasks of the queue, what was labeled before, and blind repeats that ``person`` has begun."""
-        state = self.state
-        queued = {task_id(entry.item): entry for entry in state.queue.entries if entry.purpose != "repeat"}
-        listed = [(name, state.task(name), entry) for name, entry in queued.items()]
-        for name, task in state.tasks.items():
-            if name not in queued and (task.repeat == 0 or _begun_by(task, person)):
-                listed.append((name, task, QueueEntry(task.item, len(queued), "", None, "train")))
-        return listed
+    def _rows(self, person: str | None, now: float) -> list[Row]:
+        return rows(self.state, self._repeats(person, now), self._is_held_out, now)
 
-    def _counts(self) -> dict[str, int]:
+    def _repeats(self, person: str | None, now: float) -> list[str]:
+        config = self.project.config
+        if person is None:
+            return []
+        return open_repeats(self.state, person, now, repeat_share=config.repeat_share, seed=config.seed)
+
+    def _counts(self, person: str | None) -> dict[str, int]:
         now, state = self._clock(), self.state
-        queued = [state.tasks.get(task_id(e.item)) for e in state.queue.entries if e.purpose != "repeat"]
-        firsts = [task for task in state.tasks.values() if task.repeat == 0]
+        repeats = {parse_task(name)[0]: name for name in self._repeats(person, now)}
+        queued = {task_id(e.item) for e in state.queue.entries if e.purpose != "repeat"}
+        queued = {repeats.get(parse_task(name)[0], name) for name in queued} | set(repeats.values())
+        firsts = [task for task in state.tasks.values() if task.repeat == 0 and task.item not in repeats]
         return {
-            "n_waiting": sum(task is None or task.status(now) == "waiting" for task in queued),
-            "n_submitted": sum(bool(task.submissions) for task in firsts),
+            "n_waiting": sum(state.task(name).status(now) == "waiting" for name in queued),
+            "n_submitted": sum(task.answer is not None for task in firsts),
             "n_skipped": sum(task.phase in ("skipped", "bad") for task in firsts),
         }
 
@@ -153,8 +150,8 @@ class Desk:
             task = next_task(self.state, person, now, repeat_share=config.repeat_share, seed=config.seed)
             if task is None:
                 return {"task": None}
-        elif task not in self.state.tasks and self._entry(task) is None:
-            raise UnknownTaskError(f"task {task}: is not in the queue")
+        else:
+            self._check_known(person, task, now)
         state = self.state.task(task)
         if state.phase in ("open", "skipped"):
             self._record_lease(person, task, state, now)
@@ -165,8 +162,10 @@ class Desk:
         suggested, model = state.suggested, state.model
         if fresh:
             model = self.state.queue.model
-            share = self.project.config.suggestion_share
-            suggested = model is not None and is_suggested(self.project.config.seed, task, share)
+            config, held_out = self.project.config, self._is_held_out(state.item)
+            suggested = model is not None and is_suggested(
+                config.seed, task, config.suggestion_share, held_out=held_out
+            )
         suggestions = self._steps.suggestions(model, state.item) if suggested else NONE
         leased = {"until": self._lease_end(now), "suggested": bool(suggested)}
         served = {"model": model, "n_suggestions": len(suggestions.picks), "suggested": bool(suggested)}
@@ -185,12 +184,24 @@ class Desk:
         Raises:
             UnknownTaskError: there is no such task.
         """
+        now = self._clock()
+        self._check_known(person, task, now)
         state = self.state.task(task)
-        entry = self._entry(task)
-        if entry is None and task not in self.state.tasks:
-            raise UnknownTaskError(f"task {task}: is not in the queue")
-        shown = self._shown(state)
-        return describe_task(self.project, task, state, person, entry, shown, state.model, self._clock())
+        reason = next((row.reason for row in self._rows(person, now) if row.task == task), "")
+        return describe_task(self.project, task, state, person, reason, self._shown(state), state.model, now)
+
+    def _check_known(self, person: str, task: str, now: float) -> None:
+        """See that there is such a task for ``person``: neither one of no query, nor what a repeat hides.
+
+        Raises:
+            UnknownTaskError: there is not.
+        """
+        item, repeat = parse_task(task)
+        repeats = self._repeats(person, now)
+        queued = any(e.item == item and e.purpose != "repeat" for e in self.state.queue.entries)
+        there = task in self.state.tasks or task in repeats or (queued and not repeat)
+        if not there or (not repeat and any(parse_task(other)[0] == item for other in repeats)):
+            raise UnknownTaskError("there is no such task at the moment")
 
     def act(self, person: str, task: str, requests: Sequence[ActRequest]) -> dict[str, Any]:
         """Record what ``person`` did in a task; all of it is on the disk when this returns, or nothing.
@@ -207,11 +218,13 @@ class Desk:
         now = self._clock()
         state = self.state.task(task)
         known = self._journal.log.find(request.id for request in requests)
+        if len(known) < len({request.id for request in requests}):
+            self._check_known(person, task, now)
         acts = []
         for request in requests:
             if (old := known.get(request.id)) is None:
                 acts.append(Act(request.id, person, request.kind, task, self._body(request, state, now)))
-            elif (old.person, old.task) != (person, task) or not _same_kind(old.kind, request.kind):
+            elif (old.person, old.task) != (person, task) or not _repeats(old, request):
                 raise RefusedActError(f"act {request.id}: the id was used before; choose another")
             if request.id.startswith(OWN_IDS):
                 raise RefusedActError(f"act {request.id}: an id must not begin with {' or '.join(OWN_IDS)}")
@@ -231,6 +244,7 @@ class Desk:
         if request.kind == "drafted":
             if request.op is None:
                 raise RefusedActError(f"act {request.id}: op is missing")
+            self._check_done(request.op, state)
             return {"op": self._with_places(request.op, state), **active}
         if request.kind in ("renewed", "reopened"):
             body = {"until": self._lease_end(now)}
@@ -259,12 +273,22 @@ class Desk:
             raise ProjectError(f"suggestion {str(unknown)[:40]!r}: is not among those that are shown")
         return {"op": "accept", "picks": [picks[key] for key in keys]}
 
+    def _check_done(self, op: Mapping[str, Any], state: TaskState) -> None:
+        """See that a region that is to be done has room for one particle.
+
+        Raises:
+            ProjectError: it has not.
+        """
+        if op.get("op") == "region" and op.get("kind") == "done":
+            region = checked_region("done", op.get("polygon"), self.state.extent(state.item))
+            radius = self.project.diameter_px(state.item) / 2
+            check_area("done", region.polygon, max(1.0, math.pi * radius**2))
+
     def _shown(self, state: TaskState) -> Suggestions:
         return self._steps.suggestions(state.model, state.item) if state.suggested else NONE
 
-    def _entry(self, task: str) -> QueueEntry | None:
-        entries = self.state.queue.entries
-        return next((e for e in entries if task_id(e.item) == task and e.purpose != "repeat"), None)
+    def _is_held_out(self, item: int) -> bool:
+        return self.project.items[item].split != "train"
 
     def _lease_end(self, now: float) -> float:
         return now + 60 * self.project.config.lease_minutes
@@ -299,14 +323,27 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {"drafted": ("op",), "skipped": ("reaso
 """What belongs to an act of each kind, beside the seconds."""
 
 
-def _begun_by(task: TaskState, person: str | None) -> bool:
-    if task.phase != "open":
+def _repeats(old: Event, request: ActRequest) -> bool:
+    """Whether a request is the one that was recorded, sent again; what was made on arrival does not count."""
+    if old.kind != request.kind and (old.kind, request.kind) != ("corrected", "submitted"):
         return False
-    return task.lease.person == person if task.lease is not None else task.drafter == person
+    only = _FIELDS.get(request.kind, ())
+    if any(getattr(request, name) is not None for name in ("op", "reason", "bad") if name not in only):
+        return False
+    sent = {
+        "active_seconds": request.active_seconds,
+        "op": request.op,
+        "reason": request.reason or "",
+        "bad": bool(request.bad),
+    }
+    return all(_as_sent(old.body[name], sent[name]) == sent[name] for name in sent if name in old.body)
 
 
-def _same_kind(recorded: str, sent: str) -> bool:
-    return recorded == sent or (recorded, sent) == ("corrected", "submitted")
+def _as_sent(recorded: Any, sent: Any) -> Any:
+    """An accepted suggestion is recorded with its place, also where only its key was sent."""
+    if isinstance(sent, dict) and "keys" in sent and isinstance(recorded, dict) and "picks" in recorded:
+        return {"op": recorded["op"], "keys": [pick["key"] for pick in recorded["picks"]]}
+    return recorded
 
 
 __all__ = ["Desk", "LeaseError", "RefusedActError", "UnknownTaskError", "open_desk"]

@@ -5,40 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cryoquery.label.listing import Row
 from cryoquery.label.steps import Suggestions
 from cryoquery.project.document import Particle, Region, Step
 from cryoquery.project.folder import Project
 from cryoquery.project.labeling import TaskState
 from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values, shown_region
-from cryoquery.project.state import QueueEntry
 
 MOST_STEPS, MOST_EDITS = 500, 5000
 """Of undo and of redo that are sent with a document: so many steps, with so many changes in all."""
 
 
-def describe_entry(
-    project: Project, task: str, state: TaskState, entry: QueueEntry, now: float
-) -> dict[str, Any]:
+def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
     """A line of the queue.
 
     Args:
         project: whose queue it is.
-        task: its id.
-        state: of the task.
-        entry: why it was chosen.
+        row: of the queue.
         now: seconds since the epoch.
     """
     return {
-        "task": task,
-        "item": state.item,
-        "micrograph": project.items[state.item].micrograph,
-        "rank": entry.rank,
-        "reason": entry.reason,
-        "score": entry.score,
+        "task": row.task,
+        "item": row.state.item,
+        "micrograph": project.items[row.state.item].micrograph,
+        "rank": row.rank,
+        "reason": row.reason,
+        "score": row.score,
         # Whoever knows that an answer is compared with an earlier one labels otherwise.
-        "purpose": "measure" if entry.purpose == "measure" else "train",
-        "status": state.status(now),
-        "person": person_of(state, now),
+        "purpose": "measure" if row.held_out else "train",
+        "status": row.state.status(now),
+        "person": person_of(row.state, now),
     }
 
 
@@ -46,8 +42,8 @@ def person_of(state: TaskState, now: float) -> str | None:
     """Who has the task, or had it last."""
     if (holder := state.holder(now)) is not None:
         return holder
-    if state.submissions and not state.has_draft:
-        return state.submissions[-1].person
+    if state.answer is not None and not state.has_draft:
+        return state.answer.person
     return state.drafter or next(reversed(state.skipped_by), None)
 
 
@@ -56,7 +52,7 @@ def describe_task(
     task: str,
     state: TaskState,
     person: str,
-    entry: QueueEntry | None,
+    reason: str,
     suggestions: Suggestions,
     model: str | None,
     now: float,
@@ -68,7 +64,7 @@ def describe_task(
         task: its id.
         state: of the task.
         person: who asks.
-        entry: of the queue; None: it is not in the present one.
+        reason: why it is in the queue; empty: it is not.
         suggestions: those that are shown.
         model: where they are from.
         now: seconds since the epoch.
@@ -93,7 +89,7 @@ def describe_task(
         "suggestions": [pick._asdict() for pick in suggestions.picks],
         "threshold": suggestions.threshold,
         "model": model,
-        "reason": "" if entry is None else entry.reason,
+        "reason": reason,
         "levels": levels(project, state.item),
         "lowpass": lowpass_values(project),
         "default_lowpass": default_lowpass(project),

@@ -15,7 +15,6 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -175,13 +174,12 @@ class Guard:
         )
 
     def _session(self, scope: Scope) -> Session | None:
-        jar: SimpleCookie = SimpleCookie()
-        try:
-            jar.load(Headers(scope=scope).get("cookie", ""))
-        except CookieError:
-            return None
-        found = jar.get(self._sessions.cookie)
-        return None if found is None else self._sessions.find(found.value)
+        # http.cookies gives up at the first odd cookie, and other programs at this address may set such ones.
+        parts = [
+            part.partition("=") for line in Headers(scope=scope).getlist("cookie") for part in line.split(";")
+        ]
+        values = [value.strip() for name, _, value in parts if name.strip() == self._sessions.cookie]
+        return next((found for value in values if (found := self._sessions.find(value))), None)
 
     def _admit(self, scope: Scope) -> Session:
         session = self._session(scope)

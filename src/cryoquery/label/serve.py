@@ -31,18 +31,22 @@ BACKLOG = 1024
 GRACE_SECONDS = 5
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
 def serve(
     project: Path,
     *,
     port: int | None = None,
     people: Sequence[str] = (),
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _print,
 ) -> None:
     """Serve the page of a project until Ctrl-C or SIGTERM.
 
     Args:
         project: its folder.
-        port: on loopback; None: the first free one from 8765 on.
+        port: on loopback; None: the one that the project had last, or the first free one from 8765 on.
         people: a link is shown for each; without them one link, and the page asks for the name.
         say: prints a line for the person at the terminal.
 
@@ -60,9 +64,10 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.callback(desk.close)
         _check_micrographs(desk.project, say)
-        listening = stack.enter_context(_listen(port))
-        port = listening.getsockname()[1]
         sessions = Sessions(desk.project.path / SESSIONS_FILE)
+        listening = stack.enter_context(_listen(port, sessions.port))
+        port = listening.getsockname()[1]
+        sessions.remember_port(port)
 
         def show(person: str | None) -> None:
             whose = f"  {person}" if person else ""
@@ -89,6 +94,7 @@ def _server_of(app: ASGIApp) -> uvicorn.Server:
         app,
         http="h11", loop="asyncio", ws="none", lifespan="on",
         log_config=None, access_log=False,  # tokens stand in the addresses
+        log_level="error",  # that a request is malformed is answered, and no news for who labels
         proxy_headers=False, server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
         limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,
@@ -129,13 +135,14 @@ def _user() -> str:
         return "USER"
 
 
-def _listen(port: int | None) -> socket.socket:
-    """A socket on loopback.
+def _listen(port: int | None, last: int | None = None) -> socket.socket:
+    """A socket on loopback: at ``port``, or where none was asked for, at the ``last`` one if it is free.
 
     Raises:
         ProjectError: the port, or each of those that were tried, is in use.
     """
-    wanted = range(FIRST_PORT, FIRST_PORT + N_PORTS) if port is None else (port,)
+    any_free = [*([last] if last else []), *range(FIRST_PORT, FIRST_PORT + N_PORTS)]
+    wanted = any_free if port is None else [port]
     for number in wanted:
         # asyncio sends without delay only where the protocol is stated: 40 ms per answer otherwise.
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
 from cryoquery.label.download import Format, labels_file
+from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
 from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
@@ -36,7 +37,7 @@ JOB_SECONDS = 30.0
 """How often Slurm is asked for the job that a step waits in."""
 POLL_SECONDS = 2.0
 """How often the folder of steps is looked at."""
-TASK_ID = r"^[0-9]{1,9}(\.r[0-9]{1,4})?$"
+LONGEST_TASK = 40
 
 Answer = TypeVar("Answer")
 router = APIRouter()
@@ -66,6 +67,7 @@ def create_app(
     app.state.desk = desk
     app.state.desk_thread = ThreadPoolExecutor(1, thread_name_prefix="desk")
     app.state.pictures = Pictures(desk.project)
+    app.state.names = TaskNames(desk.project.id, len(desk.project.items))
     app.state.sessions = sessions
     app.state.pages = pages
     app.include_router(router)
@@ -130,7 +132,7 @@ def _person(request: Request) -> str:
 
 
 Person = Annotated[str, Depends(_person)]
-Task = Annotated[str, Path(pattern=TASK_ID)]
+Task = Annotated[str, Path(max_length=LONGEST_TASK)]
 Item = Annotated[int, Path(ge=0, lt=10**9)]
 
 
@@ -172,25 +174,42 @@ async def name_session(request: Request, named: PersonRequest) -> Response:
 @router.get("/api/queue")
 async def queue(request: Request) -> Response:
     """What to label next, and why."""
-    return JSONResponse(await _ask(request.app, Desk.queue, _session(request).person))
+    answer = await _ask(request.app, Desk.queue, _session(request).person)
+    for entry in answer["entries"]:
+        entry["task"] = request.app.state.names.public(entry["task"])
+    return JSONResponse(answer)
 
 
 @router.post("/api/lease")
 async def lease(request: Request, wanted: LeaseRequest, person: Person) -> Response:
     """Take a task, the next one if none is named."""
-    return JSONResponse(await _ask(request.app, Desk.lease, person, wanted.task))
+    named = None if wanted.task is None else _task(request, wanted.task)
+    return _send_task(request, await _ask(request.app, Desk.lease, person, named))
 
 
 @router.get("/api/tasks/{task}")
 async def task(request: Request, task: Task, person: Person) -> Response:
     """A task's document."""
-    return JSONResponse(await _ask(request.app, Desk.task, person, task))
+    return _send_task(request, await _ask(request.app, Desk.task, person, _task(request, task)))
+
+
+def _task(request: Request, name: str) -> str:
+    """The task that the browser knows by ``name``."""
+    state = request.app.state
+    task: str = state.names.task(name, state.desk.state.tasks)
+    return task
+
+
+def _send_task(request: Request, answer: dict[str, Any]) -> Response:
+    if answer["task"] is not None:
+        answer["task"] = request.app.state.names.public(answer["task"])
+    return JSONResponse(answer)
 
 
 @router.post("/api/tasks/{task}/acts")
 async def acts(request: Request, task: Task, wanted: ActsRequest, person: Person) -> Response:
     """Record what a person did; answered when it is on the disk."""
-    return JSONResponse(await _ask(request.app, Desk.act, person, task, wanted.acts))
+    return JSONResponse(await _ask(request.app, Desk.act, person, _task(request, task), wanted.acts))
 
 
 @router.get("/api/items/{item}/picture")

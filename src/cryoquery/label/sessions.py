@@ -61,8 +61,8 @@ class Sessions:
     Not for several threads.
 
     Args:
-        path: the private file that keeps the sessions; made when the first link is opened. Without it,
-            or if it cannot be read, people need a new link.
+        path: the private file that keeps the sessions and the port. Without it, or if it cannot be read,
+            people need a new link.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +71,15 @@ class Sessions:
         kept = _read(path)
         self.cookie = kept.cookie
         """The cookie's name. Browsers do not tell ports apart, and each project needs its own."""
+        self.port = kept.port
+        """Where the project was served last; None: not known."""
         self._sessions = {session.digest: session for session in kept.sessions}
+
+    def remember_port(self, port: int) -> None:
+        """Keep the port: what a browser has not sent yet belongs to an address, with its port."""
+        if port != self.port:
+            self.port = port
+            self._write()
 
     def new_link(self, person: str | None) -> str:
         """A token that opens one session, for ``person`` or for whoever gives a name there."""
@@ -116,7 +124,11 @@ class Sessions:
     def _write(self) -> None:
         living = sorted(filter(_lives, self._sessions.values()), key=lambda session: session.since)
         self._sessions = {session.digest: session for session in living[-MOST_SESSIONS:]}
-        content = {"cookie": self.cookie, "sessions": [asdict(session) for session in living]}
+        content = {
+            "cookie": self.cookie,
+            "port": self.port,
+            "sessions": [asdict(session) for session in living],
+        }
         _write_private(self._path, json.dumps(content).encode())
 
 
@@ -124,14 +136,19 @@ class Sessions:
 class _Kept:
     cookie: str
     sessions: list[Session]
+    port: int | None
 
 
 def _read(path: Path) -> _Kept:
     try:
         content = json.loads(path.read_text())
-        return _Kept(str(content["cookie"]), [Session(**values) for values in content["sessions"]])
-    except (OSError, ValueError, TypeError, KeyError):
-        return _Kept(f"cryoquery_{secrets.token_hex(4)}", [])
+        port = content.get("port")
+        sessions = [Session(**values) for values in content["sessions"]]
+        return _Kept(
+            str(content["cookie"]), sessions, port if isinstance(port, int) and 0 < port < 65536 else None
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return _Kept(f"cryoquery_{secrets.token_hex(4)}", [], None)
 
 
 def _write_private(path: Path, content: bytes) -> None:

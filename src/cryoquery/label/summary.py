@@ -53,10 +53,15 @@ def _of_a_step(metrics: Any) -> dict[str, Any]:
 
 
 def _picks(project: Project, state: ProjectState) -> dict[tuple[str, int], np.ndarray]:
-    """Picks (n, 2) from the threshold on, of each model and item that is to be compared."""
+    """Picks (n, 2) from the threshold on, of each model and item that is to be compared.
+
+    Held-out items are shown without suggestions always, not by chance: they are left out.
+    """
     files = StepFiles(project.steps_path)
     found = {}
     for model, item in sorted(picks_to_compare(state)):
+        if project.items[item].split != "train":
+            continue
         suggestions = files.suggestions(model, item)
         shown = [(pick.y, pick.x) for pick in suggestions.picks if pick.score >= suggestions.threshold]
         found[model, item] = np.array(shown, dtype=float).reshape(-1, 2)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cryoquery.project.areas import check_area
 from cryoquery.project.events import Act, Event, EventLog, fresh_acts, number
 from cryoquery.project.state import Geometry, ProjectState, apply, replay
 
@@ -68,6 +69,7 @@ class ProjectJournal:
             for act in fresh_acts(acts, known):
                 act = _as_correction(act, trial)
                 apply(trial, number([act], trial.seq + 1, now)[0])
+                _check_regions(act, trial)
                 kept.append(act)
             if kept:
                 self._in_doubt = True
@@ -105,6 +107,22 @@ def _as_known(act: Act, known: Mapping[str, Event]) -> Act:
     """A submission that is sent again is the one that was recorded, under whichever kind."""
     old = known.get(act.id)
     return replace(act, kind=old.kind) if old and {old.kind, act.kind} <= set(_FINAL) else act
+
+
+def _check_regions(act: Act, state: ProjectState) -> None:
+    """See that the regions of an act that was just tried have an area.
+
+    Raises:
+        ProjectError: one has none.
+    """
+    if act.task is None:
+        return
+    op = act.body.get("op") if act.kind == "drafted" else None
+    if op is not None and op["op"] == "region":
+        check_area(op["kind"], op["polygon"])
+    if act.kind in (*_FINAL, "imported"):
+        for region in state.task(act.task).document.regions.values():
+            check_area(region.kind, region.polygon)
 
 
 def _as_correction(act: Act, state: ProjectState) -> Act:

@@ -97,8 +97,15 @@ class TaskState:
     seconds: dict[str, float] = field(default_factory=dict)
     """Person → seconds of activity."""
     submissions: list[Submission] = field(default_factory=list)
+    withdrawn: bool = False
+    """Skipped after it was submitted, and not submitted again."""
     touched: int = 0
     """Number of the last event."""
+
+    @property
+    def answer(self) -> Submission | None:
+        """The last submission, unless it was withdrawn."""
+        return self.submissions[-1] if self.submissions and not self.withdrawn else None
 
     @property
     def active_seconds(self) -> float:
@@ -229,6 +236,7 @@ def _submit(task: TaskState, _: Extent, event: Event) -> None:
     model = model_name(event.body.get("model", task.model))
     _spend(task, event, seconds)
     task.submissions.append(_submission(task, event, event.person, model))
+    task.withdrawn = False
     _close(task, "submitted")
 
 
@@ -239,6 +247,7 @@ def _skip(task: TaskState, _: Extent, event: Event) -> None:
         raise ProjectError(f"a skip has a reason of at most {MAX_REASON} characters, and bad true or false")
     _spend(task, event, seconds)
     task.skipped_by[event.person] = reason
+    task.withdrawn = bool(task.submissions)
     _close(task, "bad" if bad else "skipped")
 
 
@@ -264,6 +273,7 @@ def _import(task: TaskState, extent: Extent, event: Event) -> None:
         raise ProjectError(f"item {task.item}: {task.submissions[-1].person} has labeled it; leave it out")
     task.document = imported_document(event.body.get("labels", {}), extent)
     task.submissions.append(_submission(task, event, f"imported: {source}", None))
+    task.withdrawn = False
     _close(task, "submitted")
 
 

@@ -174,10 +174,7 @@ def _answers_to_a_model(state: ProjectState) -> list[tuple[TaskState, Submission
     return [
         (task, task.submissions[0])
         for _, task in sorted(state.tasks.items())
-        if task.repeat == 0
-        and task.phase != "bad"
-        and task.submissions
-        and task.submissions[0].model is not None
+        if task.repeat == 0 and task.answer is not None and task.submissions[0].model is not None
     ]
 
 

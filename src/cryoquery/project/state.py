@@ -172,11 +172,11 @@ def replay(events: Iterable[Event], geometry: Geometry) -> ProjectState:
 
 
 def labels(state: ProjectState) -> dict[int, ItemLabels]:
-    """Item → its label: the last submission of its first task. A bad item has none."""
+    """Item → its label: the last submission of its first task, unless it was skipped or called bad later."""
     found = {}
     for task in state.tasks.values():
-        if task.repeat == 0 and task.submissions and task.phase != "bad":
-            found[task.item] = _item_labels(task.item, task.submissions[-1])
+        if task.repeat == 0 and (answer := task.answer) is not None:
+            found[task.item] = _item_labels(task.item, answer)
     return dict(sorted(found.items()))
 
 

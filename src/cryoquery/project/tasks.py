@@ -45,15 +45,38 @@ def next_task(state: ProjectState, person: str, now: float, *, repeat_share: flo
     return _repeat(state, person, now, repeat_share, seed) or waiting
 
 
-def is_suggested(seed: int, task: str, share: float) -> bool:
-    """Whether suggestions are shown in ``task``; never in a blind repeat.
+def open_repeats(
+    state: ProjectState, person: str, now: float, *, repeat_share: float, seed: int
+) -> list[str]:
+    """The blind repeats that ``person`` is at, or else the one that is due; arguments as of `next_task`.
+
+    Meanwhile the first labelings of their items are not to be seen by this person.
+    """
+    begun = [name for name, task in state.tasks.items() if task.repeat and _has_begun(task, person)]
+    if begun or _waiting(state, person, now) is None:
+        return begun
+    due = _repeat(state, person, now, repeat_share, seed)
+    return [] if due is None else [due]
+
+
+def _has_begun(task: TaskState, person: str) -> bool:
+    if task.phase != "open":
+        return False
+    return (
+        task.lease.person == person if task.lease is not None else (task.has_draft and task.drafter == person)
+    )
+
+
+def is_suggested(seed: int, task: str, share: float, *, held_out: bool = False) -> bool:
+    """Whether suggestions are shown in ``task``; never in a blind repeat, nor where F1 is measured.
 
     Args:
         seed: of the project.
         task: its id.
-        share: of first tasks, how many are shown with suggestions, in [0, 1].
+        share: of first tasks to train on, how many are shown with suggestions, in [0, 1].
+        held_out: the item is only measured on; labels that lean on a model's picks would flatter it.
     """
-    return "." not in task and _uniform(seed, "suggested", task) < share
+    return not held_out and "." not in task and _uniform(seed, "suggested", task) < share
 
 
 def _begun(state: ProjectState, person: str, now: float) -> str | None:

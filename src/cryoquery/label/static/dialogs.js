@@ -71,7 +71,7 @@ export async function askReason(bad) {
   byId("skip-title").textContent = bad ? "Bad micrograph, because …" : "Skip, because …";
   byId("skip-note").textContent = bad
     ? "It is never asked for again, and its labels do not count."
-    : "Somebody else may still be asked for it; you will not.";
+    : "Its labels do not count. Somebody else may still be asked for it; you will not.";
   byId("skip-ok").textContent = bad ? "Mark as bad" : "Skip";
   byId("reason").value = "";
   byId("reasons").replaceChildren(...REASONS.map((words, i) => choice(words, i === (bad ? 2 : 0))));

@@ -165,7 +165,7 @@ export class Flow {
   }
 
   #refused({ task, act, message }) {
-    const where = task === this.labeling.name ? "" : ` (micrograph ${task})`;
+    const where = task === this.labeling.name ? "" : " (another micrograph)";
     this.say(`Not taken${where}: ${message}.`, "warn");
     if (task === this.labeling.name) this.reload();
     else if (act.kind === "submitted") this.open(task);

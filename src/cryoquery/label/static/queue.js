@@ -78,13 +78,14 @@ export class QueueList {
     const word = STATES[entry.status] ?? "";
     const who = other && open ? `${entry.person} has it` : word;
     button.dataset.status = entry.status;
-    button.dataset.task = entry.task;
+    button.dataset.item = entry.item;
     button.dataset.other = String(other && open);
-    name.textContent = `${entry.rank + 1}. ${ending(entry.micrograph)}`;
-    state.textContent = who ? `${who} · ` : "";
+    const rank = entry.rank === null ? "" : `${entry.rank + 1}. `;
+    name.textContent = `${rank}${ending(entry.micrograph)}`;
+    state.textContent = who && entry.reason ? `${who} · ` : who;
     why.textContent = entry.reason;
     const score = typeof entry.score === "number" ? `, score ${entry.score.toPrecision(3)}` : "";
-    button.title = `${entry.micrograph}: ${entry.reason}${score}`;
+    button.title = entry.reason ? `${entry.micrograph}: ${entry.reason}${score}` : entry.micrograph;
   }
 
   #walk(event) {
