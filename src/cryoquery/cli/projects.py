@@ -14,7 +14,11 @@ def label(
     project: ProjectFolder,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="On this machine (default: the first free one from 8765 on)."),
+        typer.Option(
+            min=1,
+            max=65535,
+            help="On this machine (default: the last one, or the first free one from 8765 on).",
+        ),
     ] = None,
     people: Annotated[
         str, typer.Option(help="Names, as in anna,ben: a link for each (default: the page asks).")
