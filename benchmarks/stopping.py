@@ -9,6 +9,11 @@ drawn at random, play the one part and the others the other.
 
 The true plateau is the first iteration whose F1 is within 0.01 of the last one's. A run counts as right where
 the rule ends within one iteration of it. A run in which the rule never ends is taken to end with its last.
+
+Where F1 varies by as much as 0.01 from one training to the next, the plateau of a single run is decided by
+chance. So the rule is also judged against the expected curve: the mean over the seeds of a strategy, or the
+power law that a simulated run was drawn from. How often the plateaus of the two are within one iteration of
+each other is what a rule that knows the expected curve would reach on single runs.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from __future__ import annotations
 import argparse
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -46,6 +51,8 @@ class Replay:
     """(k,) F1 on the others."""
     agreement: list[float | None]
     """(k − 1,)"""
+    expected: NDArray[np.float64]
+    """(k,) the truth without the chance of a single training, as far as that is known."""
 
 
 def runs(folder: Path, score: str) -> Iterator[Replay]:
@@ -61,7 +68,16 @@ def runs(folder: Path, score: str) -> Iterator[Replay]:
         name = f"{folder.name}/{run.relative_to(folder)}"
         seen, truth = slices(metrics, score, name)
         agreement = [changed(a, b) for a, b in pairwise(folders)]
-        yield Replay(name, [m["n_labeled_images"] for m in metrics], seen, truth, agreement)
+        yield Replay(name, [m["n_labeled_images"] for m in metrics], seen, truth, agreement, truth)
+
+
+def over_seeds(found: Sequence[Replay]) -> list[Replay]:
+    """The same runs, with the mean over the seeds of a strategy for the expected curve."""
+    by_strategy: dict[str, list[NDArray[np.float64]]] = {}
+    for run in found:
+        by_strategy.setdefault(run.name.partition("/seed_")[0], []).append(run.truth)
+    means = {name: np.mean(curves, axis=0) for name, curves in by_strategy.items()}
+    return [replace(run, expected=means[run.name.partition("/seed_")[0]]) for run in found]
 
 
 def slices(
@@ -114,11 +130,11 @@ def simulated(n: int, rng: np.random.Generator, training_std: float | None = Non
         n_labeled = [int(6 * 1.7**k) if i % 2 else 8 + 8 * k for k in range(8)]
         asymptote, drop = rng.uniform(0.6, 0.95), rng.uniform(0.02, 0.5)
         exponent = float(np.exp(rng.normal(0.2, 0.5)))
-        curve = asymptote - drop * (np.array(n_labeled) / n_labeled[0]) ** -exponent
-        curve = curve + rng.normal(0, training_std or rng.choice([0.003, 0.01, 0.02]), len(curve))
+        law = asymptote - drop * (np.array(n_labeled) / n_labeled[0]) ** -exponent
+        curve = law + rng.normal(0, training_std or rng.choice([0.003, 0.01, 0.02]), len(law))
         micrographs = rng.normal(0, 0.08, 40)
         seen = curve[:, None] + micrographs + rng.normal(0, 0.03, (len(curve), 40))
-        yield Replay(f"simulated/{i}", n_labeled, np.clip(seen, 0, 1), curve, [None] * (len(curve) - 1))
+        yield Replay(f"simulated/{i}", n_labeled, np.clip(seen, 0, 1), curve, [None] * (len(curve) - 1), law)
 
 
 def plateau(truth: NDArray[np.float64]) -> int:
@@ -157,19 +173,23 @@ def main() -> None:
     parser.add_argument("--training-std", type=float, help="of F1 from one simulated training to the next")
     parser.add_argument("--quiet", action="store_true", help="only the shares")
     given = parser.parse_args()
-    found = [run for folder in given.experiments for run in runs(folder, given.score)]
+    found = over_seeds([run for folder in given.experiments for run in runs(folder, given.score)])
     found += simulated(given.simulated, np.random.default_rng(0), given.training_std)
-    right, lost, late = [], [], []
+    right, lost, late, expected, ceiling = [], [], [], [], []
     for run in found:
         end, true = stops_at(run), plateau(run.truth)
         right.append(abs(end - true) <= 1)
         lost.append(float(run.truth[-1] - run.truth[end]))
         late.append(end - true)
+        expected.append(abs(end - plateau(run.expected)) <= 1)
+        ceiling.append(abs(plateau(run.expected) - true) <= 1)
         if not given.quiet:
             values = " ".join(f"{value:.3f}" for value in run.truth)
             print(f"{run.name}: ends {end}, plateau {true}{'' if right[-1] else ' (!)'}; true F1 {values}")
     if found:
         print(f"ends within one iteration of the plateau: {share(right)}")
+        print(f"of that of the expected curve: {share(expected)}")
+        print(f"the two plateaus are within one iteration of each other: {share(ceiling)}")
         print(f"too early: {sum(x < -1 for x in late)}, too late: {sum(x > 1 for x in late)}")
         print(f"F1 given up: mean {np.mean(lost):+.4f}, at most 0.01 in {share([x <= ENOUGH for x in lost])}")
 

@@ -23,7 +23,7 @@ ENOUGH = 0.01
 """A gain of F1 below this is not worth a person's time."""
 HORIZON = 2
 """Further iterations over which it is counted."""
-STABLE = 0.84
+STABLE = 0.88
 """Models that agree less have not settled: a curve that is flat so far may not have begun to rise."""
 MIN_POINTS = 2
 """From a single point nothing can be said."""
