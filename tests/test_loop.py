@@ -11,7 +11,6 @@ import pytest
 import torch
 from conftest import make_dataset
 
-from cryoquery.acquisition import STRATEGIES
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.device import DeviceConfig
 from cryoquery.errors import DataError, ExperimentError
@@ -81,9 +80,8 @@ def test_every_iteration_has_its_files(lab: Laboratory, tmp_path: Path) -> None:
 
 
 def test_all_strategies_start_from_the_same_set(lab: Laboratory, tmp_path: Path) -> None:
-    firsts = [
-        active_learning(run_of(tmp_path, name), lab, SimulatedOracle(lab.dataset))[0] for name in STRATEGIES
-    ]
+    names = ("uncertainty", "diversity", "random", "stratified_random", "power_bald", "auto")
+    firsts = [active_learning(run_of(tmp_path, name), lab, SimulatedOracle(lab.dataset))[0] for name in names]
     assert all(np.array_equal(first.labeled, firsts[0].labeled) for first in firsts)
     assert all(weights_equal(first.folder / "model.pt", firsts[0].folder / "model.pt") for first in firsts)
     assert not np.array_equal(initial_set(lab.pool, 4, 5), initial_set(lab.pool, 4, 6))
