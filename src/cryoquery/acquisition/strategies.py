@@ -102,8 +102,8 @@ STRATEGIES: dict[str, NamedStrategy] = {
         "prob_cover", "images that most others are like and none labelled is", "arXiv:2205.11320"
     ),
     "auto": NamedStrategy(
-        "allotted(power(clarity), by=clarity, power=2, otherwise=clustered(power(clarity)))",
-        "clear images of every group, fewer of groups where nothing stands out; the default of projects",
+        "allotted(random, by=clarity, power=2, otherwise=clustered(random))",
+        "at random from every group, less from those where nothing stands out; the default of projects",
     ),
 }
 
