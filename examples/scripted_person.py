@@ -83,15 +83,15 @@ def operations(
     diameter = task["diameter_px"]
     height, width = task["height"], task["width"]
     top, left, high, wide = task["region"] or (0, 0, height, width)
-    low = np.array([top, left])
+    low, size = np.array([top, left]), np.array([high, wide])
     points = truth.get(micrograph_key(task["micrograph"]), np.empty((0, 2)))
-    points = points[((points >= low) & (points < low + [high, wide])).all(axis=1)]
+    points = points[((points >= low) & (points < low + size)).all(axis=1)]
     shown = [s for s in task["suggestions"] if s["score"] >= (task["threshold"] or 0)]
     found = match_particles(np.array([(s["y"], s["x"]) for s in shown]).reshape(-1, 2), points, diameter / 4)
     right = {int(row) for row in found.pick_rows}
     missed = np.delete(points, found.truth_rows, axis=0)
     clicks = missed + rng.normal(0, jitter * diameter, missed.shape)
-    clicks = np.clip(clicks, low, low + [high - 1, wide - 1])
+    clicks = np.clip(clicks, low, low + size - 1)
     done: list[tuple[dict[str, Any], float]] = []
     if right:
         keys = [s["key"] for row, s in enumerate(shown) if row in right]

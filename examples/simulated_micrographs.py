@@ -1,6 +1,6 @@
 """Micrographs to try the labeling on, and the truth about them.
 
-    python examples/simulated_micrographs.py OUT [--micrographs 32] [--size 1024] [--seed 0]
+    python examples/simulated_micrographs.py OUT [--micrographs 32] [--size 768] [--seed 0]
 
 OUT gets ``micrographs/*.mrc``, as a microscope would leave them, and ``truth.star``, where the particles
 are. The particles are proteasomes: barrels 150 Å long, 3 Å per pixel.
@@ -16,12 +16,12 @@ from cryoquery.simulate import PROTEINS, Junk, Protein, SimulationConfig, simula
 
 PIXEL_SIZE = 3.0
 # Fewer particles than usual, to be marked by hand in half a minute.
-PROTEASOME = Protein(**(PROTEINS["proteasome"].model_dump() | {"coverage": 0.08, "dose": 15.0}))
+PROTEASOME = Protein(**(PROTEINS["proteasome"].model_dump() | {"coverage": 0.1, "dose": 3.0}))
 JUNK = Junk(crystals=1.5, aggregates=1.0, fragments=8.0, carbon=0.2)
 
 
-def write_micrographs(out: Path, n: int = 32, size: int = 1024, seed: int = 0) -> int:
-    """Write ``n`` micrographs of ``size`` px squared and the truth into the folder ``out``; how many particles.
+def write_micrographs(out: Path, n: int = 32, size: int = 768, seed: int = 0) -> int:
+    """Write ``n`` micrographs of ``size`` px squared, and the truth, into ``out``; how many particles.
 
     Raises:
         ConfigError: a number that cannot be used.
@@ -35,6 +35,7 @@ def write_micrographs(out: Path, n: int = 32, size: int = 1024, seed: int = 0) -
         seed=seed,
         proteins=(PROTEASOME,),
         junk=JUNK,
+        empty=0.0,
     )
     sources = simulate_micrographs(config)
     (out / "micrographs").mkdir(parents=True)
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--micrographs", type=int, default=32)
-    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--size", type=int, default=768)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.out.exists():
