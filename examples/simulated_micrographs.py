@@ -16,7 +16,7 @@ from cryoquery.simulate import PROTEINS, Junk, Protein, SimulationConfig, simula
 
 PIXEL_SIZE = 3.0
 # Fewer particles than usual, to be marked by hand in half a minute.
-PROTEASOME = Protein(**(PROTEINS["proteasome"].model_dump() | {"coverage": 0.1, "dose": 3.0}))
+PROTEASOME = Protein(**(PROTEINS["proteasome"].model_dump() | {"coverage": 0.1, "dose": 5.0}))
 JUNK = Junk(crystals=1.5, aggregates=1.0, fragments=8.0, carbon=0.2)
 
 
