@@ -204,8 +204,9 @@ def clustered(selection: SomeStrategy, k: Count = 8) -> Strategy:
         cluster_of = diversity.clusters(points, min(k, len(points)), candidates.rng, SHORTLIST)
         size_of = dict(zip(candidates.indices.tolist(), np.bincount(cluster_of)[cluster_of], strict=True))
         return [
-            replace(choice, reason=f"{choice.reason}; one of {size_of[choice.index]} alike")
+            replace(choice, reason=f"{choice.reason}; one of {size} alike" if size > 1 else choice.reason)
             for choice in _shared(candidates, n, cluster_of, selection)
+            for size in [size_of[choice.index]]
         ]
 
     return replace(selection, select=select, needs=selection.needs | {FEATURES})
