@@ -98,12 +98,7 @@ def stratified(selection: SomeStrategy, otherwise: SomeStrategy | None = None) -
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         if len(set(candidates.groups)) < 2:
-            if otherwise is None:
-                raise ConfigError(
-                    "stratified: all images of the pool belong to one group; "
-                    "use clustered(…), or the same without stratified"
-                )
-            return otherwise(candidates, n)
+            return _of_one_group("stratified", candidates, n, otherwise)
         if selection is RANDOM:
             return _stratified_random(candidates, n)
         groups = np.array([candidates.groups[i] for i in candidates.indices])
@@ -112,6 +107,15 @@ def stratified(selection: SomeStrategy, otherwise: SomeStrategy | None = None) -
     needs = selection.needs | (otherwise.needs if otherwise else frozenset())
     looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
     return Strategy(select, needs, looks, by_group=otherwise is None)
+
+
+def _of_one_group(name: str, candidates: Candidates, n: int, otherwise: Strategy | None) -> list[Choice]:
+    if otherwise is None:
+        raise ConfigError(
+            f"{name}: all images of the pool belong to one group; "
+            f"use clustered(…), or the same without {name}, or give otherwise=…"
+        )
+    return otherwise(candidates, n)
 
 
 def _stratified_random(candidates: Candidates, n: int) -> list[Choice]:
@@ -153,11 +157,7 @@ def allotted(
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         if len(set(candidates.groups)) < 2:
-            if otherwise is None:
-                raise ConfigError(
-                    "allotted: all images are of one group; give otherwise=…, or use clustered(…)"
-                )
-            return otherwise(candidates, n)
+            return _of_one_group("allotted", candidates, n, otherwise)
         groups = np.array(candidates.groups)
         names, group_of = np.unique(groups[candidates.indices], return_inverse=True)
         scores = np.ones(len(candidates)) if by is None else by(candidates)
