@@ -120,3 +120,14 @@ def load_snapshots(path: Path, model: ModelConfig) -> list[AttentionUNet]:
         raise DataError(
             f"{path}: damaged ({type(error).__name__}); remove its folder and run again"
         ) from None
+
+
+def load_checkpoint(path: Path | None) -> dict[str, Any] | None:
+    """What an interrupted training left; None where there is nothing, or a damaged file: it starts anew."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch.load raises many kinds on damaged files
+        return None
+    return state

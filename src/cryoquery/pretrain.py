@@ -29,7 +29,7 @@ from cryoquery.device import place
 from cryoquery.errors import ConfigError, CryoqueryError, DataError
 from cryoquery.feed import ahead, to_device, turn
 from cryoquery.model import SIZE_MULTIPLE, AttentionUNet, ModelConfig, initial_weights
-from cryoquery.model_file import Weights
+from cryoquery.model_file import Weights, load_checkpoint
 from cryoquery.predict import Predictor, network_input
 from cryoquery.records import write_bytes, write_file
 
@@ -274,11 +274,7 @@ def _state(n_done: int, siamese: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 def _go_on(checkpoint: Path | None, siamese: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Put back what an interrupted pretraining had reached; how many steps that is."""
-    if checkpoint is None or not checkpoint.is_file():
-        return 0
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # torch.load raises many kinds on damaged files; without one it starts anew
+    if (state := load_checkpoint(checkpoint)) is None:
         return 0
     siamese.load_state_dict(state["siamese"])
     optimizer.load_state_dict(state["optimizer"])

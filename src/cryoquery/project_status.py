@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cryoquery.console import duration
-from cryoquery.label.steps import finished_steps, read_metrics, step_under_way
+from cryoquery.label.steps import read_metrics, step_under_way
 from cryoquery.label.summary import F1, summarize
-from cryoquery.project.folder import Project, open_project
+from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.snapshot import snapshot_of, state_of
 from cryoquery.step.slurm import look_after
 

@@ -25,7 +25,7 @@ from cryoquery.errors import ConfigError, CryoqueryError
 from cryoquery.feed import Batch, Feed
 from cryoquery.losses import CombinedLoss
 from cryoquery.model import AttentionUNet, ModelConfig
-from cryoquery.model_file import Weights
+from cryoquery.model_file import Weights, load_checkpoint
 from cryoquery.predict import network_input
 from cryoquery.records import write_file
 
@@ -311,11 +311,7 @@ def _go_on(
     kept: list[Weights] | None,
 ) -> int:
     """Put back what an interrupted training had reached; how many epochs that is."""
-    if checkpoint is None or not checkpoint.is_file():
-        return 0
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # torch.load raises many kinds on damaged files; without one it starts anew
+    if (state := load_checkpoint(checkpoint)) is None:
         return 0
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])

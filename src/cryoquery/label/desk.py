@@ -18,7 +18,6 @@ from cryoquery.label.steps import (
     NONE,
     StepFiles,
     Suggestions,
-    finished_steps,
     read_metrics,
     read_query,
     step_under_way,
@@ -26,7 +25,7 @@ from cryoquery.label.steps import (
 from cryoquery.project.areas import check_area
 from cryoquery.project.document import checked_region
 from cryoquery.project.events import Act, Event
-from cryoquery.project.folder import Project, open_project
+from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.journal import ProjectJournal
 from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, parse_task, task_id
 from cryoquery.project.people import total_seconds
@@ -300,11 +299,11 @@ class Desk:
             ProjectError, DataError: its files do not fit the project.
         """
         steps = finished_steps(self.project.steps_path)
-        if not steps or steps[-1] <= self.state.queue.step:
+        if not steps or max(steps) <= self.state.queue.step:
             return
-        name = f"step_{steps[-1]}"
+        name = f"step_{max(steps)}"
         entries = read_query(self.project.steps_path / name, len(self.project.items))
-        body = {"step": steps[-1], "entries": entries, "model": name}
+        body = {"step": max(steps), "entries": entries, "model": name}
         self._record([Act(f"queued-{name}", PROGRAM, "queued", None, body)], self._clock())
 
     def _record(self, acts: Sequence[Act], now: float) -> None:

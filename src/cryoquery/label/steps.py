@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from collections import OrderedDict
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryoquery.errors import DataError
+from cryoquery.project.folder import STEP
 from cryoquery.records import read_json
 
-STEP = re.compile(r"step_(0|[1-9][0-9]{0,5})")
 UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
 STALE_SECONDS = 15 * 60.0
@@ -42,15 +41,6 @@ class Suggestions(NamedTuple):
 
 
 NONE = Suggestions(0.5, ())
-
-
-def finished_steps(folder: Path) -> list[int]:
-    """The numbers of the steps in ``folder``, ascending."""
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-    return sorted(int(match[1]) for name in names if (match := STEP.fullmatch(name)))
 
 
 def read_query(folder: Path, n_items: int) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cryoquery.label.steps import StepFiles, finished_steps, read_metrics
-from cryoquery.project.folder import Project
+from cryoquery.label.steps import StepFiles, read_metrics
+from cryoquery.project.folder import Project, finished_steps
 from cryoquery.project.people import anchoring, consistency, efforts, picks_to_compare, total_seconds
 from cryoquery.project.state import ProjectState
 

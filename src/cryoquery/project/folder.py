@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,9 @@ from cryoquery.data.dataset import Dataset, ImageRecord, open_dataset
 from cryoquery.errors import ProjectError
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, read_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, read_settings
+
+STEP = re.compile(r"step_(0|[1-9][0-9]{0,5})")
+"""Name of the folder of a step."""
 
 
 @dataclass(frozen=True)
@@ -184,3 +188,13 @@ def region_of(record: ImageRecord) -> tuple[int, int, int, int]:
     bottom = min(round((record.top + record.content_height) / record.scale), record.height_px)
     right = min(round((record.left + record.content_width) / record.scale), record.width_px)
     return top, left, bottom - top, right - left
+
+
+def finished_steps(folder: Path) -> dict[int, Path]:
+    """The folders of the steps in ``folder`` (`Project.steps_path`) by their numbers, ascending."""
+    try:
+        paths = list(folder.iterdir())
+    except FileNotFoundError:
+        return {}
+    found = {int(match[1]): path for path in paths if (match := STEP.fullmatch(path.name))}
+    return dict(sorted(found.items()))

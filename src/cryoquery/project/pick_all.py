@@ -8,7 +8,7 @@ from pathlib import Path
 from cryoquery.errors import ProjectError
 from cryoquery.pick.files import Outcome, check_target, pick_micrographs
 from cryoquery.pick.picker import PickOptions, load_picker
-from cryoquery.project.folder import Project
+from cryoquery.project.folder import Project, finished_steps
 
 
 def newest_model(project: Project) -> Path:
@@ -17,14 +17,11 @@ def newest_model(project: Project) -> Path:
     Raises:
         ProjectError: no step has made one.
     """
-    steps: dict[int, Path] = {}
-    for folder in project.steps_path.glob("step_*"):
-        number = folder.name.removeprefix("step_")
-        if number.isdecimal() and (folder / "model.pt").is_file():
-            steps[int(number)] = folder / "model.pt"
-    if not steps:
+    models = [folder / "model.pt" for folder in finished_steps(project.steps_path).values()]
+    there = [model for model in models if model.is_file()]
+    if not there:
         raise ProjectError(f"{project.path}: no model yet; train one with 'cryoquery step'")
-    return steps[max(steps)]
+    return there[-1]
 
 
 def export_picks(

@@ -15,7 +15,6 @@ interrupted goes on where it was.
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from cryoquery.loop import MODEL, SCORES, Laboratory, Run, trained
 from cryoquery.oracles import HumanOracle
 from cryoquery.pick.picker import Picker, load_picker
 from cryoquery.progress import Progress
-from cryoquery.project.folder import Project, open_project
+from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.snapshot import Snapshot, take_snapshot
 from cryoquery.records import link, read_json, staged_directory, write_json
 from cryoquery.step.held_out import Counts, agreement, compared_rows, measure, names
@@ -47,7 +46,6 @@ from cryoquery.work import stoppable
 METRICS, QUERY, LABELS, SUGGESTIONS = "metrics.json", "query.json", "labels.json", "suggestions.json"
 MIN_ITEMS = 2
 """Labelled items that a network is trained on at least."""
-STEP = re.compile(r"step_([1-9][0-9]*)")
 
 
 def step(
@@ -90,19 +88,9 @@ def step(
     return do_step(project, snapshot, progress, say)
 
 
-def finished_steps(project: Path) -> list[Path]:
-    """The folders of the steps that were done, in order."""
-    found = [
-        (int(match[1]), path)
-        for path in (project / "steps").glob("*")
-        if (match := STEP.fullmatch(path.name))
-    ]
-    return [path for _, path in sorted(found)]
-
-
 def nothing_new(project: Project, snapshot: Snapshot) -> Path | None:
     """The last step, where it knew all of the labels; None where something is new."""
-    done = finished_steps(project.path)
+    done = list(finished_steps(project.steps_path).values())
     try:
         return done[-1] if done and read_json(done[-1] / LABELS) == snapshot.seqs else None
     except DataError:
@@ -155,8 +143,8 @@ class _Trained:
 
 
 def _do(project: Project, snapshot: Snapshot, watch: UnderWay, started: float) -> Path:
-    done = finished_steps(project.path)
-    number = int(done[-1].name.partition("_")[2]) + 1 if done else 1
+    by_number = finished_steps(project.steps_path)
+    done, number = list(by_number.values()), max(by_number, default=0) + 1
     folder = project.steps_path / f"step_{number}"
     made = _train(project, snapshot, folder, watch)
     watch.phase("measures F1 on the held-out micrographs")

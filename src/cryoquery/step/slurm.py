@@ -14,11 +14,11 @@ import torch
 
 from cryoquery.errors import DataError, ExperimentError, ProjectError, Stopped, explain
 from cryoquery.executors.slurm import FOLDER, LOOK_SECONDS, parameters, queue, wants_to_go_on
-from cryoquery.project.folder import Project, open_project
+from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.snapshot import Snapshot, read_snapshot
 from cryoquery.records import read_json, write_json
 from cryoquery.run_state import job_number
-from cryoquery.step.run import do_step, finished_steps
+from cryoquery.step.run import do_step
 from cryoquery.step.under_way import WORK, forget_ended, tell_waiting
 from cryoquery.work import stoppable
 
@@ -42,7 +42,7 @@ def step_on_slurm(
         raise ProjectError(
             f"{project.path}: a step is in Slurm's queue (job {job}); wait for it, or cancel it"
         )
-    before = finished_steps(project.path)
+    before = finished_steps(project.steps_path)
     (work / FAILURE).unlink(missing_ok=True)
     write_json(work / SNAPSHOT, snapshot.as_json())
     job = _submit(project)
@@ -55,9 +55,9 @@ def step_on_slurm(
         forget_ended(project.path, lambda: jobs)
         time.sleep(LOOK_SECONDS)
     look_after(project.path)
-    done = finished_steps(project.path)
+    done = finished_steps(project.steps_path)
     if len(done) > len(before):
-        return done[-1]
+        return done[max(done)]
     raise ProjectError(f"{project.path}: {_reason(work, job)}")
 
 
