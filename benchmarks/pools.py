@@ -231,7 +231,7 @@ def protocol() -> list[SourceMicrograph]:
     return [
         m
         for name in ALL_PROTEINS
-        for split, start, n in (("test", 0, 32), ("val", 32, 16), ("train", 48, 60))
+        for split, start, n in (("test", 0, 32), ("val", 32, 16), ("train", 48, 20))
         for m in simulated(name, start, n, split, size=WHOLE_SIZE)
     ]
 

@@ -67,7 +67,8 @@ def test_foreground_boundary_and_objects_against_the_plain_way() -> None:
         assert values(some, image_scores.objects)[row] == pytest.approx(np.mean(means), rel=1e-5)
         expected = p.sum() / (np.pi / 4 * some.disc_px[row] ** 2)
         assert image_scores.n_particles(some)[row] == pytest.approx(expected, rel=1e-5)
-        assert image_scores.clarity(some)[row] == pytest.approx((p**2).sum() / p.sum(), rel=1e-5)
+        expected = p.var() / (p.mean() * (1 - p.mean()))
+        assert image_scores.skill(some)[row] == pytest.approx(expected, rel=1e-5)
         assert values(some, image_scores.per_particle)[row] == pytest.approx(h.sum() / p.sum(), rel=1e-5)
 
 
@@ -99,6 +100,7 @@ def test_scores_are_finite_whatever_is_predicted(level: float) -> None:
         assert np.isfinite(found).all()
         assert (found >= 0).all()
     assert np.isfinite(image_scores.n_particles(flat).numpy()).all()
+    assert (image_scores.skill(flat) == 0).all()
 
 
 def test_padding_does_not_count() -> None:

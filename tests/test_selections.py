@@ -59,7 +59,9 @@ EVERY = [
     "mix(random, 0.5, typiclust)",
     "k_means(boundary(margin), shortlist=2)",
     "k_center(objects(entropy), shortlist=1.5)",
-    "allotted(k_means, by=clarity, power=4, otherwise=clustered(random))",
+    "allotted(k_means, by=skill, power=4, otherwise=clustered(random))",
+    "among(k_means, skill, share=0.3)",
+    "allotted(among(random, skill), by=skill, power=2, otherwise=among(clustered(random), skill))",
     "cost_aware(mean(entropy), seconds_per_image=0)",
     "stochastic_batch(mean(entropy), batches=7)",
     "prob_cover(purity=0.5)",
@@ -109,6 +111,8 @@ def test_which_strategies_are_the_same_in_disguise() -> None:
         ("top(per_minute(mean(entropy), seconds_per_particle=0))", "top(mean(entropy))"),
         ("mix((1, top(mean(entropy))))", "top(mean(entropy))"),
         ("clustered(top(mean(entropy)), k=1)", "top(mean(entropy))"),
+        ("among(top(mean(entropy)), mean(entropy), 0.5)", "top(mean(entropy))"),
+        ("among(top(mean(entropy)), mean(margin), 1)", "top(mean(entropy))"),
         ("stochastic_batch(mean(entropy), batches=1)", "stochastic_batch(mean(margin), batches=1)"),
     ]
     for first, second in same:
@@ -171,12 +175,13 @@ def test_allotted_makes_up_for_what_is_labelled() -> None:
 
 
 def test_allotted_follows_its_score() -> None:
-    clarity = np.where(np.arange(40) % 4 == 0, 0.9, 0.3)
+    skill = np.where(np.arange(40) % 4 == 0, 0.9, 0.3)
     for power, in_b in ((1, 9), (2, 10)):  # 3 to 1, and 9 to 1, of twelve; b has only ten
-        query = chosen(
-            f"allotted(random, by=clarity, power={power})", candidates(labeled=(), clarity=clarity), 12
-        )
+        query = chosen(f"allotted(random, by=skill, power={power})", candidates(labeled=(), skill=skill), 12)
         assert sum(i % 4 == 0 for i in query) == in_b
+    for cap, in_b in ((0.5, 8), (0.3, 6)):  # 0.45 to 0.3, and all alike
+        query = chosen(f"allotted(random, by=skill, cap={cap})", candidates(labeled=(), skill=skill), 13)
+        assert sum(i % 4 == 0 for i in query) in (in_b, in_b + 1)
     with pytest.raises(ConfigError, match="one group"):
         chosen("allotted(random)", replace(candidates(), groups=["a"] * 40), 3)
     assert len(chosen("allotted(random, otherwise=random)", replace(candidates(), groups=["a"] * 40), 3)) == 3
@@ -194,6 +199,10 @@ def test_clustered_takes_from_each_cluster() -> None:
         members = np.flatnonzero(cluster_of == cluster)
         best = set(members[np.argsort(-scores[members])[:2]])
         assert {i for i in query if cluster_of[i] == cluster} == best
+    skill = np.where(cluster_of == 3, 0.6, 0.1)
+    some = candidates(labeled=(0, 12, 13), skill=skill, features=features)
+    query = chosen("clustered(random, k=4, by=skill)", some, 6)
+    assert Counter(cluster_of[[0, 12, 13, *query]]) == {0: 1, 1: 1, 2: 1, 3: 6}
 
 
 def test_mix_rounds_shares_and_leaves_out_what_is_taken() -> None:
@@ -211,6 +220,14 @@ def test_the_shortlist_holds_the_highest_scores() -> None:
     for selection in ("k_means", "k_center"):
         query = chosen(f"{selection}(mean(entropy), shortlist=2)", candidates(entropy=scores), 4)
         assert set(query) <= best
+
+
+def test_among_leaves_out_what_scores_low() -> None:
+    scores = np.arange(40, dtype=float)
+    some = candidates(entropy=scores)
+    assert set(chosen("among(random, mean(entropy), 0.25)", some, 9)) <= set(range(30, 40))
+    assert set(chosen("among(random, mean(entropy), 0.25)", some, 10)) == set(range(30, 40))
+    assert set(chosen("among(random, mean(entropy), 0.25)", some, 12)) == set(range(28, 40))
 
 
 def test_cost_is_counted_in_minutes() -> None:
@@ -249,6 +266,7 @@ def test_clue_follows_the_weights() -> None:
     for heavy in (2, 7):
         weights = np.where(np.arange(10) == heavy, 1.0, 1e-9)
         assert chosen("clue", candidates(10, (), features=features, entropy=weights), 1) == [heavy]
+        assert chosen("clue(skill)", candidates(10, (), features=features, skill=weights), 1) == [heavy]
     even = chosen(
         "clue", candidates(features=np.random.default_rng(0).normal(size=(40, 3)), entropy=np.ones(40)), 6
     )

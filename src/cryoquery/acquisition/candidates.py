@@ -186,6 +186,11 @@ class ImageScore:
     compute: Callable[[Candidates], NDArray[np.float64]]
     needs: frozenset[Signal] = frozenset()
 
+    @classmethod
+    def of(cls, label: str, signal: Signal) -> ImageScore:
+        """A signal as it is."""
+        return cls(label, lambda candidates: candidates.values(signal), frozenset({signal}))
+
     def __call__(self, candidates: Candidates) -> NDArray[np.float64]:
         """The score of each candidate, (n,)."""
         return self.compute(candidates)

@@ -140,14 +140,18 @@ def objects(score: Tensor, maps: Maps) -> Tensor:
     return means
 
 
-def clarity(maps: Maps) -> Tensor:
-    """Dice of the predicted probabilities that the network itself expects: Σ p² / Σ p, in [0, 1].
+def skill(maps: Maps) -> Tensor:
+    """Brier skill score that a calibrated network expects of its map: 1 − mean p (1 − p) / (p̄ (1 − p̄)).
 
-    Low where it sees no particle that stands out: in noise, in bad ice, on carbon. What it is sure of
-    pixel by pixel is background for the most part, so that the entropy does not tell.
+    In [0, 1] (Murphy 1973: resolution over uncertainty). 1: sure of each pixel; 0: it says of all pixels
+    the same, so that it knows no more than how much of the image particles cover. That is where networks
+    end on micrographs that cannot be learned, however many labels they have seen.
     """
     p = maps.probability
-    return _sum(p * p, maps.valid) / _sum(p, maps.valid).clamp(min=1e-6)
+    n = maps.valid.sum(dim=(1, 2))
+    share = _sum(p, maps.valid) / n
+    constant = share * (1 - share)
+    return (1 - _sum(p * (1 - p), maps.valid) / n / constant.clamp(min=1e-9)).clamp(min=0, max=1)
 
 
 def pooled_features(maps: Maps) -> Tensor:

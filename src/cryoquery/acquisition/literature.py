@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from cryoquery.acquisition import diversity, typical
-from cryoquery.acquisition.candidates import Candidates, Choice, Strategy
+from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Strategy
 from cryoquery.acquisition.image_scores import BASE, FEATURES, GRADIENTS, LEARNED
 from cryoquery.acquisition.selections import SomeScore, by_features
 
 Rows: TypeAlias = "NDArray[np.int64]"
 
-(_MEAN_ENTROPY,) = (signal for signal in BASE if signal.key == "entropy")
+_MEAN_ENTROPY = ImageScore.of("mean entropy", next(signal for signal in BASE if signal.key == "entropy"))
 
 
 def k_means_plus_plus(points: ArrayLike, n: int, rng: np.random.Generator) -> Rows:
@@ -64,21 +64,21 @@ def badge() -> Strategy:
     return replace(strategy, needs=frozenset({GRADIENTS}))
 
 
-def clue() -> Strategy:
+def clue(weight: SomeScore = _MEAN_ENTROPY) -> Strategy:
     """The images nearest to the centers of k-means on features that are weighted by their uncertainty.
 
-    Source: Prabhu et al. 2021 (arXiv:2010.08666). The weight of an image is its mean entropy; features
-    are those of the bottleneck, averaged over the image.
+    Source: Prabhu et al. 2021 (arXiv:2010.08666). The weight of an image is its mean entropy, unless
+    another is given; features are those of the bottleneck, averaged over the image.
     """
 
     def rows(candidates: Candidates, n: int) -> Rows:
-        weights = candidates.values(_MEAN_ENTROPY)
+        weights = weight(candidates)
         # A network that is sure of everything weighs all images alike.
         weights = np.maximum(weights, 1e-6 * weights.max()) if weights.max() > 0 else np.ones(len(weights))
         return diversity.k_means(candidates.features(), n, candidates.rng, weights)
 
-    strategy = by_features(rows, "nearest to the center of an uncertain cluster")
-    return replace(strategy, needs=frozenset({FEATURES, _MEAN_ENTROPY}))
+    strategy = by_features(rows, f"nearest to the center of a cluster weighted by {weight.label}")
+    return replace(strategy, needs=frozenset({FEATURES}) | weight.needs)
 
 
 def stochastic_batch(score: SomeScore, batches: Annotated[int, Field(ge=0)] = 0) -> Strategy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import Field, InstanceOf
 
 from cryoquery.acquisition import diversity
 from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Strategy
-from cryoquery.acquisition.image_scores import FEATURES
+from cryoquery.acquisition.image_scores import FEATURES, Signal
 from cryoquery.errors import ConfigError
 
 SHORTLIST = 20_000
@@ -27,6 +27,7 @@ SomeScore: TypeAlias = InstanceOf[ImageScore]
 SomeStrategy: TypeAlias = InstanceOf[Strategy]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Rows: TypeAlias = "NDArray[np.int64]"
 
 
@@ -143,41 +144,87 @@ def allotted(
     selection: SomeStrategy,
     by: SomeScore | None = None,
     power: Positive = 1.0,
+    cap: Share = 1.0,
     otherwise: SomeStrategy | None = None,
 ) -> Strategy:
     """Shares of all that is labelled for every group, in proportion to its mean of ``by`` ** ``power``.
 
     What is labelled already counts: a group that has much gets less of the query. Without ``by`` the
-    shares are equal. Within each group ``selection`` chooses. A group that runs out leaves its share to
-    the others. In a pool of one group ``otherwise`` chooses.
+    shares are equal; groups above ``cap`` times the highest mean count alike. Within each group
+    ``selection`` chooses. A group that runs out leaves its share to the others. In a pool of one group
+    ``otherwise`` chooses.
 
     Raises:
         ConfigError: on choosing, there is one group only and no ``otherwise``.
     """
+    shares = _Shares(selection, by, power, cap)
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         if len(set(candidates.groups)) < 2:
             return _of_one_group("allotted", candidates, n, otherwise)
-        groups = np.array(candidates.groups)
-        names, group_of = np.unique(groups[candidates.indices], return_inverse=True)
-        scores = np.ones(len(candidates)) if by is None else by(candidates)
-        sizes = np.bincount(group_of)
-        weights = np.maximum(np.bincount(group_of, scores) / sizes, 1e-6) ** power
-        n_labeled = np.array([np.count_nonzero(groups[candidates.labeled] == name) for name in names])
-        turns = _turns(weights, n_labeled, sizes, n)
-        shares = np.bincount(turns, minlength=len(names))
-        chosen = [
-            iter(selection(candidates.at(np.flatnonzero(group_of == group)), int(share)))
-            for group, share in enumerate(shares)
-        ]
-        picked = [(next(chosen[group]), names[group]) for group in turns]
-        return [replace(choice, reason=f"{choice.reason}; of {name}") for choice, name in picked]
+        parts = np.unique(candidates.groups, return_inverse=True)[1]
+        chosen = shares.choose(candidates, n, parts[candidates.indices], parts[candidates.labeled])
+        groups = candidates.groups
+        return [replace(choice, reason=f"{choice.reason}; of {groups[choice.index]}") for choice in chosen]
 
-    needs = (
-        selection.needs | (by.needs if by else frozenset()) | (otherwise.needs if otherwise else frozenset())
-    )
+    needs = shares.needs | (otherwise.needs if otherwise else frozenset())
     looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
     return Strategy(select, needs, looks, by_group=otherwise is None)
+
+
+def clustered(
+    selection: SomeStrategy,
+    k: Count = 8,
+    by: SomeScore | None = None,
+    power: Positive = 1.0,
+    cap: Share = 1.0,
+) -> Strategy:
+    """As `allotted`, for ``k`` clusters of the features in place of groups: where none are known."""
+    shares = _Shares(selection, by, power, cap)
+
+    def select(candidates: Candidates, n: int) -> list[Choice]:
+        points = np.concatenate([candidates.features(), candidates.labeled_features()])
+        m = len(candidates)
+        parts = diversity.clusters(points, min(k, len(points)), candidates.rng, SHORTLIST)
+        size_of = dict(zip(candidates.indices.tolist(), np.bincount(parts)[parts[:m]], strict=True))
+        return [
+            replace(choice, reason=f"{choice.reason}; one of {size} alike" if size > 1 else choice.reason)
+            for choice in shares.choose(candidates, n, parts[:m], parts[m:])
+            for size in [size_of[choice.index]]
+        ]
+
+    return replace(selection, select=select, needs=shares.needs | {FEATURES}, looks_at_labeled=True)
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """A query in shares for parts of the pool."""
+
+    selection: Strategy
+    """Chooses within a part."""
+    by: ImageScore | None
+    power: float
+    cap: float
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        return self.selection.needs | (self.by.needs if self.by else frozenset())
+
+    def choose(self, candidates: Candidates, n: int, part_of: Rows, part_of_labeled: Rows) -> list[Choice]:
+        """``n`` choices; parts are numbers of the candidates (m,) and of what is labelled (k,)."""
+        parts, part_of = np.unique(part_of, return_inverse=True)
+        sizes = np.bincount(part_of)
+        scores = np.ones(len(candidates)) if self.by is None else self.by(candidates)
+        means = np.bincount(part_of, scores) / sizes
+        weights = np.maximum(np.minimum(means, self.cap * means.max()), 1e-6) ** self.power
+        n_labeled = np.array([np.count_nonzero(part_of_labeled == part) for part in parts])
+        turns = _turns(weights, n_labeled, sizes, n)
+        shares = np.bincount(turns, minlength=len(parts))
+        chosen = [
+            iter(self.selection(candidates.at(np.flatnonzero(part_of == part)), int(share)))
+            for part, share in enumerate(shares)
+        ]
+        return [next(chosen[part]) for part in turns]
 
 
 def _turns(weights: NDArray[np.float64], n_had: Rows, n_left: Rows, n: int) -> list[int]:
@@ -194,22 +241,6 @@ def _turns(weights: NDArray[np.float64], n_had: Rows, n_left: Rows, n: int) -> l
         left[group] -= 1
         turns.append(group)
     return turns
-
-
-def clustered(selection: SomeStrategy, k: Count = 8) -> Strategy:
-    """Equal shares of the query for each of ``k`` clusters of the features, where no groups are known."""
-
-    def select(candidates: Candidates, n: int) -> list[Choice]:
-        points = candidates.features()
-        cluster_of = diversity.clusters(points, min(k, len(points)), candidates.rng, SHORTLIST)
-        size_of = dict(zip(candidates.indices.tolist(), np.bincount(cluster_of)[cluster_of], strict=True))
-        return [
-            replace(choice, reason=f"{choice.reason}; one of {size} alike" if size > 1 else choice.reason)
-            for choice in _shared(candidates, n, cluster_of, selection)
-            for size in [size_of[choice.index]]
-        ]
-
-    return replace(selection, select=select, needs=selection.needs | {FEATURES})
 
 
 def _shared(candidates: Candidates, n: int, part_of: Rows, selection: Strategy) -> list[Choice]:
@@ -286,14 +317,24 @@ def k_center(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strat
     return _of_shortlist(rows, score, shortlist)
 
 
+def among(selection: SomeStrategy, score: SomeScore, share: Share = 0.5) -> Strategy:
+    """What ``selection`` takes from the share of the candidates where ``score`` is highest."""
+    return _of_highest(selection, score, lambda candidates, _: int(np.ceil(share * len(candidates))))
+
+
 def _of_shortlist(strategy: Strategy, score: ImageScore | None, shortlist: float) -> Strategy:
     if score is None:
         return strategy
+    return _of_highest(strategy, score, lambda candidates, n: int(shortlist * n + 0.5))
+
+
+def _of_highest(strategy: Strategy, score: ImageScore, n_of: Callable[[Candidates, int], int]) -> Strategy:
+    """``strategy`` among the ``n_of(candidates, n)`` candidates of the highest score, never among too few."""
     first = top(score)
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
-        n_first = min(max(int(shortlist * n + 0.5), n), len(candidates))
-        best = np.array([choice.index for choice in first(candidates, n_first)])
+        n_first = min(max(n_of(candidates, n), n), len(candidates))
+        best = np.array([choice.index for choice in first(candidates, n_first)], dtype=np.int64)
         chosen = strategy(replace(candidates, indices=np.sort(best)), n)
         return [replace(choice, reason=f"{choice.reason}, of high {score.label}") for choice in chosen]
 

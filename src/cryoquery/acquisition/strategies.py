@@ -102,7 +102,7 @@ STRATEGIES: dict[str, NamedStrategy] = {
         "prob_cover", "images that most others are like and none labelled is", "arXiv:2205.11320"
     ),
     "auto": NamedStrategy(
-        "allotted(random, by=clarity, power=2, otherwise=clustered(random))",
+        "allotted(random, by=skill('turns4'), otherwise=clustered(random))",
         "at random from every group, less from those where nothing stands out; the default of projects",
     ),
 }

@@ -13,13 +13,12 @@ from pydantic import Field, InstanceOf
 from cryoquery.acquisition import image_scores, literature, selections
 from cryoquery.acquisition.candidates import Candidates, ImageScore, Strategy
 from cryoquery.acquisition.expressions import Word
-from cryoquery.acquisition.image_scores import STATISTICS, PixelScore, Signal, reduced
-from cryoquery.acquisition.selections import SomeScore, top
+from cryoquery.acquisition.image_scores import STATISTICS, PixelScore, reduced
+from cryoquery.acquisition.selections import Share, SomeScore, top
 from cryoquery.oracles import LabelCost
 
 SomePixels: TypeAlias = InstanceOf[PixelScore]
 EnsembleName: TypeAlias = Literal["turns", "turns4", "snapshots"]
-Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 
 
 def least_confidence(ensemble: EnsembleName | None = None) -> PixelScore:
@@ -49,7 +48,7 @@ def expected_entropy(ensemble: EnsembleName = "turns") -> PixelScore:
 
 def mean(score: SomePixels) -> ImageScore:
     """Mean over the image."""
-    return _image_score(f"mean {_in_words(score)}", reduced(image_scores.mean, "mean", score))
+    return ImageScore.of(f"mean {_in_words(score)}", reduced(image_scores.mean, "mean", score))
 
 
 def top_fraction(score: SomePixels, fraction: Share = 0.05) -> ImageScore:
@@ -59,13 +58,13 @@ def top_fraction(score: SomePixels, fraction: Share = 0.05) -> ImageScore:
         return image_scores.top_fraction(values, maps, fraction)
 
     signal = reduced(reduce, "top_fraction", score, fraction)
-    return _image_score(f"{_in_words(score)} of the top {100 * fraction:g} % of pixels", signal)
+    return ImageScore.of(f"{_in_words(score)} of the top {100 * fraction:g} % of pixels", signal)
 
 
 def foreground(score: SomePixels) -> ImageScore:
     """Mean over the predicted foreground."""
     signal = reduced(image_scores.foreground, "foreground", score)
-    return _image_score(f"mean {_in_words(score)} of the predicted foreground", signal)
+    return ImageScore.of(f"mean {_in_words(score)} of the predicted foreground", signal)
 
 
 def boundary(score: SomePixels, width_px: Annotated[int, Field(ge=1, le=64)] = 3) -> ImageScore:
@@ -75,19 +74,19 @@ def boundary(score: SomePixels, width_px: Annotated[int, Field(ge=1, le=64)] = 3
         return image_scores.boundary(values, maps, width_px)
 
     signal = reduced(reduce, "boundary", score, width_px)
-    return _image_score(f"mean {_in_words(score)} along predicted boundaries", signal)
+    return ImageScore.of(f"mean {_in_words(score)} along predicted boundaries", signal)
 
 
 def per_particle(score: SomePixels) -> ImageScore:
     """Sum over the image per expected particle."""
     signal = reduced(image_scores.per_particle, "per_particle", score)
-    return _image_score(f"{_in_words(score)} per expected particle", signal)
+    return ImageScore.of(f"{_in_words(score)} per expected particle", signal)
 
 
 def objects(score: SomePixels) -> ImageScore:
     """Mean over the predicted objects of the mean within each."""
     signal = reduced(image_scores.objects, "objects", score)
-    return _image_score(f"mean {_in_words(score)} of the predicted objects", signal)
+    return ImageScore.of(f"mean {_in_words(score)} of the predicted objects", signal)
 
 
 N_PARTICLES = STATISTICS.signal("n_particles", image_scores.n_particles)
@@ -95,15 +94,13 @@ N_PARTICLES = STATISTICS.signal("n_particles", image_scores.n_particles)
 
 def n_particles() -> ImageScore:
     """Expected number of particles."""
-    return _image_score("expected number of particles", N_PARTICLES)
+    return ImageScore.of("expected number of particles", N_PARTICLES)
 
 
-CLARITY = STATISTICS.signal("clarity", image_scores.clarity)
-
-
-def clarity() -> ImageScore:
-    """Dice of its prediction that the network itself expects: low where no particle stands out."""
-    return _image_score("clarity", CLARITY)
+def skill(ensemble: EnsembleName | None = None) -> ImageScore:
+    """Brier skill that the network, or the ensemble's mean, expects: 0 where it sees nothing stand out."""
+    key = f"skill@{ensemble}" if ensemble else "skill"
+    return ImageScore.of("expected skill", STATISTICS.signal(key, image_scores.skill, ensemble or ""))
 
 
 def per_minute(
@@ -137,10 +134,6 @@ def cost_aware(
     return top(per_minute(score, seconds_per_image, seconds_per_particle))
 
 
-def _image_score(label: str, signal: Signal) -> ImageScore:
-    return ImageScore(label, lambda candidates: candidates.values(signal), frozenset({signal}))
-
-
 def _in_words(score: PixelScore) -> str:
     return score.name.replace("_", " ")
 
@@ -154,7 +147,7 @@ IMAGE_SCORE_WORDS = (
     per_particle,
     objects,
     n_particles,
-    clarity,
+    skill,
     per_minute,
 )
 SELECTION_WORDS = (
@@ -164,6 +157,7 @@ SELECTION_WORDS = (
     selections.stratified,
     selections.allotted,
     selections.clustered,
+    selections.among,
     selections.mix,
     selections.k_means,
     selections.k_center,
