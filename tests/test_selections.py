@@ -179,9 +179,6 @@ def test_allotted_follows_its_score() -> None:
     for power, in_b in ((1, 9), (2, 10)):  # 3 to 1, and 9 to 1, of twelve; b has only ten
         query = chosen(f"allotted(random, by=skill, power={power})", candidates(labeled=(), skill=skill), 12)
         assert sum(i % 4 == 0 for i in query) == in_b
-    for cap, in_b in ((0.5, 8), (0.3, 6)):  # 0.45 to 0.3, and all alike
-        query = chosen(f"allotted(random, by=skill, cap={cap})", candidates(labeled=(), skill=skill), 13)
-        assert sum(i % 4 == 0 for i in query) in (in_b, in_b + 1)
     with pytest.raises(ConfigError, match="one group"):
         chosen("allotted(random)", replace(candidates(), groups=["a"] * 40), 3)
     assert len(chosen("allotted(random, otherwise=random)", replace(candidates(), groups=["a"] * 40), 3)) == 3

@@ -144,20 +144,18 @@ def allotted(
     selection: SomeStrategy,
     by: SomeScore | None = None,
     power: Positive = 1.0,
-    cap: Share = 1.0,
     otherwise: SomeStrategy | None = None,
 ) -> Strategy:
     """Shares of all that is labelled for every group, in proportion to its mean of ``by`` ** ``power``.
 
     What is labelled already counts: a group that has much gets less of the query. Without ``by`` the
-    shares are equal; groups above ``cap`` times the highest mean count alike. Within each group
-    ``selection`` chooses. A group that runs out leaves its share to the others. In a pool of one group
-    ``otherwise`` chooses.
+    shares are equal. Within each group ``selection`` chooses. A group that runs out leaves its share to
+    the others. In a pool of one group ``otherwise`` chooses.
 
     Raises:
         ConfigError: on choosing, there is one group only and no ``otherwise``.
     """
-    shares = _Shares(selection, by, power, cap)
+    shares = _Shares(selection, by, power)
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         if len(set(candidates.groups)) < 2:
@@ -177,10 +175,9 @@ def clustered(
     k: Count = 8,
     by: SomeScore | None = None,
     power: Positive = 1.0,
-    cap: Share = 1.0,
 ) -> Strategy:
     """As `allotted`, for ``k`` clusters of the features in place of groups: where none are known."""
-    shares = _Shares(selection, by, power, cap)
+    shares = _Shares(selection, by, power)
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         points = np.concatenate([candidates.features(), candidates.labeled_features()])
@@ -204,7 +201,6 @@ class _Shares:
     """Chooses within a part."""
     by: ImageScore | None
     power: float
-    cap: float
 
     @property
     def needs(self) -> frozenset[Signal]:
@@ -216,7 +212,7 @@ class _Shares:
         sizes = np.bincount(part_of)
         scores = np.ones(len(candidates)) if self.by is None else self.by(candidates)
         means = np.bincount(part_of, scores) / sizes
-        weights = np.maximum(np.minimum(means, self.cap * means.max()), 1e-6) ** self.power
+        weights = np.maximum(means, 1e-6) ** self.power
         n_labeled = np.array([np.count_nonzero(part_of_labeled == part) for part in parts])
         turns = _turns(weights, n_labeled, sizes, n)
         shares = np.bincount(turns, minlength=len(parts))

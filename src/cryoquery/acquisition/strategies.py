@@ -41,6 +41,7 @@ class NamedStrategy:
 
 
 _NOISY = "power({}(entropy(ensemble='turns')), beta=(1, 100))"
+_SKILLED = "power(skill, standardize=False)"
 _HYBRID = "mix((0.7, top(mean(least_confidence))), (0.3, k_means))"
 
 STRATEGIES: dict[str, NamedStrategy] = {
@@ -102,8 +103,8 @@ STRATEGIES: dict[str, NamedStrategy] = {
         "prob_cover", "images that most others are like and none labelled is", "arXiv:2205.11320"
     ),
     "auto": NamedStrategy(
-        "allotted(random, by=skill('turns4'), otherwise=clustered(random))",
-        "at random from every group, less from those where nothing stands out; the default of projects",
+        f"allotted({_SKILLED}, by=skill, otherwise={_SKILLED})",
+        "drawn in proportion to expected skill, groups by their mean; the default of projects",
     ),
 }
 
