@@ -216,6 +216,22 @@ def markdown(pool: Pool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def overview(pools: Sequence[Pool]) -> str:
+    """Gains in area of all strategies on all pools, over the labelled share, against each opponent."""
+    runs = list(dict.fromkeys(run for pool in pools for run in pool.runs))
+    parts = []
+    for opponent in (STRATIFIED, RANDOM):
+        others = [run for run in runs if run != opponent]
+        rows = []
+        for pool in pools:
+            theirs = pool.pooled(opponent, aulc) if opponent in pool.runs else None
+            known = {run: pool.pooled(run, aulc).minus(theirs) for run in pool.runs if theirs}
+            rows.append([pool.name, *(difference(known.get(run)) for run in others)])
+        header = [f"gain in area over {short_label(opponent)}", *map(short_label, others)]
+        parts.append(table(header, rows))
+    return "\n\n".join(parts) + "\n"
+
+
 def heading(pool: Pool) -> str:
     """Name and frame of an experiment."""
     results = pool.results
@@ -387,8 +403,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder in args.experiments:
             oracle_bound(folder, args.oracle, args.seeds)
         return
-    show = query_times if args.time else lambda folder: markdown(read_pool(folder))
-    text = "\n".join(show(folder) for folder in args.experiments)
+    if args.time:
+        parts = [query_times(folder) for folder in args.experiments]
+    else:
+        pools = [read_pool(folder) for folder in args.experiments]
+        parts = [overview(pools)] * (len(pools) > 1) + [markdown(pool) for pool in pools]
+    text = "\n".join(parts)
     if args.out:
         write_text(args.out, text)
     else:
