@@ -168,17 +168,24 @@ class Curves:
         particles, f1 = (np.average(a, axis=0, weights=weights) for a in (self.particles, self.f1))
         return needed(self.images, particles, f1, target)
 
+    def best(self, weights: NDArray[np.float64] | None = None) -> float:
+        """The highest F1 of the mean curve."""
+        return float(np.average(self.f1, axis=0, weights=weights).max())
 
-def times_fewer(pool: Pool, run: str, opponent: str, target: float) -> tuple[float, Interval | None] | None:
+
+def times_fewer(
+    pool: Pool, run: str, opponent: str, target: float | None
+) -> tuple[float, Interval | None] | None:
     """How many times fewer labelled particles the mean curve of ``run`` needs than that of ``opponent``.
 
-    With a bootstrap interval over the seeds, which are resampled together; None where neither arrives.
+    For the F1 ``target``, or where that is None for the best that the opponent reaches. With a bootstrap
+    interval over the seeds, which are resampled together; None where neither arrives.
     """
     seeds = pool.results.seeds(run, opponent)
     if not seeds:
         return None
     own, other = Curves.of(pool, run, seeds), Curves.of(pool, opponent, seeds)
-    if math.isinf(own.needed(target).particles) and math.isinf(other.needed(target).particles):
+    if target is not None and all(math.isinf(c.needed(target).particles) for c in (own, other)):
         return None
     estimate = log_ratio(own, other, target)
     interval = None
@@ -190,8 +197,11 @@ def times_fewer(pool: Pool, run: str, opponent: str, target: float) -> tuple[flo
     return math.exp(estimate), interval
 
 
-def log_ratio(own: Curves, other: Curves, target: float, weights: NDArray[np.float64] | None = None) -> float:
+def log_ratio(
+    own: Curves, other: Curves, target: float | None, weights: NDArray[np.float64] | None = None
+) -> float:
     """Logarithm of the other's particles over one's own, within ± `MOST`; 0 where neither arrives."""
+    target = other.best(weights) if target is None else target
     mine, theirs = (curves.needed(target, weights).particles for curves in (own, other))
     if math.isinf(mine) and math.isinf(theirs):
         return 0.0
@@ -229,7 +239,24 @@ def overview(pools: Sequence[Pool]) -> str:
             rows.append([pool.name, *(difference(known.get(run)) for run in others)])
         header = [f"gain in area over {short_label(opponent)}", *map(short_label, others)]
         parts.append(table(header, rows))
+    parts.append(best_of_stratified([pool for pool in pools if STRATIFIED in pool.runs]))
     return "\n\n".join(parts) + "\n"
+
+
+def best_of_stratified(pools: Sequence[Pool]) -> str:
+    """How many times fewer particles each strategy needs for the best F1 of stratified random sampling."""
+    runs = list(dict.fromkeys(run for pool in pools for run in pool.runs if run != STRATIFIED))
+    rows = []
+    for pool in pools:
+        curves = Curves.of(pool, STRATIFIED, pool.results.seeds(STRATIFIED))
+        best = curves.best()
+        row = [pool.name, number(best), whole(curves.needed(best).particles)]
+        for run in runs:
+            ratio = times_fewer(pool, run, STRATIFIED, None) if run in pool.runs else None
+            row.append("–" if ratio is None else f"{ratio[0]:.2f}{between(ratio[1], '.2f')}")
+        rows.append(row)
+    header = ["Stratified Random at best", "F1", "particles", *(f"{short_label(run)}" for run in runs)]
+    return f"{table(header, rows)}\n\nTimes fewer particles for that F1."
 
 
 def heading(pool: Pool) -> str:

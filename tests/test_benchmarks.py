@@ -208,5 +208,7 @@ def test_strategies_are_compared_with_each_other_and_with_the_ceiling(
         "by chance",
     ):
         assert expected in text
+    acquisition.main([folder, folder])
+    assert capsys.readouterr().out.startswith("| gain in area over Stratified Random | Random | Entropy |")
     acquisition.main([folder, "--time"])
     assert "seconds for a query of 2 of 14" in capsys.readouterr().out
