@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from labels_needed import MOST, Curves, pooled_f1, times_fewer
 from numpy.typing import ArrayLike, NDArray
 from oracle_bound import oracle_bound, read_bounds
 from query_time import query_seconds
@@ -42,12 +43,10 @@ from cryoquery.report.runs import (
     short_label,
 )
 from cryoquery.report.selection import PoolFacts, find_dataset, overlaps, selections
-from cryoquery.report.statistics import Difference, Interval, bootstrap_interval, rao_wu_weights
+from cryoquery.report.statistics import Difference, Interval
 
 TARGETS = (0.95, 0.98)
 """Shares of full supervision's F1 that labels are counted to."""
-MOST = math.log(16)
-"""Ratios of labels are cut off here: where a curve of a resample never arrives they would be infinite."""
 
 
 def aulc_by_doubling(fractions: ArrayLike, scores: ArrayLike) -> float | None:
@@ -90,11 +89,6 @@ class Pool:
         return float(np.mean(values)) if values else None
 
 
-def pooled_f1(curve: LearningCurve) -> NDArray[np.float64]:
-    """(n,) F1 of each iteration, pooled."""
-    return curve.values("f1")
-
-
 def mean_over_groups(curve: LearningCurve) -> NDArray[np.float64]:
     """(n,) mean over groups of F1 of each iteration."""
     return np.array([np.mean([s["f1"] for s in m["per_group"].values()]) for m in curve.iterations])
@@ -109,105 +103,6 @@ def read_pool(folder: Path) -> Pool:
     results = read_results(folder)
     curves = (*results.curves, *read_bounds(folder))
     return Pool(folder.resolve().name.removeprefix("benchmark_"), replace(results, curves=curves))
-
-
-# Labels that are needed
-
-
-@dataclass(frozen=True)
-class Needed:
-    """Labels at which a curve first reaches a score, interpolated; infinite where it does not."""
-
-    images: float
-    particles: float
-
-
-def needed(
-    images: NDArray[np.float64], particles: NDArray[np.float64], f1: NDArray[np.float64], target: float
-) -> Needed:
-    """Where the curve (n,) first reaches ``target``: over the logarithm of images, particles alike."""
-    above = np.flatnonzero(f1 >= target)
-    if len(above) == 0:
-        return Needed(math.inf, math.inf)
-    i = int(above[0])
-    if i == 0:
-        return Needed(float(images[0]), float(particles[0]))
-    part = (target - f1[i - 1]) / (f1[i] - f1[i - 1])
-
-    def between(values: NDArray[np.float64]) -> float:
-        low, high = np.log(np.maximum(values[i - 1 : i + 1], 1))
-        return float(np.exp(low + part * (high - low)))
-
-    return Needed(between(images), between(particles))
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The curves of one run over some seeds, to be averaged with weights."""
-
-    images: NDArray[np.float64]
-    """(n,)"""
-    particles: NDArray[np.float64]
-    """(seeds, n)"""
-    f1: NDArray[np.float64]
-    """(seeds, n)"""
-
-    @classmethod
-    def of(cls, pool: Pool, run: str, seeds: Sequence[int]) -> Curves:
-        """Those of ``seeds``, in their order."""
-        by_seed = {curve.seed: curve for curve in pool.results.of(run)}
-        chosen = [by_seed[seed] for seed in seeds]
-        return cls(
-            chosen[0].values("n_labeled_images"),
-            np.array([curve.values("n_labeled_particles") for curve in chosen]),
-            np.array([pooled_f1(curve) for curve in chosen]),
-        )
-
-    def needed(self, target: float, weights: NDArray[np.float64] | None = None) -> Needed:
-        """Labels that the mean curve needs."""
-        particles, f1 = (np.average(a, axis=0, weights=weights) for a in (self.particles, self.f1))
-        return needed(self.images, particles, f1, target)
-
-    def best(self, weights: NDArray[np.float64] | None = None) -> float:
-        """The highest F1 of the mean curve."""
-        return float(np.average(self.f1, axis=0, weights=weights).max())
-
-
-def times_fewer(
-    pool: Pool, run: str, opponent: str, target: float | None
-) -> tuple[float, Interval | None] | None:
-    """How many times fewer labelled particles the mean curve of ``run`` needs than that of ``opponent``.
-
-    For the F1 ``target``, or where that is None for the best that the opponent reaches. With a bootstrap
-    interval over the seeds, which are resampled together; None where neither arrives.
-    """
-    seeds = pool.results.seeds(run, opponent)
-    if not seeds:
-        return None
-    own, other = Curves.of(pool, run, seeds), Curves.of(pool, opponent, seeds)
-    if target is not None and all(math.isinf(c.needed(target).particles) for c in (own, other)):
-        return None
-    estimate = log_ratio(own, other, target)
-    interval = None
-    if len(seeds) > 1:
-        weights = rao_wu_weights(["seeds"] * len(seeds))
-        replicates = np.array([log_ratio(own, other, target, row) for row in weights])
-        found = bootstrap_interval(estimate, replicates, len(seeds) - 1)
-        interval = Interval(math.exp(max(found.low, -MOST)), math.exp(min(found.high, MOST)))
-    return math.exp(estimate), interval
-
-
-def log_ratio(
-    own: Curves, other: Curves, target: float | None, weights: NDArray[np.float64] | None = None
-) -> float:
-    """Logarithm of the other's particles over one's own, within ± `MOST`; 0 where neither arrives."""
-    target = other.best(weights) if target is None else target
-    mine, theirs = (curves.needed(target, weights).particles for curves in (own, other))
-    if math.isinf(mine) and math.isinf(theirs):
-        return 0.0
-    if math.isinf(mine) or math.isinf(theirs):
-        return -MOST if math.isinf(mine) else MOST
-    return float(np.clip(math.log(theirs / mine), -MOST, MOST))
 
 
 # Tables
@@ -237,7 +132,10 @@ def overview(pools: Sequence[Pool]) -> str:
             theirs = pool.pooled(opponent, aulc) if opponent in pool.runs else None
             known = {run: pool.pooled(run, aulc).minus(theirs) for run in pool.runs if theirs}
             rows.append([pool.name, *(difference(known.get(run)) for run in others)])
-        header = [f"gain in area over {short_label(opponent)}", *map(short_label, others)]
+        header = [
+            f"gain in area over the share, against {short_label(opponent)}",
+            *map(short_label, others),
+        ]
         parts.append(table(header, rows))
     parts.append(best_of_stratified([pool for pool in pools if STRATIFIED in pool.runs]))
     return "\n\n".join(parts) + "\n"
@@ -248,12 +146,12 @@ def best_of_stratified(pools: Sequence[Pool]) -> str:
     runs = list(dict.fromkeys(run for pool in pools for run in pool.runs if run != STRATIFIED))
     rows = []
     for pool in pools:
-        curves = Curves.of(pool, STRATIFIED, pool.results.seeds(STRATIFIED))
+        curves = Curves.of(pool.results, STRATIFIED, pool.results.seeds(STRATIFIED))
         best = curves.best()
         row = [pool.name, number(best), whole(curves.needed(best).particles)]
         for run in runs:
-            ratio = times_fewer(pool, run, STRATIFIED, None) if run in pool.runs else None
-            row.append("–" if ratio is None else f"{ratio[0]:.2f}{between(ratio[1], '.2f')}")
+            ratio = times_fewer(pool.results, run, STRATIFIED, None) if run in pool.runs else None
+            row.append(fewer(ratio))
         rows.append(row)
     header = ["Stratified Random at best", "F1", "particles", *(f"{short_label(run)}" for run in runs)]
     return f"{table(header, rows)}\n\nTimes fewer particles for that F1."
@@ -296,6 +194,11 @@ def between(interval: Interval | None, form: str = "+.3f") -> str:
     if interval is None:
         return ""
     return f" [{interval.low:{form}}, {interval.high:{form}}]".replace("-", "−")
+
+
+def fewer(ratio: tuple[float, Interval | None] | None) -> str:
+    """How many times fewer, with its interval."""
+    return "–" if ratio is None else f"{ratio[0]:.2f}{between(ratio[1], '.2f')}"
 
 
 def areas(pool: Pool) -> str:
@@ -350,12 +253,11 @@ def labels_needed(pool: Pool) -> str:
     for run in pool.runs:
         cells = [short_label(run)]
         for share in TARGETS:
-            found = Curves.of(pool, run, pool.results.seeds(run)).needed(share * full)
+            found = Curves.of(pool.results, run, pool.results.seeds(run)).needed(share * full)
             cells += [whole(found.images), whole(found.particles)]
             for opponent in (STRATIFIED, RANDOM):
-                ratio = times_fewer(pool, run, opponent, share * full) if opponent in pool.runs else None
-                is_own = run == opponent
-                cells.append("–" if ratio is None or is_own else f"{ratio[0]:.2f}{between(ratio[1], '.2f')}")
+                known = opponent in pool.runs and opponent != run
+                cells.append(fewer(times_fewer(pool.results, run, opponent, share * full) if known else None))
         rows.append(cells)
     note = (
         "Of the mean curve over seeds, interpolated; a ratio of "
@@ -434,7 +336,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parts = [query_times(folder) for folder in args.experiments]
     else:
         pools = [read_pool(folder) for folder in args.experiments]
-        parts = [overview(pools)] * (len(pools) > 1) + [markdown(pool) for pool in pools]
+        parts = [markdown(pool) for pool in pools]
+        if len(pools) > 1:
+            parts.insert(0, overview(pools))
     text = "\n".join(parts)
     if args.out:
         write_text(args.out, text)

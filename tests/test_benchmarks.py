@@ -97,6 +97,12 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def labels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load("labels_needed")
+
+
+@pytest.fixture
 def acquisition(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     return load("acquisition")
@@ -151,25 +157,29 @@ def test_fields_of_a_pool_are_copied_bit_by_bit(pools: ModuleType, tmp_path: Pat
 
 
 def test_the_labels_that_a_score_needs_are_interpolated_over_their_logarithm(
-    acquisition: ModuleType,
+    labels: ModuleType,
 ) -> None:
     images, particles, f1 = np.array([10.0, 20, 40]), np.array([100.0, 200, 800]), np.array([0.5, 0.7, 0.6])
-    halfway = acquisition.needed(images, particles, f1, 0.6)
+    halfway = labels.needed(images, particles, f1, 0.6)
     assert halfway.images == pytest.approx(math.sqrt(200))
     assert halfway.particles == pytest.approx(100 * math.sqrt(2))
-    assert acquisition.needed(images, particles, f1, 0.4).images == 10
-    assert math.isinf(acquisition.needed(images, particles, f1, 0.71).particles)
+    assert labels.needed(images, particles, f1, 0.4).images == 10
+    assert math.isinf(labels.needed(images, particles, f1, 0.71).particles)
 
 
-def test_a_curve_that_needs_half_the_particles_needs_them_twice_as_rarely(acquisition: ModuleType) -> None:
+def test_a_curve_that_needs_half_the_particles_needs_them_twice_as_rarely(labels: ModuleType) -> None:
     images, f1 = np.array([10.0, 20, 40]), np.array([[0.5, 0.6, 0.7], [0.5, 0.62, 0.7]])
-    many = acquisition.Curves(images, np.array([[100.0, 200, 400]] * 2), f1)
-    few = acquisition.Curves(images, many.particles / 2, f1)
-    assert acquisition.log_ratio(few, many, 0.65) == pytest.approx(math.log(2))
-    assert acquisition.log_ratio(many, few, 0.65) == pytest.approx(-math.log(2))
-    never = acquisition.Curves(images, many.particles, f1 / 2)
-    assert acquisition.log_ratio(few, never, 0.65) == acquisition.MOST
-    assert acquisition.log_ratio(never, never, 0.65) == 0
+    many = labels.Curves(images, np.array([[100.0, 200, 400]] * 2), f1)
+    few = labels.Curves(images, many.particles / 2, f1)
+    assert labels.log_ratio(few, many, 0.65) == pytest.approx(math.log(2))
+    assert labels.log_ratio(many, few, 0.65) == pytest.approx(-math.log(2))
+    never = labels.Curves(images, many.particles, f1 / 2)
+    assert labels.log_ratio(few, never, 0.65) == labels.MOST
+    assert labels.log_ratio(never, never, 0.65) == 0
+    # For the best of the other: 0.7, which takes it 400 particles and the early one 200.
+    early = labels.Curves(images, many.particles, np.array([[0.5, 0.7, 0.65], [0.5, 0.7, 0.65]]))
+    assert labels.log_ratio(early, many, None) == pytest.approx(math.log(2))
+    assert labels.log_ratio(never, many, None) == -labels.MOST
 
 
 def test_over_doublings_every_step_of_a_geometric_schedule_counts_the_same(acquisition: ModuleType) -> None:
@@ -209,6 +219,6 @@ def test_strategies_are_compared_with_each_other_and_with_the_ceiling(
     ):
         assert expected in text
     acquisition.main([folder, folder])
-    assert capsys.readouterr().out.startswith("| gain in area over Stratified Random | Random | Entropy |")
+    assert "| gain in area over the share, against Random | Entropy | Stratified" in capsys.readouterr().out
     acquisition.main([folder, "--time"])
     assert "seconds for a query of 2 of 14" in capsys.readouterr().out

@@ -100,7 +100,15 @@ def test_scores_are_finite_whatever_is_predicted(level: float) -> None:
         assert np.isfinite(found).all()
         assert (found >= 0).all()
     assert np.isfinite(image_scores.n_particles(flat).numpy()).all()
-    assert (image_scores.skill(flat) == 0).all()
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-10, 1e-5, 0.1, 0.5, 0.77, 1 - 1e-7, 1.0])
+def test_a_map_that_says_the_same_of_all_pixels_has_no_skill(level: float) -> None:
+    flat = Maps(torch.full((2, 16, 16), level), maps().valid[:2, :16, :16], None)
+    assert image_scores.skill(flat).numpy() == pytest.approx(0, abs=1e-6)
+    sure = torch.zeros(1, 16, 16)
+    sure[:, 4:9, 4:9] = 1
+    assert image_scores.skill(Maps(sure, torch.ones(1, 16, 16, dtype=bool), None)) == 1
 
 
 def test_padding_does_not_count() -> None:
@@ -117,6 +125,7 @@ def test_padding_does_not_count() -> None:
         (image_scores.per_particle, ()),
     ):
         assert np.array_equal(values(some, reduce, *arguments), values(other, reduce, *arguments))
+    assert torch.equal(image_scores.skill(some), image_scores.skill(other))
 
 
 def test_counting_particles_takes_their_diameter() -> None:

@@ -60,7 +60,8 @@ EVERY = [
     "k_means(boundary(margin), shortlist=2)",
     "k_center(objects(entropy), shortlist=1.5)",
     "allotted(k_means, by=skill, power=4, otherwise=clustered(random))",
-    "among(k_means, skill, share=0.3)",
+    "among(k_means, skill('turns4'), share=0.3)",
+    "allotted(random, by=skill, power=100)",
     "allotted(among(random, skill), by=skill, power=2, otherwise=among(clustered(random), skill))",
     "cost_aware(mean(entropy), seconds_per_image=0)",
     "stochastic_batch(mean(entropy), batches=7)",
@@ -179,6 +180,14 @@ def test_allotted_follows_its_score() -> None:
     for power, in_b in ((1, 9), (2, 10)):  # 3 to 1, and 9 to 1, of twelve; b has only ten
         query = chosen(f"allotted(random, by=skill, power={power})", candidates(labeled=(), skill=skill), 12)
         assert sum(i % 4 == 0 for i in query) == in_b
+    # A group that nothing is known of still gets its eleventh part; odds within a group follow the score.
+    query = chosen("auto", candidates(labeled=(), skill=np.where(np.arange(40) % 4 == 0, 0.0, 0.3)), 11)
+    assert sum(i % 4 == 0 for i in query) == 1
+    odds = Counter()
+    skill = np.where(np.arange(40) < 20, 0.1, 0.3)
+    for seed in range(300):
+        odds.update(i < 20 for i in chosen("auto", candidates(labeled=(), seed=seed, skill=skill), 2))
+    assert odds[True] / odds.total() == pytest.approx(0.25, abs=0.05)
     with pytest.raises(ConfigError, match="one group"):
         chosen("allotted(random)", replace(candidates(), groups=["a"] * 40), 3)
     assert len(chosen("allotted(random, otherwise=random)", replace(candidates(), groups=["a"] * 40), 3)) == 3

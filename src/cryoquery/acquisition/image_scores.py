@@ -23,6 +23,8 @@ FOREGROUND = 0.5
 """Pixels of at least this probability are predicted to be of a particle."""
 FALL_BACK = 0.01
 """Share of the pixels that stands for the foreground where none is predicted."""
+_CERTAIN = 1e-6
+"""Below this variance of a constant prediction an image is all of one kind."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,16 @@ def skill(maps: Maps) -> Tensor:
 
     In [0, 1] (Murphy 1973: resolution over uncertainty). 1: sure of each pixel; 0: it says of all pixels
     the same, so that it knows no more than how much of the image particles cover. That is where networks
-    end on micrographs that cannot be learned, however many labels they have seen.
+    end on micrographs that cannot be learned, however many labels they have seen. It is also what is left
+    of the expected Dice Σp² / Σp above the share p̄ that any guess reaches: (Σp² / Σp − p̄) / (1 − p̄).
     """
-    p = maps.probability
+    p = maps.probability.double()
     n = maps.valid.sum(dim=(1, 2))
     share = _sum(p, maps.valid) / n
     constant = share * (1 - share)
-    return (1 - _sum(p * (1 - p), maps.valid) / n / constant.clamp(min=1e-9)).clamp(min=0, max=1)
+    found = 1 - _sum(p * (1 - p), maps.valid) / n / constant.clamp(min=_CERTAIN)
+    # Where nothing is seen at all there is nothing to be skilled at.
+    return torch.where(constant > _CERTAIN, found.clamp(min=0, max=1), 0.0)
 
 
 def pooled_features(maps: Maps) -> Tensor:

@@ -65,10 +65,10 @@ def badge() -> Strategy:
 
 
 def clue(weight: SomeScore = _MEAN_ENTROPY) -> Strategy:
-    """The images nearest to the centers of k-means on features that are weighted by their uncertainty.
+    """The images nearest to the centers of k-means on weighted features.
 
-    Source: Prabhu et al. 2021 (arXiv:2010.08666). The weight of an image is its mean entropy, unless
-    another is given; features are those of the bottleneck, averaged over the image.
+    Source: Prabhu et al. 2021 (arXiv:2010.08666). The weight of an image is its uncertainty, which is its
+    mean entropy unless another score is given; features are those of the bottleneck, averaged over the image.
     """
 
     def rows(candidates: Candidates, n: int) -> Rows:

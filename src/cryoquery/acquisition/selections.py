@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from pydantic import Field, InstanceOf
 
 from cryoquery.acquisition import diversity
 from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Strategy
-from cryoquery.acquisition.image_scores import FEATURES, Signal
+from cryoquery.acquisition.image_scores import FEATURES
 from cryoquery.errors import ConfigError
 
 SHORTLIST = 20_000
@@ -23,9 +23,13 @@ to the candidates times the query, so both stay bounded whatever the pool; and t
 no more images than were drawn.
 """
 
+LEAST_SHARE = 0.1
+"""A group whose mean score is lower than so much of the highest is treated as if it had that."""
+
 SomeScore: TypeAlias = InstanceOf[ImageScore]
 SomeStrategy: TypeAlias = InstanceOf[Strategy]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
+Exponent: TypeAlias = Annotated[float, Field(gt=0, le=100)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 Rows: TypeAlias = "NDArray[np.int64]"
@@ -103,7 +107,7 @@ def stratified(selection: SomeStrategy, otherwise: SomeStrategy | None = None) -
         if selection is RANDOM:
             return _stratified_random(candidates, n)
         groups = np.array([candidates.groups[i] for i in candidates.indices])
-        return _shared(candidates, n, np.unique(groups, return_inverse=True)[1], selection)
+        return _in_equal_shares(candidates, n, np.unique(groups, return_inverse=True)[1], selection)
 
     needs = selection.needs | (otherwise.needs if otherwise else frozenset())
     looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
@@ -143,29 +147,31 @@ def _counted_within(sizes: NDArray[np.int64]) -> Rows:
 def allotted(
     selection: SomeStrategy,
     by: SomeScore | None = None,
-    power: Positive = 1.0,
+    power: Exponent = 1.0,
     otherwise: SomeStrategy | None = None,
 ) -> Strategy:
-    """Shares of all that is labelled for every group, in proportion to its mean of ``by`` ** ``power``.
+    """Shares of all that is labelled for every group, in proportion to a power of its mean of ``by``.
 
-    What is labelled already counts: a group that has much gets less of the query. Without ``by`` the
-    shares are equal. Within each group ``selection`` chooses. A group that runs out leaves its share to
-    the others. In a pool of one group ``otherwise`` chooses.
+    The mean is that of what is not labelled yet; a group has at least `LEAST_SHARE` of the highest, so that
+    none is given up. What is labelled already counts: a group that has much gets less of the query. Without
+    ``by`` the shares are equal. Within each group ``selection`` chooses. A group that runs out leaves its
+    share to the others. In a pool of one group ``otherwise`` chooses.
 
     Raises:
         ConfigError: on choosing, there is one group only and no ``otherwise``.
     """
-    shares = _Shares(selection, by, power)
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         if len(set(candidates.groups)) < 2:
             return _of_one_group("allotted", candidates, n, otherwise)
         parts = np.unique(candidates.groups, return_inverse=True)[1]
-        chosen = shares.choose(candidates, n, parts[candidates.indices], parts[candidates.labeled])
+        of = parts[candidates.indices], parts[candidates.labeled]
+        chosen = _in_shares(candidates, n, *of, selection, by, power)
         groups = candidates.groups
         return [replace(choice, reason=f"{choice.reason}; of {groups[choice.index]}") for choice in chosen]
 
-    needs = shares.needs | (otherwise.needs if otherwise else frozenset())
+    needs = selection.needs | (by.needs if by else frozenset())
+    needs |= otherwise.needs if otherwise else frozenset()
     looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
     return Strategy(select, needs, looks, by_group=otherwise is None)
 
@@ -174,10 +180,13 @@ def clustered(
     selection: SomeStrategy,
     k: Count = 8,
     by: SomeScore | None = None,
-    power: Positive = 1.0,
+    power: Exponent = 1.0,
 ) -> Strategy:
-    """As `allotted`, for ``k`` clusters of the features in place of groups: where none are known."""
-    shares = _Shares(selection, by, power)
+    """As `allotted`, for ``k`` clusters of the features in place of groups: where none are known.
+
+    What is labelled is clustered with the candidates. Clusters differ in size, and the smallest hold what
+    is odd: with equal shares most of a query is that.
+    """
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         points = np.concatenate([candidates.features(), candidates.labeled_features()])
@@ -186,41 +195,37 @@ def clustered(
         size_of = dict(zip(candidates.indices.tolist(), np.bincount(parts)[parts[:m]], strict=True))
         return [
             replace(choice, reason=f"{choice.reason}; one of {size} alike" if size > 1 else choice.reason)
-            for choice in shares.choose(candidates, n, parts[:m], parts[m:])
+            for choice in _in_shares(candidates, n, parts[:m], parts[m:], selection, by, power)
             for size in [size_of[choice.index]]
         ]
 
-    return replace(selection, select=select, needs=shares.needs | {FEATURES}, looks_at_labeled=True)
+    needs = selection.needs | (by.needs if by else frozenset()) | {FEATURES}
+    return replace(selection, select=select, needs=needs, looks_at_labeled=True)
 
 
-@dataclass(frozen=True)
-class _Shares:
-    """A query in shares for parts of the pool."""
-
-    selection: Strategy
-    """Chooses within a part."""
-    by: ImageScore | None
-    power: float
-
-    @property
-    def needs(self) -> frozenset[Signal]:
-        return self.selection.needs | (self.by.needs if self.by else frozenset())
-
-    def choose(self, candidates: Candidates, n: int, part_of: Rows, part_of_labeled: Rows) -> list[Choice]:
-        """``n`` choices; parts are numbers of the candidates (m,) and of what is labelled (k,)."""
-        parts, part_of = np.unique(part_of, return_inverse=True)
-        sizes = np.bincount(part_of)
-        scores = np.ones(len(candidates)) if self.by is None else self.by(candidates)
-        means = np.bincount(part_of, scores) / sizes
-        weights = np.maximum(means, 1e-6) ** self.power
-        n_labeled = np.array([np.count_nonzero(part_of_labeled == part) for part in parts])
-        turns = _turns(weights, n_labeled, sizes, n)
-        shares = np.bincount(turns, minlength=len(parts))
-        chosen = [
-            iter(self.selection(candidates.at(np.flatnonzero(part_of == part)), int(share)))
-            for part, share in enumerate(shares)
-        ]
-        return [next(chosen[part]) for part in turns]
+def _in_shares(
+    candidates: Candidates,
+    n: int,
+    part_of: Rows,
+    part_of_labeled: Rows,
+    selection: Strategy,
+    by: ImageScore | None,
+    power: float,
+) -> list[Choice]:
+    """Shares for parts of the pool, given as a number for each candidate (m,) and labelled image (k,)."""
+    parts, part_of = np.unique(part_of, return_inverse=True)
+    sizes = np.bincount(part_of)
+    scores = np.ones(len(candidates)) if by is None else by(candidates)
+    means = np.bincount(part_of, scores) / sizes
+    best = float(means.max())
+    weights = np.maximum(means / best, LEAST_SHARE) ** power if best > 0 else np.ones(len(parts))
+    n_labeled = np.array([np.count_nonzero(part_of_labeled == part) for part in parts])
+    turns = _turns(weights, n_labeled, sizes, n)
+    chosen = [
+        iter(selection(candidates.at(np.flatnonzero(part_of == part)), int(share)))
+        for part, share in enumerate(np.bincount(turns, minlength=len(parts)))
+    ]
+    return [next(chosen[part]) for part in turns]
 
 
 def _turns(weights: NDArray[np.float64], n_had: Rows, n_left: Rows, n: int) -> list[int]:
@@ -239,7 +244,7 @@ def _turns(weights: NDArray[np.float64], n_had: Rows, n_left: Rows, n: int) -> l
     return turns
 
 
-def _shared(candidates: Candidates, n: int, part_of: Rows, selection: Strategy) -> list[Choice]:
+def _in_equal_shares(candidates: Candidates, n: int, part_of: Rows, selection: Strategy) -> list[Choice]:
     """Equal shares for the parts that ``part_of`` (m,) numbers, which take turns in a random order."""
     parts = candidates.rng.permutation(np.unique(part_of))
     sizes = np.array([np.count_nonzero(part_of == part) for part in parts])

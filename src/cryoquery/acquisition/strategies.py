@@ -104,7 +104,7 @@ STRATEGIES: dict[str, NamedStrategy] = {
     ),
     "auto": NamedStrategy(
         f"allotted({_SKILLED}, by=skill, otherwise={_SKILLED})",
-        "drawn in proportion to expected skill, groups by their mean; the default of projects",
+        "shares of groups by their mean expected skill, by lot within; the default of projects",
     ),
 }
 
