@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from cryoquery.report.runs import LearningCurve, Results
 from cryoquery.report.statistics import Interval, bootstrap_interval, rao_wu_weights
 
+FEWEST = 5
+"""Of fewer seeds no interval of a ratio is given."""
 MOST = math.log(16)
 """Ratios of labels are cut off here: where a curve of a resample never arrives they would be infinite."""
 
@@ -96,11 +98,11 @@ def times_fewer(
         return None
     estimate = log_ratio(own, other, target)
     interval = None
-    if len(seeds) > 1:
+    if len(seeds) >= FEWEST:
         weights = rao_wu_weights(["seeds"] * len(seeds))
         replicates = np.array([log_ratio(own, other, target, row) for row in weights])
         found = bootstrap_interval(estimate, replicates, len(seeds) - 1)
-        interval = Interval(math.exp(max(found.low, -MOST)), math.exp(min(found.high, MOST)))
+        interval = Interval(*np.exp(np.clip([found.low, found.high], -MOST, MOST)).tolist())
     return math.exp(estimate), interval
 
 
