@@ -31,8 +31,7 @@ from oracle_bound import oracle_bound, read_bounds
 from query_time import query_seconds
 
 from cryoquery.data.dataset import Dataset
-from cryoquery.experiment import FULL_SUPERVISION
-from cryoquery.records import write_text
+from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report.efficiency import Measured, Measurements, Number, aulc
 from cryoquery.report.runs import (
     RANDOM,
@@ -44,6 +43,7 @@ from cryoquery.report.runs import (
 )
 from cryoquery.report.selection import PoolFacts, find_dataset, overlaps, selections
 from cryoquery.report.statistics import Difference, Interval
+from cryoquery.storage.atomic import write_text
 
 TARGETS = (0.95, 0.98)
 """Shares of full supervision's F1 that labels are counted to."""
@@ -71,7 +71,7 @@ class Pool:
 
     @property
     def runs(self) -> list[str]:
-        """Strategies, opponents and the oracle; no baselines."""
+        """Strategies, baselines and the oracle; no baselines."""
         return [run for run in self.results.runs() if run.endswith("_sampling")]
 
     def pooled(self, run: str, number: Number) -> Measured:
@@ -122,18 +122,18 @@ def markdown(pool: Pool) -> str:
 
 
 def overview(pools: Sequence[Pool]) -> str:
-    """Gains in area of all strategies on all pools, over the labelled share, against each opponent."""
+    """Gains in area of all strategies on all pools, over the labelled share, against each baseline."""
     runs = list(dict.fromkeys(run for pool in pools for run in pool.runs))
     parts = []
-    for opponent in (STRATIFIED, RANDOM):
-        others = [run for run in runs if run != opponent]
+    for baseline in (STRATIFIED, RANDOM):
+        others = [run for run in runs if run != baseline]
         rows = []
         for pool in pools:
-            theirs = pool.pooled(opponent, aulc) if opponent in pool.runs else None
+            theirs = pool.pooled(baseline, aulc) if baseline in pool.runs else None
             known = {run: pool.pooled(run, aulc).minus(theirs) for run in pool.runs if theirs}
             rows.append([pool.name, *(difference(known.get(run)) for run in others)])
         header = [
-            f"gain in area over the share, against {short_label(opponent)}",
+            f"gain in area over the share, against {short_label(baseline)}",
             *map(short_label, others),
         ]
         parts.append(table(header, rows))
@@ -214,20 +214,20 @@ def areas(pool: Pool) -> str:
 
 
 def gains(pool: Pool) -> str:
-    """Differences of the areas to the opponents, paired by seed."""
+    """Differences of the areas to the baselines, paired by seed."""
     header = ["gain in area", "against", *(f"pooled F1, over {axis}" for axis in AREAS), "with micrographs"]
     header += [f"mean over groups, over {axis}" for axis in AREAS]
     rows = []
-    for opponent in (RANDOM, STRATIFIED):
+    for baseline in (RANDOM, STRATIFIED):
         for run in pool.runs:
-            if run == opponent or opponent not in pool.runs:
+            if run == baseline or baseline not in pool.runs:
                 continue
-            own = [pool.pooled(run, n).minus(pool.pooled(opponent, n)) for n in AREAS.values()]
-            groups = [pool.over_groups(run, n).minus(pool.over_groups(opponent, n)) for n in AREAS.values()]
+            own = [pool.pooled(run, n).minus(pool.pooled(baseline, n)) for n in AREAS.values()]
+            groups = [pool.over_groups(run, n).minus(pool.over_groups(baseline, n)) for n in AREAS.values()]
             last = own[-1]
             both = between(last.interval()).strip() if last else "–"
             cells = [*map(difference, own), both, *map(difference, groups)]
-            rows.append([short_label(run), short_label(opponent), *cells])
+            rows.append([short_label(run), short_label(baseline), *cells])
     return table(header, rows)
 
 
@@ -255,9 +255,9 @@ def labels_needed(pool: Pool) -> str:
         for share in TARGETS:
             found = Curves.of(pool.results, run, pool.results.seeds(run)).needed(share * full)
             cells += [whole(found.images), whole(found.particles)]
-            for opponent in (STRATIFIED, RANDOM):
-                known = opponent in pool.runs and opponent != run
-                cells.append(fewer(times_fewer(pool.results, run, opponent, share * full) if known else None))
+            for baseline in (STRATIFIED, RANDOM):
+                known = baseline in pool.runs and baseline != run
+                cells.append(fewer(times_fewer(pool.results, run, baseline, share * full) if known else None))
         rows.append(cells)
     note = (
         "Of the mean curve over seeds, interpolated; a ratio of "

@@ -17,7 +17,7 @@ import gemmi
 import numpy as np
 
 from cryoquery.formats import Optics, Picks, match_micrographs, read_coordinates, write_coordinates
-from cryoquery.metrics import match_particles
+from cryoquery.picking.metrics import match_particles
 
 N_ROUNDS = 5
 N_MICROGRAPHS, N_EACH = 500, 600
@@ -49,11 +49,11 @@ def make_picks(n: int, rng: np.random.Generator) -> Picks:
 
 def match_all(picks: Picks, truth: Picks, files: list[Path]) -> int:
     """True positives over all micrographs, matched by name and then by place."""
-    claimed, there = picks.by_micrograph(), truth.by_micrograph()
-    image_of = {name: path.stem for name, path in match_micrographs([*claimed, *there], files).items()}
-    claims = {image_of[name]: part for name, part in claimed.items()}
+    leased, there = picks.by_micrograph(), truth.by_micrograph()
+    image_of = {name: path.stem for name, path in match_micrographs([*leased, *there], files).items()}
+    leases = {image_of[name]: part for name, part in leased.items()}
     return sum(
-        match_particles(claims[image_of[name]].centers_yx, part.centers_yx, RADIUS_PX).n_matched
+        match_particles(leases[image_of[name]].centers_yx, part.centers_yx, RADIUS_PX).n_matched
         for name, part in there.items()
     )
 

@@ -21,13 +21,14 @@ from statistics import median
 import numpy as np
 from measuring import ratio, write_dataset
 
+from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.data.pool import LabeledImages, Pool
-from cryoquery.device import DeviceConfig, describe
-from cryoquery.evaluate import evaluate
-from cryoquery.model import AttentionUNet, ModelConfig, initial_weights
-from cryoquery.oracles import SimulatedOracle
-from cryoquery.predict import Predictor
-from cryoquery.train import Step, Training, TrainingConfig, fit
+from cryoquery.network.device import DeviceConfig, describe
+from cryoquery.network.model import AttentionUNet, ModelConfig, initial_weights
+from cryoquery.network.optimize import Training, TrainingConfig, TrainingStep
+from cryoquery.network.predict import Predictor
+from cryoquery.network.train import fit
+from cryoquery.picking.evaluate import evaluate
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def train(training: Training, config: DeviceConfig) -> Result:
     """Train as ``config`` says."""
     ends: list[float] = []
 
-    def watch(step: Step) -> None:
+    def watch(step: TrainingStep) -> None:
         if step.loss is not None:
             ends.append(time.perf_counter())
 
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for config in (one, several):
             done = train(training, config)
             results.append(done)
-            f1 = evaluate(Predictor(done.network, fabric, args.batch), dataset, "val")["f1"]
+            f1 = evaluate(Predictor(done.network, fabric, args.batch), dataset, "val").scores["f1"]
             print(f"{config.n_devices} device(s)  {median(done.epochs):.3f} s per epoch, "
                   f"{done.rest:.1f} s beside, F1 {f1:.3f}")  # fmt: skip
     print(f"ratio of one to {args.devices}: {ratio(results[0].epochs, results[1].epochs)}")

@@ -26,9 +26,9 @@ import numpy as np
 from measuring import ratio
 
 from cryoquery.data.dataset import ImageRecord, encode, new_dataset
+from cryoquery.data.preprocess import draw_mask
 from cryoquery.formats import write_micrograph
 from cryoquery.label import serve
-from cryoquery.preprocess import draw_mask
 from cryoquery.project.events import Act, EventLog
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings

@@ -83,17 +83,17 @@ class Curves:
 
 
 def times_fewer(
-    results: Results, run: str, opponent: str, target: float | None
+    results: Results, run: str, baseline: str, target: float | None
 ) -> tuple[float, Interval | None] | None:
-    """How many times fewer labelled particles the mean curve of ``run`` needs than that of ``opponent``.
+    """How many times fewer labelled particles the mean curve of ``run`` needs than that of ``baseline``.
 
-    For the F1 ``target``, or where that is None for the best that the opponent reaches. With a bootstrap
+    For the F1 ``target``, or where that is None for the best that the baseline reaches. With a bootstrap
     interval over the seeds, which are resampled together; None where neither arrives.
     """
-    seeds = results.seeds(run, opponent)
+    seeds = results.seeds(run, baseline)
     if not seeds:
         return None
-    own, other = Curves.of(results, run, seeds), Curves.of(results, opponent, seeds)
+    own, other = Curves.of(results, run, seeds), Curves.of(results, baseline, seeds)
     if target is not None and all(math.isinf(c.needed(target).particles) for c in (own, other)):
         return None
     estimate = log_ratio(own, other, target)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, new_dataset, open_dataset
-from cryoquery.preprocess import draw_mask
+from cryoquery.data.preprocess import draw_mask
 
 
 def seconds_of(task: Callable[[], object], device: torch.device) -> float:
@@ -23,7 +23,7 @@ def seconds_of(task: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def in_turn(
+def schedule_order(
     tasks: Mapping[str, Callable[[], object]], n_rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Seconds of each task in each round; the tasks take turns, so that what disturbs hits all of them.

@@ -22,10 +22,10 @@ import torch
 from cryoquery.acquisition.candidates import NetworkSignals
 from cryoquery.acquisition.image_scores import FEATURES
 from cryoquery.data.pool import Pool
-from cryoquery.device import DeviceConfig
-from cryoquery.model import AttentionUNet
-from cryoquery.predict import Predictor
-from cryoquery.store import SignalStore
+from cryoquery.network.device import DeviceConfig
+from cryoquery.network.model import AttentionUNet
+from cryoquery.network.predict import Predictor
+from cryoquery.storage.cache import SignalCache
 
 CHUNK = 256
 
@@ -48,7 +48,7 @@ def score(path: Path, args: argparse.Namespace) -> dict[str, float]:
     network = AttentionUNet(base_channels=args.base_channels)
     predictor = Predictor(network, DeviceConfig(precision=args.precision).fabric(), args.batch)
     before = peak_mib()
-    signals = NetworkSignals(lambda: predictor, pool, SignalStore(path.with_suffix(".signals")))
+    signals = NetworkSignals(lambda: predictor, pool, SignalCache(path.with_suffix(".signals")))
     signals.values(FEATURES, np.arange(n))
     on_gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     return {"before": before, "peak": peak_mib(), "gpu": on_gpu}

@@ -24,15 +24,15 @@ import torch
 from lightning_fabric import Fabric
 
 from cryoquery.data.build import BuildConfig, build_dataset, default_workers
+from cryoquery.data.preprocess import draw_mask
 from cryoquery.data.source import SourceMicrograph
-from cryoquery.device import DeviceConfig, describe
 from cryoquery.formats import Picks, concatenate, read_micrograph, write_coordinates, write_micrograph
-from cryoquery.model import ModelConfig, initial_weights
-from cryoquery.pick.files import pick_micrographs
-from cryoquery.pick.picker import BATCH_PIXELS, Picker, PickOptions, pick_file, prepare_file
-from cryoquery.predict import Predictor
-from cryoquery.preprocess import draw_mask
-from cryoquery.tuning import PickingRecipe
+from cryoquery.network.device import DeviceConfig, describe
+from cryoquery.network.model import ModelConfig, initial_weights
+from cryoquery.network.predict import Predictor
+from cryoquery.picking.batch import pick_micrographs
+from cryoquery.picking.picker import BATCH_PIXELS, Picker, PickOptions, pick_file, prepare_file
+from cryoquery.picking.threshold import PickingRecipe
 
 N_ROUNDS = 3
 PARTICLE_PX = 18.0

@@ -20,13 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoquery.active.iteration import SCORES
+from cryoquery.active.loop import initial_set
+from cryoquery.active.oracles import SimulatedOracle
+from cryoquery.active.run import Context, Run
+from cryoquery.active.training import train
 from cryoquery.data.dataset import open_dataset
 from cryoquery.errors import ExperimentError
-from cryoquery.experiment_folder import enter, equip
-from cryoquery.loop import SCORES, Laboratory, Run, initial_set, trained
-from cryoquery.oracles import SimulatedOracle
-from cryoquery.records import read_json, write_json
+from cryoquery.experiment.folder import enter, equip
 from cryoquery.report.runs import COUNTS, LearningCurve
+from cryoquery.storage.atomic import read_json, write_json
 
 ORACLE = "greedy_oracle_sampling"
 FOLDER = "oracle_bound"
@@ -60,33 +63,35 @@ def oracle_bound(
     config = enter(folder)
     dataset = open_dataset(config.dataset)
     with tempfile.TemporaryDirectory() as place:
-        lab = equip(config.model_copy(update={"out": Path(place), "store": None}), dataset)
-        if len(lab.splits) < 2:
+        context = equip(config.model_copy(update={"out": Path(place), "cache": None}), dataset)
+        if len(context.splits) < 2:
             raise ExperimentError(
                 f"{dataset.path}: has one held-out split; the oracle needs another to choose on"
             )
-        counts = config.schedule.resolve(len(lab.pool))
+        counts = config.schedule.resolve(len(context.pool))
         for seed in seeds:
             file = folder / FOLDER / f"seed_{seed}.json"
             run = Run(ORACLE, "random", seed, counts, Path(place) / f"seed_{seed}")
             if not file.is_file():
                 file.parent.mkdir(exist_ok=True)
-                write_json(file, greedy(run, lab, n_batches, say) | {"seed": seed, "n_batches": n_batches})
+                write_json(
+                    file, greedy(run, context, n_batches, say) | {"seed": seed, "n_batches": n_batches}
+                )
 
 
-def greedy(run: Run, lab: Laboratory, n_batches: int, say: Callable[[str], None]) -> dict[str, Any]:
+def greedy(run: Run, context: Context, n_batches: int, say: Callable[[str], None]) -> dict[str, Any]:
     """One run of the oracle: its labelled sets, and the scores of each iteration."""
-    answers = SimulatedOracle(lab.dataset)
-    answers.ask(np.arange(len(lab.pool)))
-    sets = [initial_set(lab.pool, run.counts[0], run.seed)]
-    records = [scored(run, lab, answers, sets)]
+    answers = SimulatedOracle(context.dataset)
+    answers.ask(np.arange(len(context.pool)))
+    sets = [initial_set(context.pool, run.counts[0], run.seed)]
+    records = [scored(run, context, answers, sets)]
     for count in run.counts[1:]:
-        batches = drawn(lab.pool.groups, sets[-1], count - len(sets[-1]), n_batches, run.seed)
+        batches = drawn(context.pool.groups, sets[-1], count - len(sets[-1]), n_batches, run.seed)
         tried = []
         for batch in batches:
             both = [*sets, np.union1d(sets[-1], batch)]
-            tried.append((scored(run, lab, answers, both), both))
-        best = max(range(len(tried)), key=lambda i: other_f1(tried[i][0], lab.splits[1]))
+            tried.append((scored(run, context, answers, both), both))
+        best = max(range(len(tried)), key=lambda i: other_f1(tried[i][0], context.splits[1]))
         record, sets = tried[best]
         records.append(record)
         say(f"seed {run.seed}, {count} labelled: F1 {record['f1']:.3f}, batch {best} of {n_batches}")
@@ -94,15 +99,15 @@ def greedy(run: Run, lab: Laboratory, n_batches: int, say: Callable[[str], None]
 
 
 def scored(
-    run: Run, lab: Laboratory, answers: SimulatedOracle, sets: Sequence[NDArray[np.int64]]
+    run: Run, context: Context, answers: SimulatedOracle, sets: Sequence[NDArray[np.int64]]
 ) -> dict[str, Any]:
     """What `metrics.json` would say of a training on the last of ``sets``."""
-    entry, _ = trained(run, lab, answers, sets)
+    entry, _ = train(run, context, answers, sets)
     record = read_json(entry / SCORES)
     costs = {
         "n_labeled_images": len(sets[-1]),
         "n_labeled_particles": answers.n_particles(sets[-1]),
-        "labeled_fraction": len(sets[-1]) / len(lab.pool),
+        "labeled_fraction": len(sets[-1]) / len(context.pool),
     }
     return {**record, **costs}
 

@@ -64,7 +64,7 @@ WRONG = {
     "contaminated": (USUAL.model_copy(update={"crystals": 8.0, "fragments": 8.0}), 1.0),
     "carbon": (USUAL.model_copy(update={"carbon": 1.0, "crystals": 1.0}), 1.0),
     "aggregated": (USUAL.model_copy(update={"aggregates": 4.0}), 1.0),
-    "hopeless": (USUAL, 0.04),
+    "fatal": (USUAL, 0.04),
 }
 """What is wrong with a micrograph of ``sim_junk``: its junk, and its dose relative to the usual one."""
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from cryoquery import run_experiment
+from cryoquery.active.iteration import read_iteration
+from cryoquery.cli.demo import SIMULATION
 from cryoquery.config import parse
-from cryoquery.demo import SIMULATION
-from cryoquery.experiment import ExperimentConfig, plan_runs
-from cryoquery.loop import read_iteration
+from cryoquery.experiment.config import ExperimentConfig, plan_runs
 from cryoquery.simulate import simulate_dataset
 
 PRECISIONS = ("bf16-mixed", "32-true")

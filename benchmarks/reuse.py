@@ -23,30 +23,28 @@ import torch
 from measuring import write_dataset
 
 from cryoquery import run_experiment
+from cryoquery.active.iteration import FinishedIteration, read_iteration
+from cryoquery.active.progress import Event, ImagesPassed
 from cryoquery.config import parse
-from cryoquery.experiment import ExperimentConfig, load_config, plan_runs
-from cryoquery.loop import Iteration, read_iteration
-from cryoquery.model_file import load_weights
-from cryoquery.plan import Cost, make_plan
-from cryoquery.progress import Silent
+from cryoquery.experiment.config import ExperimentConfig, load_config, plan_runs
+from cryoquery.experiment.plan import Cost, make_plan
+from cryoquery.network.checkpoint import load_weights
 
 PROTOCOL = Path(__file__).parents[1] / "configs" / "protocol.toml"
 
 
-class Counter(Silent):
+class Counter:
     """Counts the images that pass the network."""
 
     def __init__(self) -> None:
         self.n_training = 0
         self.n_inference = 0
 
-    def trained(self, n_images: int) -> None:
-        """See `Progress`."""
-        self.n_training += n_images
-
-    def predicted(self, n_images: int) -> None:
-        """See `Progress`."""
-        self.n_inference += n_images
+    def __call__(self, event: Event) -> None:
+        """See `cryoquery.active.progress.Progress`."""
+        if isinstance(event, ImagesPassed):
+            self.n_training += event.n_images * event.trained
+            self.n_inference += event.n_images * (not event.trained)
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def do(config: ExperimentConfig) -> Done:
     return Done(counter.n_training, counter.n_inference, planned, time.perf_counter() - started)
 
 
-def results(config: ExperimentConfig, n_train: int) -> dict[tuple[str, int], list[Iteration]]:
+def results(config: ExperimentConfig, n_train: int) -> dict[tuple[str, int], list[FinishedIteration]]:
     """The iterations of each run on disk."""
     return {
         (run.name, run.seed): [read_iteration(run.folder / f"iteration_{i}") for i in range(len(run.counts))]
@@ -110,7 +108,7 @@ def results(config: ExperimentConfig, n_train: int) -> dict[tuple[str, int], lis
     }
 
 
-def same(first: Sequence[Iteration], second: Sequence[Iteration]) -> bool:
+def same(first: Sequence[FinishedIteration], second: Sequence[FinishedIteration]) -> bool:
     """Whether two runs chose the same images and ended up with the same weights, bit by bit."""
     for one, other in zip(first, second, strict=True):
         if one.labeled.tolist() != other.labeled.tolist() or one.query.tolist() != other.query.tolist():
@@ -122,7 +120,7 @@ def same(first: Sequence[Iteration], second: Sequence[Iteration]) -> bool:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
-    """A small experiment with one store, with none shared, and once more with the store of the first."""
+    """A small experiment with one cache, with none shared, and once more with the store of the first."""
     n_images = {"train": args.train, "val": args.train // 5}
     write_dataset(folder / "dataset", n_images, args.size)
     values: dict[str, Any] = {
@@ -133,14 +131,14 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         "model": {"base_channels": args.base_channels},
         "training": {"initial_epochs": args.epochs, "epochs": args.epochs},
     }
-    values |= {"out": folder / "one", "store": folder / "store"}
+    values |= {"out": folder / "one", "cache": folder / "cache"}
     config = parse(ExperimentConfig, values, "benchmark")
     shared, expected = do(config), results(config, args.train)
     alone, wrong = Done(0, 0, Cost(), 0.0), []
     parts: list[dict[str, Any]] = [{"strategies": (name,), "baselines": ()} for name in config.strategies]
     parts += [{"strategies": (), "baselines": (name,)} for name in config.baselines]
     for i, part in enumerate(parts):
-        single = config.model_copy(update={**part, "out": folder / f"alone_{i}", "store": None})
+        single = config.model_copy(update={**part, "out": folder / f"alone_{i}", "cache": None})
         alone += do(single)
         found = results(single, args.train)
         wrong += [str(key) for key, iterations in found.items() if not same(iterations, expected[key])]
@@ -150,7 +148,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     print(f"  one store       {shared}")
     print(f"  saved {100 * (1 - shared.n_passes / alone.n_passes):.1f} % of the passes; "
           f"{alone.seconds / shared.seconds:.2f} times as fast")  # fmt: skip
-    print(f"  another experiment with that store: {again.n_passes} passes, {again.seconds:.1f} s")
+    print(f"  another experiment with that cache: {again.n_passes} passes, {again.seconds:.1f} s")
     print(f"  selections and weights: {'OTHER: ' + ', '.join(wrong) if wrong else 'the same'}")
 
 

@@ -4,7 +4,7 @@
 
 Bare is the same network in the same precision and layout over the same images, batch after batch, and
 nothing is computed from what it says. Ours yields all pixel scores and the features in one pass
-(`cryoquery.predict.compute_signals`). The plain way (`plain.py`) makes a pass for everything that a
+(`cryoquery.network.predict.compute_signals`). The plain way (`plain.py`) makes a pass for everything that a
 strategy wants to know, in float32, and keeps probability maps in files. All take turns in one process.
 """
 
@@ -22,15 +22,15 @@ import numpy as np
 import plain
 import torch
 from lightning_fabric import Fabric
-from measuring import in_turn, ratio, write_dataset
+from measuring import ratio, schedule_order, write_dataset
 
 from cryoquery.acquisition.candidates import NetworkSignals
 from cryoquery.acquisition.image_scores import BASE, FEATURES, STATISTICS
 from cryoquery.data.pool import Pool
-from cryoquery.device import DeviceConfig, describe
-from cryoquery.model import AttentionUNet
-from cryoquery.predict import Predictor, compute_signals
-from cryoquery.store import SignalStore
+from cryoquery.network.device import DeviceConfig, describe
+from cryoquery.network.model import AttentionUNet
+from cryoquery.network.predict import Predictor, compute_signals
+from cryoquery.storage.cache import SignalCache
 
 ALL_SIGNALS = {signal.key: STATISTICS[signal] for signal in BASE}
 
@@ -51,7 +51,7 @@ def repeated_query(predictor: Predictor, pool: Pool, folder: Path) -> tuple[int,
     answers: list[float] = []
     for _ in range(2):
         passed: list[int] = []
-        signals = NetworkSignals(lambda: predictor, pool, SignalStore(folder / "signals"), passed.append)
+        signals = NetworkSignals(lambda: predictor, pool, SignalCache(folder / "signals"), passed.append)
         started = time.perf_counter()
         for signal in (BASE[0], FEATURES):
             signals.values(signal, np.arange(len(pool)))
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "bare": lambda: bare_pass(predictor.network, fabric, pool.levels, args.batch),
             "all signals": lambda: compute_signals(predictor, pool, rows, ALL_SIGNALS),
         }
-        seconds = in_turn(passes, args.rounds, fabric.device)
+        seconds = schedule_order(passes, args.rounds, fabric.device)
         print(f"{args.images} images of {args.size}², {args.base_channels} channels, batches of {args.batch}")
         print(f"{describe(fabric)}, {fabric.strategy.precision.precision}")
         for name, values in seconds.items():
@@ -114,7 +114,7 @@ def compare_with_plain(
     }
     rows = np.arange(len(pool))
     tasks["ours"] = lambda: compute_signals(predictor, pool, rows, ALL_SIGNALS)
-    seconds = in_turn(tasks, max(1, args.rounds // 2), device)
+    seconds = schedule_order(tasks, max(1, args.rounds // 2), device)
     ours = seconds.pop("ours")
     for name, values in seconds.items():
         print(f"plain {name:12} {median(values):8.4f} s  {ratio(values, ours)} times as long as ours")

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from cryoquery.records import read_json
-from cryoquery.stopping import ENOUGH, points, should_stop
+from cryoquery.active.stopping import ENOUGH, points, should_stop
+from cryoquery.storage.atomic import read_json
 
 SHARE = 0.25
 """Of the labelled micrographs that are held out."""

@@ -3,8 +3,8 @@
     python benchmarks/training.py [--base-channels 64] [--size 256] [--batch 4] [--rounds 5] [--compile]
 
 The plain way stands in `plain.py`. A step has its images on the device already. An epoch reads them: the
-plain one decodes PNG files, ours (`cryoquery.train.fit`) takes them from the dataset and turns them. All
-variants take turns in one process; what counts is the ratio, not the seconds. On a GPU ours is measured
+plain one decodes PNG files, ours (`cryoquery.network.train.fit`) takes them from the dataset and turns them.
+All variants take turns in one process; what counts is the ratio, not the seconds. On a GPU ours is measured
 with and without deterministic algorithms, and the plain one with and without the TF32 that torch uses in
 convolutions unless told otherwise.
 
@@ -26,16 +26,17 @@ from typing import Any
 import numpy as np
 import plain
 import torch
-from measuring import in_turn, ratio, release, synchronize, write_dataset
+from measuring import ratio, release, schedule_order, synchronize, write_dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.data.dataset import IGNORE, PARTICLE
 from cryoquery.data.pool import LabeledImages, Pool
-from cryoquery.device import DeviceConfig, describe, place
-from cryoquery.model import AttentionUNet, ModelConfig, initial_weights
-from cryoquery.oracles import SimulatedOracle
-from cryoquery.predict import network_input
-from cryoquery.train import Step, Training, TrainingConfig, fit
+from cryoquery.network.device import DeviceConfig, describe, place
+from cryoquery.network.model import AttentionUNet, ModelConfig, initial_weights
+from cryoquery.network.optimize import Training, TrainingConfig, TrainingStep
+from cryoquery.network.predict import network_input
+from cryoquery.network.train import fit
 
 Task = Callable[[], object]
 
@@ -60,7 +61,7 @@ OURS, FASTER, COMPILED = "ours", "ours, not deterministic", "ours, compiled"
 
 
 def our_step(base_channels: int, levels: torch.Tensor, masks: torch.Tensor, device: DeviceConfig) -> Task:
-    """What `cryoquery.train.optimize` does with each batch, on ``levels`` and ``masks`` (n, 1, h, w)."""
+    """What `cryoquery.network.optimize` does with each batch, on ``levels`` and ``masks`` (n, 1, h, w)."""
     fabric = device.fabric()
     network = place(AttentionUNet(base_channels=base_channels), fabric)
     config = TrainingConfig()
@@ -110,7 +111,7 @@ def measure_steps(args: argparse.Namespace, config: DeviceConfig) -> None:
         tasks[COMPILED]()
         synchronize(device)
         compilation = time.perf_counter() - started
-    seconds = in_turn(tasks, args.rounds, device)
+    seconds = schedule_order(tasks, args.rounds, device)
     print("\na step, its images on the device")
     report(seconds, args, args.batch)
     if args.compile:
@@ -157,8 +158,8 @@ class Alternation:
         self._started = time.perf_counter()
         self.seconds: dict[str, list[float]] = {PLAIN: [], OURS: []}
 
-    def __call__(self, step: Step) -> None:
-        """See `cryoquery.train.Watch`."""
+    def __call__(self, step: TrainingStep) -> None:
+        """See `cryoquery.network.train.Watch`."""
         if step.loss is None:
             return
         synchronize(self._device)
@@ -227,7 +228,7 @@ def matmul_rate(side: int, dtype: torch.dtype, device: torch.device) -> float:
         for _ in range(n):
             torch.mm(a, b)
 
-    (seconds,) = in_turn({"product": task}, 9, device).values()
+    (seconds,) = schedule_order({"product": task}, 9, device).values()
     return n * 2 * side**3 / median(seconds)
 
 

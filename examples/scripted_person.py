@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.formats import micrograph_key, read_coordinates
-from cryoquery.metrics import match_particles
+from cryoquery.picking.metrics import match_particles
 
 LOOK_SECONDS, CLICK_SECONDS, ACCEPT_SECONDS = 12.0, 1.5, 0.5
 """To look at a micrograph, to mark a particle, to check a suggestion."""

@@ -88,7 +88,7 @@ class Disturbance:
         self, name: str, path: str, halfway: Callable[[], object] | None = None, can_fail: bool = True
     ) -> None:
         if threading.current_thread() is not threading.main_thread():
-            if self.fault.kind != KILL and can_fail:  # the beat of a claim
+            if self.fault.kind != KILL and can_fail:  # the beat of a lease
                 raise OSError(getattr(errno, self.fault.kind), "injected")
             return
         self.n_operations += 1
@@ -187,16 +187,20 @@ def _redirect(told: Path, said: Path) -> None:
 
 def _run(command: list[str], disturbance: Disturbance) -> int:
     """The exit status of a command line in this process."""
-    from cryoquery import claims, cli, console
+    from cryoquery import cli
+    from cryoquery.active.progress import Event, ImagesPassed
+    from cryoquery.cli import console
+    from cryoquery.storage import leases
 
-    claims.SILENT_SECONDS, claims.POLL_SECONDS, claims.BEAT_SECONDS = 0.3, 0.02, 0.05
-    told = console.ExperimentProgress.trained
+    leases.SILENT_SECONDS, leases.POLL_SECONDS, leases.BEAT_SECONDS = 0.3, 0.02, 0.05
+    told = console.ExperimentProgress.__call__
 
-    def trained(progress: Any, n_images: int) -> None:
-        disturbance.step()
-        told(progress, n_images)
+    def tell(progress: Any, event: Event) -> None:
+        if isinstance(event, ImagesPassed) and event.trained:
+            disturbance.step()
+        told(progress, event)
 
-    console.ExperimentProgress.trained = trained
+    console.ExperimentProgress.__call__ = tell
     if disturbance.fault.kind == MEMORY:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + (disturbance.fault.megabytes << 20)
@@ -217,9 +221,9 @@ def main() -> None:
     """Make the attempts of a plan, one after the other."""
     import cryoquery
     import cryoquery.acquisition
-    import cryoquery.console
-    import cryoquery.experiment
-    import cryoquery.plan
+    import cryoquery.cli.console
+    import cryoquery.experiment.config
+    import cryoquery.experiment.plan
     import cryoquery.report  # noqa: F401
 
     plan = json.loads(Path(sys.argv[1]).read_text())

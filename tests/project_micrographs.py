@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cryoquery.data.preprocess import draw_mask
 from cryoquery.formats import Picks, concatenate, write_micrograph
-from cryoquery.preprocess import draw_mask
 from cryoquery.project.folder import Project
 from cryoquery.project.new_project import InitOptions, init_project
 

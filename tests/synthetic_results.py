@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.experiment import ExperimentConfig
+from cryoquery.experiment.config import ExperimentConfig
 from cryoquery.report.runs import COUNTS, LearningCurve, Results
 
 FRACTIONS = np.linspace(0.1, 1.0, 10)

@@ -26,6 +26,10 @@ class ProjectError(CryoqueryError):
     """A project that does not fit what was asked of it, or an act that it cannot take."""
 
 
+class SlurmError(CryoqueryError):
+    """Slurm is not there, does not answer, or refuses a job."""
+
+
 class UnfinishedRunsError(ExperimentError):
     """Some runs of an experiment could not be finished; the others are."""
 

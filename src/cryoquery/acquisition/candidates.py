@@ -13,8 +13,8 @@ from cryoquery.acquisition.ensembles import ENSEMBLES
 from cryoquery.acquisition.image_scores import BASE, FEATURES, LEARNED, STATISTICS, Signal
 from cryoquery.data.pool import Pool
 from cryoquery.errors import ConfigError
-from cryoquery.predict import Predictor, compute_signals
-from cryoquery.store import SignalRecord, SignalStore
+from cryoquery.network.predict import Predictor, compute_signals
+from cryoquery.storage.cache import SignalCache, SignalRecord
 
 
 class SignalSource(Protocol):
@@ -41,14 +41,14 @@ class NetworkSignals:
         self,
         load: Callable[[], Predictor],
         pool: Pool,
-        store: SignalStore | None = None,
+        cache: SignalCache | None = None,
         watch: Callable[[int], None] = lambda n_images: None,
         wanted: Collection[Signal] = (),
     ) -> None:
         """``wanted``: what a strategy will ask for beside what every pass yields."""
         self._load = load
         self._pool = pool
-        self._store = store
+        self._cache = cache
         self._watch = watch
         others = set(wanted) - {*BASE, LEARNED}
         self._wanted = [*BASE, *sorted(others, key=lambda signal: signal.key)]
@@ -58,11 +58,11 @@ class NetworkSignals:
     def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[Any]:
         """See `SignalSource`."""
         if not self._knows(signal, indices).all():
-            if self._store is None:
+            if self._cache is None:
                 self._compute(signal, indices)
             else:
-                with self._store.alone():
-                    for record in self._store.load():
+                with self._cache.alone():
+                    for record in self._cache.load():
                         self._enter(record)
                     self._compute(signal, indices)
         if len(indices) == 0 and signal.key not in self._values:
@@ -96,8 +96,8 @@ class NetworkSignals:
         values = compute_signals(predictor, self._pool, indices, statistics, self._watch, ensemble)
         record = SignalRecord(indices, values)
         self._enter(record)
-        if self._store is not None:
-            self._store.save(record)
+        if self._cache is not None:
+            self._cache.save(record)
 
     def _enter(self, record: SignalRecord) -> None:
         for key, values in record.values.items():

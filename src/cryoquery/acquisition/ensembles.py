@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from cryoquery.errors import ConfigError
-from cryoquery.model import AttentionUNet
-from cryoquery.predict import Ensemble, Predictor
+from cryoquery.network.model import AttentionUNet
+from cryoquery.network.predict import Ensemble, Predictor
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cryoquery.acquisition.scores import PIXEL_SCORES, entropy
 from cryoquery.errors import ConfigError
-from cryoquery.predict import Maps, Statistic, masked_mean
+from cryoquery.network.predict import Maps, Statistic, masked_mean
 
 FOREGROUND = 0.5
 """Pixels of at least this probability are predicted to be of a particle."""

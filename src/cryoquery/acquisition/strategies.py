@@ -52,7 +52,7 @@ STRATEGIES: dict[str, NamedStrategy] = {
     "hybrid": NamedStrategy(_HYBRID, "70 % by uncertainty, 30 % by diversity among the rest"),
     "random": NamedStrategy("random", "uniformly at random; looks at nothing"),
     "stratified_random": NamedStrategy(
-        "stratified(random)", "at random, equal shares per group; the opponent where groups are uneven"
+        "stratified(random)", "at random, equal shares per group; the baseline where groups are uneven"
     ),
     "core_set": NamedStrategy("k_center", "greedy k-center given the labelled images", "arXiv:1708.00489"),
     "bald": NamedStrategy(

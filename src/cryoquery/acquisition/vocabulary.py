@@ -14,8 +14,8 @@ from cryoquery.acquisition import image_scores, literature, selections
 from cryoquery.acquisition.candidates import Candidates, ImageScore, Strategy
 from cryoquery.acquisition.expressions import Word
 from cryoquery.acquisition.image_scores import STATISTICS, PixelScore, reduced
+from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.acquisition.selections import Share, SomeScore, top
-from cryoquery.oracles import LabelCost
 
 SomePixels: TypeAlias = InstanceOf[PixelScore]
 EnsembleName: TypeAlias = Literal["turns", "turns4", "snapshots"]

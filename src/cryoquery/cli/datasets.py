@@ -128,7 +128,7 @@ def inspect(
 
 
 def _print_inspection(dataset: Any) -> None:
-    from cryoquery.console import print_inspection
+    from cryoquery.cli.console import print_inspection
     from cryoquery.data.inspection import inspect_dataset
 
     print_inspection(dataset, inspect_dataset(dataset), make_console())

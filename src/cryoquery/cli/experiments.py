@@ -16,9 +16,9 @@ def demo(
     out: Annotated[Path, typer.Argument(help="Folder for the data and the results.")] = Path("demo"),
 ) -> None:
     """Simulate micrographs, run a small experiment, compare, write the report: minutes on two cores."""
-    from cryoquery.console import ExperimentProgress
-    from cryoquery.demo import finish_demo, prepare_demo
-    from cryoquery.plan import make_plan
+    from cryoquery.cli.console import ExperimentProgress
+    from cryoquery.cli.demo import finish_demo, prepare_demo
+    from cryoquery.experiment.plan import make_plan
 
     console = make_console()
     config = prepare_demo(out)
@@ -42,10 +42,10 @@ def experiment(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost.")] = False,
 ) -> None:
     """Strategies × seeds and their baselines; run again to go on after an interruption."""
-    from cryoquery.console import ExperimentProgress, print_answer, print_plan
-    from cryoquery.executors import run_experiment
-    from cryoquery.experiment import load_config
-    from cryoquery.plan import make_plan, measure_speed
+    from cryoquery.cli.console import ExperimentProgress, print_answer, print_plan
+    from cryoquery.experiment.config import load_config
+    from cryoquery.experiment.executors import run_experiment
+    from cryoquery.experiment.plan import make_plan, measure_speed
     from cryoquery.report import compare as write_comparison
 
     if out is None and config.name == "config.toml" and (config.parent / "environment.json").is_file():
@@ -79,7 +79,7 @@ def status(
     from cryoquery.project.settings import SETTINGS_FILE
 
     if (experiment / SETTINGS_FILE).is_file():
-        from cryoquery.project_status import show_project
+        from cryoquery.cli.project_status import show_project
 
         show_project(experiment, make_console())
         return
@@ -90,7 +90,7 @@ def status(
             f"{experiment}: neither an experiment (no config.toml) nor a project (no {SETTINGS_FILE}); "
             "check the path"
         )
-    from cryoquery.status import show_status
+    from cryoquery.cli.status import show_status
 
     show_status(experiment, make_console(), live=not once)
 
@@ -106,8 +106,8 @@ def compare(
 ) -> None:
     """(Re)write comparison_results/ with report.html from what has finished."""
     given = dict(locals())
-    from cryoquery.console import print_answer
-    from cryoquery.oracles import LabelCost
+    from cryoquery.acquisition.label_cost import LabelCost
+    from cryoquery.cli.console import print_answer
     from cryoquery.report import compare as write_comparison
 
     stated = {name: value for name, value in keys(LabelCost, given).items() if value is not None}
@@ -120,7 +120,7 @@ def verify(
     experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
 ) -> None:
     """Recompute what can be recomputed of an experiment; exit status 1 where something does not hold."""
-    from cryoquery.verify import verify as check
+    from cryoquery.experiment.verify import verify as check
 
     found = check(experiment)
     for problem in found.problems:

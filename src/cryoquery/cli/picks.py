@@ -59,10 +59,10 @@ def pick(
     A micrograph that cannot be picked is reported, and the others are done; exit status 1 then.
     """
     given = dict(locals())
-    from cryoquery.convert import micrograph_files
     from cryoquery.formats import read_optics_pixel_size
-    from cryoquery.pick.files import check_target, pick_micrographs
-    from cryoquery.pick.picker import PickOptions, load_picker
+    from cryoquery.formats.convert import micrograph_files
+    from cryoquery.picking.batch import check_target, pick_micrographs
+    from cryoquery.picking.picker import PickOptions, load_picker
 
     if optics is not None:
         given["optics_pixel_size"] = read_optics_pixel_size(optics)
@@ -88,7 +88,7 @@ def pick(
 
 
 def evaluate(
-    picks: Annotated[Path, typer.Argument(help="What is claimed: a file or a folder of coordinates.")],
+    picks: Annotated[Path, typer.Argument(help="Picks: a file or a folder of coordinates.")],
     truth: Annotated[Path, typer.Argument(help="What is there: likewise, or a dataset.")],
     radius: Annotated[
         str, typer.Option(help="A pick this close matches: 0.5d (diameters), 54px or 90A.")
@@ -123,10 +123,11 @@ def evaluate(
     The options that flip, swap and scale apply to PICKS. A micrograph without picks counts its
     particles as missed.
     """
-    from cryoquery.agreement import evaluate_picks, format_table, read_comparison, write_agreement
-    from cryoquery.agreement.sources import PickFile, placement
+    from cryoquery.formats.placement import Placement
+    from cryoquery.picking.comparison import evaluate_picks, format_table, read_comparison, write_agreement
+    from cryoquery.picking.comparison.sources import PickFile
 
-    placed = placement(swap_xy, flip_y, flip_x, scale)
+    placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     comparison = read_comparison(
         PickFile(picks, placed), truth,
         micrographs=micrographs, group_pattern=group_pattern, split=split, only_common=only_common,
@@ -163,11 +164,12 @@ def convert(
     amplitude_contrast: Annotated[float, typer.Option(help="For RELION's optics group.")] = 0.1,
 ) -> None:
     """Picks from one coordinate format into another."""
-    from cryoquery.agreement.sources import check_picks, placement
-    from cryoquery.convert import convert as convert_picks
     from cryoquery.formats import Optics
+    from cryoquery.formats.convert import convert as convert_picks
+    from cryoquery.formats.placement import Placement
+    from cryoquery.picking.comparison.sources import check_picks
 
-    placed = placement(swap_xy, flip_y, flip_x, scale)
+    placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     if micrographs is not None and not force:
         check_picks(source, micrographs, placed, diameter_px)
     written = convert_picks(

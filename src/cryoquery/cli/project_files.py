@@ -52,9 +52,9 @@ def init(
     Reads every micrograph once. One that cannot be read is reported and left out.
     """
     given = dict(locals())
-    from cryoquery.agreement.sources import placement
     from cryoquery.errors import ProjectError
     from cryoquery.formats import micrograph_suffix
+    from cryoquery.formats.placement import Placement
     from cryoquery.project.new_project import InitOptions, init_project
 
     if rest or (micrographs and micrograph_suffix(project)):
@@ -65,7 +65,7 @@ def init(
         )
     if not micrographs:
         raise typer.BadParameter("give --micrographs 'DIR/*.mrc', a folder, or files")
-    placed = placement(swap_xy, flip_y, flip_x, scale)
+    placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     options = InitOptions(**keys(InitOptions, given), initial_items=initial, placement=placed)
     new = init_project(project, micrographs, options, table=table, labels=labels or [], report=counting)
     _say(new.notes, new.failures)
@@ -127,11 +127,11 @@ def import_labels(
     force: Force = False,
 ) -> None:
     """Labels from a file into a project; what people have labelled there stays as it is."""
-    from cryoquery.agreement.sources import placement
+    from cryoquery.formats.placement import Placement
     from cryoquery.project.folder import open_project
     from cryoquery.project.labels_io import import_labels as import_file
 
-    placed = placement(swap_xy, flip_y, flip_x, scale)
+    placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     imported = import_file(open_project(project), labels, placed=placed, force=force)
     _say(imported.notes, ())
     typer.echo(f"{project}: {imported.n_particles:,} particles for {imported.n_items} items from {labels}")

@@ -21,6 +21,6 @@ def make_console() -> Any:
 
 def counting(what: str, unit: str = "micrographs") -> Any:
     """A context that gives a callback for (done, total) of something."""
-    from cryoquery.console import counting as count_on
+    from cryoquery.cli.console import counting as count_on
 
     return count_on(what, make_console(), unit)

@@ -30,10 +30,7 @@ from cryoquery.data.dataset import (
     open_dataset,
 )
 from cryoquery.data.layouts.options import check_pattern
-from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
-from cryoquery.data.splits import SplitBy, assign_splits, tie_twins
-from cryoquery.errors import ConfigError, CryoqueryError, DataError
-from cryoquery.preprocess import (
+from cryoquery.data.preprocess import (
     NORMALIZATION,
     draw_mask,
     field_grid,
@@ -41,9 +38,12 @@ from cryoquery.preprocess import (
     normalize,
     rescale_mask,
     scaled_shape,
-    to_scaled,
 )
-from cryoquery.preprocess import Field as FieldOfImage
+from cryoquery.data.preprocess import Field as FieldOfImage
+from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
+from cryoquery.data.splits import SplitBy, assign_splits, tie_twins
+from cryoquery.errors import ConfigError, CryoqueryError, DataError
+from cryoquery.formats.placement import to_scaled
 
 SIZE_STEP = 16
 """The network halves an image four times."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cryoquery.data.dataset import Dataset, decode
-from cryoquery.records import write_bytes
+from cryoquery.storage.atomic import write_bytes
 
 N_COLUMNS = 4
 PANEL_INCHES = 3.2

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryoquery.data.array_file import ArrayFile
 from cryoquery.errors import DataError
-from cryoquery.records import read_json, staged_directory, write_json, write_text
+from cryoquery.storage.atomic import read_json, staged_directory, write_json, write_text
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -249,7 +249,7 @@ class DatasetWriter:
         self._opened.close()
 
     def put(self, row: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
-        """Store image and mask (h, w); smaller ones are padded below and to the right.
+        """Cache image and mask (h, w); smaller ones are padded below and to the right.
 
         Raises:
             OSError: the disk is full, or fails.

@@ -20,7 +20,8 @@ from cryoquery.data.dataset import (
     MicrographKey,
     decode,
 )
-from cryoquery.data.orientation import Orientation, Verdict, best_orientation, orientation_contrast
+from cryoquery.data.orientation import Verdict, best_orientation, orientation_contrast
+from cryoquery.formats.placement import Orientation
 
 MAX_LOOKED_AT = 20
 """Micrographs per group whose pixels are looked at."""

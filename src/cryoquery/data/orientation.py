@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
+from cryoquery.formats.placement import ORIENTATIONS, Orientation
+
 ANNULUS = 1.5
 """Outer radius of what surrounds a particle, in radii of the particle."""
 CLIP = 3.0
@@ -28,41 +30,6 @@ TIMES_BETTER = 2.0
 """And so many times the contrast of the labels as they are."""
 AGREEMENT = 0.75
 """And in so many of the micrographs, the contrast must be greater than that of the labels as they are."""
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """One of the eight orientations: first x and y are exchanged, then rows and columns flipped."""
-
-    swap_xy: bool
-    flip_y: bool
-    flip_x: bool
-
-    @property
-    def options(self) -> str:
-        """The options of the import that turn labels this way; empty for labels as they are."""
-        names = {"--swap-xy": self.swap_xy, "--flip-y": self.flip_y, "--flip-x": self.flip_x}
-        return " ".join(name for name, chosen in names.items() if chosen)
-
-    def after(self, first: Orientation) -> Orientation:
-        """The one orientation that does what ``first`` and then this one do."""
-        y, x = (first.flip_x, first.flip_y) if self.swap_xy else (first.flip_y, first.flip_x)
-        return Orientation(self.swap_xy != first.swap_xy, self.flip_y != y, self.flip_x != x)
-
-    def apply(self, points: NDArray[np.float64], extent: tuple[float, float]) -> NDArray[np.float64]:
-        """Turn points (n, 2) as (y, x) in pixels of an image of size ``extent`` (height, width)."""
-        y, x = (points[:, 1], points[:, 0]) if self.swap_xy else (points[:, 0], points[:, 1])
-        return np.column_stack(
-            [extent[0] - 1 - y if self.flip_y else y, extent[1] - 1 - x if self.flip_x else x]
-        )
-
-
-ORIENTATIONS = tuple(
-    Orientation(swap, y, x)
-    for swap in (False, True)
-    for y, x in ((False, False), (True, False), (False, True), (True, True))
-)
-"""All eight; the first leaves labels as they are."""
 
 
 @dataclass(frozen=True)

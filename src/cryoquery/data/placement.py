@@ -17,16 +17,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.data.orientation import (
-    AGREEMENT,
-    FITS,
-    ORIENTATIONS,
-    TIMES_BETTER,
-    Orientation,
-    contrast_map,
-)
+from cryoquery.data.orientation import AGREEMENT, FITS, TIMES_BETTER, contrast_map
+from cryoquery.data.preprocess import normalize, rescale
 from cryoquery.errors import DataError
-from cryoquery.preprocess import normalize, rescale, to_scaled
+from cryoquery.formats.placement import AS_IN_FILE, ORIENTATIONS, Orientation, Placement, to_scaled
 
 SCALES = (1.0, 1 / 2, 2.0, 1 / 4, 4.0, 1 / 3, 3.0, 1 / 8, 8.0)
 """Binnings that files are usually off by."""
@@ -54,35 +48,6 @@ N_SCANNED = 24
 """Of the placements scanned, so many are looked at closely."""
 REFINED = np.arange(0.996, 1.0045, 0.001)
 """And scales around the best of them, in multiples of it."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How coordinates of a file become pixels of the micrograph: scaled first, then turned."""
-
-    orientation: Orientation = ORIENTATIONS[0]
-    scale: float = 1.0
-    """Pixels of the micrograph per pixel of the file's coordinates."""
-
-    @property
-    def options(self) -> str:
-        """The options of the command line that do the same; empty for coordinates as they are."""
-        scale = "" if self.scale == 1 else f"--scale {self.scale:.4g}"
-        return " ".join(part for part in (self.orientation.options, scale) if part)
-
-    def apply(self, points: NDArray[np.float64], shape: tuple[float, float]) -> NDArray[np.float64]:
-        """Place points (n, 2) as (y, x) in px on a micrograph of ``shape`` (height, width)."""
-        return self.orientation.apply(to_scaled(np.asarray(points, dtype=np.float64), self.scale), shape)
-
-    def undo(self, points: NDArray[np.float64], shape: tuple[float, float]) -> NDArray[np.float64]:
-        """The coordinates (n, 2) in the file of points that were placed on a micrograph of ``shape``."""
-        turn = self.orientation
-        flipped = Orientation(False, turn.flip_y, turn.flip_x).apply(points, shape)
-        return to_scaled(flipped[:, ::-1] if turn.swap_xy else flipped, 1 / self.scale)
-
-
-AS_IN_FILE = Placement()
-"""Coordinates as they stand in the file."""
 
 
 Finding = Literal["fits", "misplaced", "outside", "undecided"]

@@ -15,7 +15,7 @@ from cryoquery.formats import boxes, coco, cryosparc, relion, star, tables
 from cryoquery.formats.matching import micrograph_key, stem_of
 from cryoquery.formats.picks import Picks, concatenate
 from cryoquery.formats.relion import Optics
-from cryoquery.records import staged_directory, write_bytes
+from cryoquery.storage.atomic import staged_directory, write_bytes
 
 SUFFIX_OF = {
     "star": ".star",

@@ -19,7 +19,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
-from cryoquery.formats.image_file import Header, ImageReader, refuse_claim
+from cryoquery.formats.image_file import Header, ImageReader, refuse_size
 from cryoquery.formats.pixel_size import believable_pixel_size
 
 SKIP_BITS = {65000: 8, 65001: 7, 65002: 7}
@@ -40,7 +40,7 @@ def _open(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[Any]]]:
         frames = [file.pages[i] for i in range(first, len(file.pages))]
         if not frames or any(page.compression not in SKIP_BITS for page in frames):
             raise DataError(f"{path}: no frames of electron events in it; an EER file has nothing else")
-        refuse_claim(path, frames[0].imagelength, frames[0].imagewidth)
+        refuse_size(path, frames[0].imagelength, frames[0].imagewidth)
         announced = _number(file.pages[0], b"numberOfFrames")
         if announced and len(frames) < COMPLETE * announced:
             raise DataError(f"{path}: truncated: {len(frames)} of {announced:.0f} frames; copy it again")

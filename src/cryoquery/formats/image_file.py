@@ -52,7 +52,7 @@ def refuse_stack(path: Path, n_frames: int) -> None:
         raise DataError(f"{path}: a stack of {n_frames} frames; a micrograph is one, average the movie first")
 
 
-def refuse_claim(path: Path, height: int, width: int) -> None:
+def refuse_size(path: Path, height: int, width: int) -> None:
     """Refuse a size that cannot be true, before memory is taken for it.
 
     Raises:

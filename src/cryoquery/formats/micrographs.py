@@ -19,7 +19,7 @@ from cryoquery.formats.image_file import Header, ImageReader, blame
 from cryoquery.formats.mrc import MRC
 from cryoquery.formats.pictures import JPG, PNG
 from cryoquery.formats.tiff import TIFF
-from cryoquery.records import write_bytes
+from cryoquery.storage.atomic import write_bytes
 
 _READERS = {
     ".mrc": MRC,

@@ -11,7 +11,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from cryoquery.formats.image_file import Header, ImageReader, refuse_claim, refuse_stack
+from cryoquery.formats.image_file import Header, ImageReader, refuse_size, refuse_stack
 
 
 def _reader(file_type: type[ImageFile]) -> ImageReader:
@@ -19,12 +19,12 @@ def _reader(file_type: type[ImageFile]) -> ImageReader:
 
     def header(path: Path) -> Header:
         with file_type(path) as image:
-            refuse_claim(path, image.height, image.width)
+            refuse_size(path, image.height, image.width)
             return Header((image.height, image.width), None)
 
     def pixels(path: Path) -> NDArray[Any]:
         with file_type(path) as image:
-            refuse_claim(path, image.height, image.width)
+            refuse_size(path, image.height, image.width)
             refuse_stack(path, getattr(image, "n_frames", 1))
             is_gray = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
             return np.asarray(image if is_gray else image.convert("L"))

@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
-from cryoquery.formats.image_file import LUMINANCE, Header, ImageReader, refuse_claim, refuse_stack
+from cryoquery.formats.image_file import LUMINANCE, Header, ImageReader, refuse_size, refuse_stack
 from cryoquery.formats.pixel_size import believable_pixel_size
 
 ANGSTROM_PER_UNIT = {2: 2.54e8, 3: 1e8}
@@ -33,7 +33,7 @@ def _open(path: Path) -> Iterator[tifffile.TiffPage]:
             raise DataError(f"{path}: pixels of shape {shape}; a micrograph is one gray or color image")
         if page.dtype is None or page.dtype.kind not in "biuf":
             raise DataError(f"{path}: pixels of type {page.dtype}; a micrograph has numbers")
-        refuse_claim(path, shape[0], shape[1])
+        refuse_size(path, shape[0], shape[1])
         yield page
 
 

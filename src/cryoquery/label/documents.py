@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cryoquery.label.listing import Row
-from cryoquery.label.steps import Suggestions
 from cryoquery.project.document import Particle, Region, Step
 from cryoquery.project.folder import Project
 from cryoquery.project.labeling import TaskState
 from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values, shown_region
+from cryoquery.project.step_files import Suggestions
 
 MOST_STEPS, MOST_EDITS = 500, 5000
 """Of undo and of redo that are sent with a document: so many steps, with so many changes in all."""

@@ -14,9 +14,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cryoquery.errors import ProjectError
-from cryoquery.label.desk import Desk, open_desk
 from cryoquery.label.pages import load_pages
 from cryoquery.label.server import create_app
+from cryoquery.label.service import LabelService, open_service
 from cryoquery.label.sessions import Sessions, checked_name
 from cryoquery.project.folder import Project
 
@@ -60,11 +60,11 @@ def serve(
     if len(set(names)) < len(names):
         raise ProjectError(f"--people {','.join(names)}: each name once")
     pages = load_pages()
-    desk = open_desk(project)
+    service = open_service(project)
     with contextlib.ExitStack() as stack:
-        stack.callback(desk.close)
-        _check_micrographs(desk.project, say)
-        sessions = Sessions(desk.project.path / SESSIONS_FILE)
+        stack.callback(service.close)
+        _check_micrographs(service.project, say)
+        sessions = Sessions(service.project.path / SESSIONS_FILE)
         listening = stack.enter_context(_listen(port, sessions.port))
         port = listening.getsockname()[1]
         sessions.remember_port(port)
@@ -77,12 +77,12 @@ def serve(
             say(f"opened{f' by {person}' if person else ''}; for another browser:")
             show(person)
 
-        _introduce(desk, port, say)
+        _introduce(service, port, say)
         everybody: list[str | None] = [*names] or [None]
         for person in everybody:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
-        app = create_app(desk, sessions, pages, opened=opened)
+        app = create_app(service, sessions, pages, opened=opened)
         _allow_open_files()
         with contextlib.suppress(KeyboardInterrupt):
             _server_of(app).run(sockets=[listening])
@@ -118,11 +118,12 @@ def _check_micrographs(project: Project, say: Callable[[str], None]) -> None:
         )
 
 
-def _introduce(desk: Desk, port: int, say: Callable[[str], None]) -> None:
+def _introduce(service: LabelService, port: int, say: Callable[[str], None]) -> None:
     host = socket.getfqdn()
     if host.startswith("localhost"):
         host = socket.gethostname()
-    say(f"{desk.project.config.name}: {len(desk.project.items):,} to label, served on this machine only.")
+    project = service.project
+    say(f"{project.config.name}: {len(project.items):,} to label, served on this machine only.")
     say("From another machine, run there first:")
     say(f"  ssh -N -L {port}:{ADDRESS}:{port} {_user()}@{host}")
     say("and open there, or here; each link works once:")

@@ -1,7 +1,7 @@
 """The HTTP interface of the page: what may be asked, and who answers it.
 
-Every answer about the project comes from `desk.Desk` in one thread of its own, so that acts are recorded one
-after the other; pictures are made in other threads, a few at a time.
+Every answer about the project comes from `service.LabelService` in one thread of its own, so that acts are
+recorded one after the other; pictures are made in other threads, a few at a time.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from cryoquery.errors import CryoqueryError, explain
-from cryoquery.label.desk import Desk, LeaseError, UnknownTaskError
 from cryoquery.label.download import Format, labels_file
 from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
 from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
 from cryoquery.label.security import Guard, RefusedError
+from cryoquery.label.service import LabelService, LeaseError, UnknownTaskError
 from cryoquery.label.sessions import Session, Sessions
-from cryoquery.label.summary import summarize
 from cryoquery.project.events import LogError
-from cryoquery.step.slurm import look_after
+from cryoquery.project.step.slurm import look_after
+from cryoquery.project.summary import summarize
 
 JOB_SECONDS = 30.0
 """How often Slurm is asked for the job that a step waits in."""
@@ -44,17 +44,17 @@ router = APIRouter()
 
 
 def create_app(
-    desk: Desk,
+    service: LabelService,
     sessions: Sessions,
     pages: dict[str, StaticFile],
     *,
     opened: Callable[[str | None], None] = lambda person: None,
     poll_seconds: float = POLL_SECONDS,
 ) -> ASGIApp:
-    """The application, guarded. It closes ``desk`` when it ends.
+    """The application, guarded. It closes ``service`` when it ends.
 
     Args:
-        desk: of the project; used in one thread only.
+        service: of the project; used in one thread only.
         sessions: who is let in.
         pages: the page's files, see `pages.load_pages`.
         opened: told when a link was used, with the person it was made for.
@@ -64,10 +64,10 @@ def create_app(
         openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False,
         lifespan=partial(_lifespan, poll_seconds=poll_seconds),
     )  # fmt: skip
-    app.state.desk = desk
-    app.state.desk_thread = ThreadPoolExecutor(1, thread_name_prefix="desk")
-    app.state.pictures = Pictures(desk.project)
-    app.state.names = TaskNames(desk.project.id, len(desk.project.items))
+    app.state.service = service
+    app.state.service_thread = ThreadPoolExecutor(1, thread_name_prefix="service")
+    app.state.pictures = Pictures(service.project)
+    app.state.names = TaskNames(service.project.id, len(service.project.items))
     app.state.sessions = sessions
     app.state.pages = pages
     app.include_router(router)
@@ -89,15 +89,15 @@ async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
         app.state.pictures.close()
-        await _ask(app, Desk.close)
-        app.state.desk_thread.shutdown()
+        await _ask(app, LabelService.close)
+        app.state.service_thread.shutdown()
 
 
 async def _watch_steps(app: FastAPI, poll_seconds: float) -> None:
     said = None
     while True:
         try:
-            await _ask(app, Desk.notice_steps)
+            await _ask(app, LabelService.notice_steps)
             said = None
         except (CryoqueryError, OSError) as error:
             if said != str(error):
@@ -108,15 +108,15 @@ async def _watch_steps(app: FastAPI, poll_seconds: float) -> None:
 
 async def _watch_job(app: FastAPI) -> None:
     while True:
-        await asyncio.to_thread(look_after, app.state.desk.project.path)
+        await asyncio.to_thread(look_after, app.state.service.project.path)
         await asyncio.sleep(JOB_SECONDS)
 
 
 async def _ask(app: Any, question: Callable[..., Answer], *arguments: Any) -> Answer:
-    """What the desk answers, from its thread."""
+    """What the service answers, from its thread."""
     loop = asyncio.get_running_loop()
-    task = partial(question, app.state.desk, *arguments)
-    return await loop.run_in_executor(app.state.desk_thread, task)
+    task = partial(question, app.state.service, *arguments)
+    return await loop.run_in_executor(app.state.service_thread, task)
 
 
 def _session(request: Request) -> Session:
@@ -161,20 +161,20 @@ def _static(request: Request, name: str) -> Response:
 @router.get("/api/session")
 async def session(request: Request) -> Response:
     """Who is logged in, and what there is to label."""
-    return JSONResponse(await _ask(request.app, Desk.session, _session(request).person))
+    return JSONResponse(await _ask(request.app, LabelService.session, _session(request).person))
 
 
 @router.post("/api/session")
 async def name_session(request: Request, named: PersonRequest) -> Response:
     """Say who sits at this browser."""
     renamed = request.app.state.sessions.rename(_session(request), named.person)
-    return JSONResponse(await _ask(request.app, Desk.session, renamed.person))
+    return JSONResponse(await _ask(request.app, LabelService.session, renamed.person))
 
 
 @router.get("/api/queue")
 async def queue(request: Request) -> Response:
     """What to label next, and why."""
-    answer = await _ask(request.app, Desk.queue, _session(request).person)
+    answer = await _ask(request.app, LabelService.queue, _session(request).person)
     for entry in answer["entries"]:
         entry["task"] = request.app.state.names.public(entry["task"])
     return JSONResponse(answer)
@@ -184,19 +184,19 @@ async def queue(request: Request) -> Response:
 async def lease(request: Request, wanted: LeaseRequest, person: Person) -> Response:
     """Take a task, the next one if none is named."""
     named = None if wanted.task is None else _task(request, wanted.task)
-    return _send_task(request, await _ask(request.app, Desk.lease, person, named))
+    return _send_task(request, await _ask(request.app, LabelService.lease, person, named))
 
 
 @router.get("/api/tasks/{task}")
 async def task(request: Request, task: Task, person: Person) -> Response:
     """A task's document."""
-    return _send_task(request, await _ask(request.app, Desk.task, person, _task(request, task)))
+    return _send_task(request, await _ask(request.app, LabelService.task, person, _task(request, task)))
 
 
 def _task(request: Request, name: str) -> str:
     """The task that the browser knows by ``name``."""
     state = request.app.state
-    task: str = state.names.task(name, state.desk.state.tasks)
+    task: str = state.names.task(name, state.service.state.tasks)
     return task
 
 
@@ -209,7 +209,7 @@ def _send_task(request: Request, answer: dict[str, Any]) -> Response:
 @router.post("/api/tasks/{task}/acts")
 async def acts(request: Request, task: Task, wanted: ActsRequest, person: Person) -> Response:
     """Record what a person did; answered when it is on the disk."""
-    return JSONResponse(await _ask(request.app, Desk.act, person, _task(request, task), wanted.acts))
+    return JSONResponse(await _ask(request.app, LabelService.act, person, _task(request, task), wanted.acts))
 
 
 @router.get("/api/items/{item}/picture")
@@ -245,9 +245,9 @@ def _send_picture(ready: ReadyPicture) -> Response:
 @router.get("/api/status")
 async def status(request: Request) -> Response:
     """How far labelling has come."""
-    desk: Desk = request.app.state.desk
+    service: LabelService = request.app.state.service
     # A state never changes, so that other threads may look at it.
-    return JSONResponse(await asyncio.to_thread(summarize, desk.project, desk.state))
+    return JSONResponse(await asyncio.to_thread(summarize, service.project, service.state))
 
 
 @router.get("/api/export")
@@ -257,8 +257,8 @@ async def export(
     file_format: Annotated[Format, Query(alias="format")] = "star",
 ) -> Response:
     """The labels as a file to keep."""
-    desk: Desk = request.app.state.desk
-    name, content = await asyncio.to_thread(labels_file, desk.project, desk.state, file_format)
+    service: LabelService = request.app.state.service
+    name, content = await asyncio.to_thread(labels_file, service.project, service.state, file_format)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
 

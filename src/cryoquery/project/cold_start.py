@@ -16,8 +16,8 @@ from scipy.spatial.distance import cdist
 from cryoquery.acquisition.diversity import k_means
 from cryoquery.data.build import default_workers
 from cryoquery.data.dataset import decode, read_rows
-from cryoquery.pick.contamination import contaminated
-from cryoquery.preprocess import MAD_TO_SIGMA, rescale
+from cryoquery.data.preprocess import MAD_TO_SIGMA, rescale
+from cryoquery.picking.contamination import contaminated
 from cryoquery.project.folder import Project
 
 N_RINGS = 10

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryoquery.claims import Watch, claimed
 from cryoquery.errors import ProjectError
+from cryoquery.storage.leases import Watch, leased
 
 VERSION = 1
 """Of the table; a file with a higher number was written by a newer cryoquery."""
@@ -110,7 +110,7 @@ class EventLog:
             if write and not path.parent.is_dir():
                 raise ProjectError(f"{path.parent}: no such folder; make the project with cryoquery init")
             if write:
-                held.enter_context(claimed(_claim(path), settled=_refusal(path)))
+                held.enter_context(leased(_lease(path), settled=_refusal(path)))
             elif not path.is_file():
                 raise ProjectError(f"{path}: no such file; make the project with cryoquery init")
             with _named(path):
@@ -269,13 +269,13 @@ def _last(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
 
 
-def _claim(path: Path) -> Path:
+def _lease(path: Path) -> Path:
     return path.with_name(f"{path.name}.writer")
 
 
 def _refusal(path: Path) -> Callable[[], bool]:
     """What a waiting writer asks: it never waits for one that lives."""
-    watch = Watch(_claim(path))
+    watch = Watch(_lease(path))
 
     def refuse() -> bool:
         if not watch.is_abandoned() and watch.is_alive():

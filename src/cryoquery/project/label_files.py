@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.convert import turn
-from cryoquery.data.placement import AS_IN_FILE, Placement, check_placement
+from cryoquery.data.placement import check_placement
 from cryoquery.errors import DataError
 from cryoquery.formats import (
     COORDINATE_SUFFIXES,
@@ -21,8 +20,9 @@ from cryoquery.formats import (
     read_micrograph,
 )
 from cryoquery.formats.coordinates import ONE_PER_FILE
+from cryoquery.formats.placement import AS_IN_FILE, Placement, place
 from cryoquery.project.sources import match_to_files
-from cryoquery.records import read_json
+from cryoquery.storage.atomic import read_json
 
 JSON_KIND = "cryoquery labels"
 JSON_VERSION = 1
@@ -96,7 +96,7 @@ def read_labels(
         )
     found, n_outside = [], 0
     for stated, name in known.items():
-        centers = _turned(by_name[stated], placed, shapes[name]).centers_yx
+        centers = place(by_name[stated], placed, shapes[name]).centers_yx
         inside = ((centers >= -0.5) & (centers < np.array(shapes[name]) - 0.5)).all(axis=1)
         n_outside += int((~inside).sum())
         found.append(FoundLabels(name, centers[inside]))
@@ -150,18 +150,6 @@ def _refuse_shared(path: Path, known: Mapping[str, str]) -> None:
     for stated, name in known.items():
         if (other := by_name.setdefault(name, stated)) != stated:
             raise DataError(f"{path}: {other!r} and {stated!r} both mean {name}; keep the labels of one")
-
-
-def _turned(picks: Picks, placed: Placement, shape: tuple[int, int]) -> Picks:
-    orientation = placed.orientation
-    return turn(
-        picks,
-        shape,
-        swap_xy=orientation.swap_xy,
-        flip_y=orientation.flip_y,
-        flip_x=orientation.flip_x,
-        scale=placed.scale,
-    )
 
 
 def _read_own(path: Path, content: Mapping[str, Any], files: Mapping[str, Path]) -> LabelFile:

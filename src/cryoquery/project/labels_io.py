@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryoquery.data.placement import AS_IN_FILE, Placement
 from cryoquery.errors import ProjectError
 from cryoquery.formats import Picks, concatenate, write_coordinates
+from cryoquery.formats.placement import AS_IN_FILE, Placement
 from cryoquery.project.events import Act
 from cryoquery.project.folder import ItemInfo, Project
-from cryoquery.project.journal import ProjectJournal
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
+from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.state import ItemLabels, ProjectState, labels
-from cryoquery.records import write_json
+from cryoquery.storage.atomic import write_json
 
 PERSON = "cryoquery"
 """Who imports, in the log."""
@@ -187,7 +187,7 @@ def import_labels(
     shapes = {name: (row.height_px, row.width_px) for name, row in project.micrographs.items()}
     diameters = {record.micrograph: record.diameter_px for record in project.dataset.records}
     found = read_labels(path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force)
-    with ProjectJournal.open(project.events_path, project.geometry) as journal:
+    with ProjectRepository.open(project.events_path, project.geometry) as journal:
         acts, notes = import_acts(project, journal.state, found)
         journal.record(acts, time.time())
     n_particles = sum(len(act.body["labels"]["particles"]) for act in acts)

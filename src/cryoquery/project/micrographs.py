@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoquery.errors import DataError
-from cryoquery.records import write_text
+from cryoquery.storage.atomic import write_text
 
 MICROGRAPHS_FILE = "micrographs.csv"
 

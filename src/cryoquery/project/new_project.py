@@ -23,23 +23,23 @@ from cryoquery.config import CheckedModel
 from cryoquery.data.build import BuildConfig, build_dataset, default_workers, micrograph_diameters
 from cryoquery.data.dataset import MicrographKey
 from cryoquery.data.layouts.options import check_pattern
-from cryoquery.data.placement import AS_IN_FILE, Placement
+from cryoquery.data.preprocess import scaled_shape
 from cryoquery.data.source import SourceMicrograph
 from cryoquery.errors import ConfigError, CryoqueryError, ProjectError
 from cryoquery.formats import read_micrograph
-from cryoquery.preprocess import scaled_shape
+from cryoquery.formats.placement import AS_IN_FILE, Placement
 from cryoquery.project.cold_start import propose
 from cryoquery.project.conditions import read_conditions
 from cryoquery.project.events import Act
 from cryoquery.project.folder import Project, open_project
-from cryoquery.project.journal import ProjectJournal
 from cryoquery.project.label_files import LabelFile, read_labels
 from cryoquery.project.labels_io import PERSON, import_acts
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.previews import write_thumbnail
+from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import PARTICLE_PX, SETTINGS_FILE, ProjectConfig, write_settings
 from cryoquery.project.sources import Found, FoundMicrograph, find_micrographs, micrograph_paths
-from cryoquery.records import staged_directory
+from cryoquery.storage.atomic import staged_directory
 
 FIELD_SIDE = 256
 SIDES = (256, 1024)
@@ -359,7 +359,7 @@ def _read_label_files(
 def _first_events(project: Project, known: Sequence[LabelFile], report: Report) -> tuple[int, int, list[str]]:
     """Record known labels and the first query; how many of each, and notes."""
     notes: list[str] = []
-    with ProjectJournal.open(project.events_path, project.geometry) as journal:
+    with ProjectRepository.open(project.events_path, project.geometry) as journal:
         for file in known:
             kept = replace(
                 file, labels=tuple(one for one in file.labels if one.micrograph in project.items_of)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoquery.metrics import match_particles
+from cryoquery.picking.metrics import match_particles
 from cryoquery.project.labeling import Submission, TaskState
 from cryoquery.project.state import ProjectState, points_yx, task_id
 

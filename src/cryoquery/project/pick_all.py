@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoquery.errors import ProjectError
-from cryoquery.pick.files import Outcome, check_target, pick_micrographs
-from cryoquery.pick.picker import PickOptions, load_picker
+from cryoquery.picking.batch import Outcome, check_target, pick_micrographs
+from cryoquery.picking.picker import PickOptions, load_picker
 from cryoquery.project.folder import Project, finished_steps
 
 

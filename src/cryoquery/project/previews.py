@@ -19,12 +19,12 @@ from PIL import Image
 from scipy import ndimage
 
 from cryoquery.data.dataset import ImageRecord, decode, encode, read_rows
+from cryoquery.data.preprocess import MAD_TO_SIGMA, normalize, remove_hot_pixels
 from cryoquery.errors import ProjectError
 from cryoquery.formats import read_micrograph
-from cryoquery.preprocess import MAD_TO_SIGMA, normalize, remove_hot_pixels
 from cryoquery.project.folder import Project
 from cryoquery.project.micrographs import MicrographRow
-from cryoquery.records import write_bytes, write_file
+from cryoquery.storage.atomic import write_bytes, write_file
 
 LONG_SIDES = (512, 1024, 2048, 4096, 8192)
 """Long sides of pictures in px that are offered, as far as an item is larger."""

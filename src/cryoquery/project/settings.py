@@ -9,14 +9,14 @@ import tomli_w
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.config import CheckedModel, parse, read_toml
-from cryoquery.device import DeviceConfig
 from cryoquery.errors import ConfigError
-from cryoquery.experiment import SlurmConfig
-from cryoquery.model import ModelConfig
-from cryoquery.oracles import LabelCost
-from cryoquery.records import write_text
-from cryoquery.train import TrainingConfig
+from cryoquery.network.device import DeviceConfig
+from cryoquery.network.model import ModelConfig
+from cryoquery.network.optimize import TrainingConfig
+from cryoquery.slurm import SlurmConfig
+from cryoquery.storage.atomic import write_text
 
 SETTINGS_FILE = "project.toml"
 
@@ -64,6 +64,9 @@ class ProjectConfig(CheckedModel):
     """Share of the tasks that are blind repeats, which measure a person's consistency."""
     lease_minutes: float = Field(default=30, gt=0)
     """A person keeps an item for so long without doing anything."""
+    n_steps: int = Field(default=10, ge=2)
+    """Steps over which a strategy's schedules, such as ``beta=(1, 100)``, are spread; those after it stay at
+    their end."""
     strategy: str = "auto"
     """Which acquisition strategy chooses the next query."""
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryoquery.convert import micrograph_files
 from cryoquery.data.layouts.options import matched_part
 from cryoquery.errors import CryoqueryError, ProjectError
 from cryoquery.formats import (
@@ -20,6 +19,7 @@ from cryoquery.formats import (
     micrograph_suffix,
     read_header,
 )
+from cryoquery.formats.convert import micrograph_files
 from cryoquery.project.conditions import Conditions
 
 DEFAULT_GROUP = "micrographs"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from cryoquery.oracles import LabelCost
-from cryoquery.records import remove_leftovers, write_bytes, write_json, write_text
+from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.report import figures
 from cryoquery.report.findings import Findings, find
 from cryoquery.report.methods import methods
 from cryoquery.report.page import page
 from cryoquery.report.selection import selection_record
 from cryoquery.report.tables import latex_table, results_table
+from cryoquery.storage.atomic import remove_leftovers, write_bytes, write_json, write_text
 
 __all__ = ["compare"]
 

@@ -95,18 +95,18 @@ def _bounds(interval: Interval | None) -> list[float] | None:
     return [interval.low, interval.high] if interval else None
 
 
-def against(measurements: Measurements, opponent: str) -> dict[str, Any]:
-    """Every strategy minus ``opponent``, paired by seed, p values adjusted by Holm within each number."""
+def against(measurements: Measurements, baseline: str) -> dict[str, Any]:
+    """Every strategy minus ``baseline``, paired by seed, p values adjusted by Holm within each number."""
     results = measurements.results
     first = results.first_of_twins
-    runs = [run for run in results.runs() if run.endswith("_sampling") and run != opponent]
+    runs = [run for run in results.runs() if run.endswith("_sampling") and run != baseline]
     compared: dict[str, Any] = {}
-    beyond_half = any(curve.fractions[-1] > HALF + ROUNDING for curve in results.of(opponent))
+    beyond_half = any(curve.fractions[-1] > HALF + ROUNDING for curve in results.of(baseline))
     for name in TESTED:
         if name == "aulc_up_to_50" and not beyond_half:  # the whole curve, under another name
             compared[name] = {}
             continue
-        reference = measurements.of(opponent, NUMBERS[name])
+        reference = measurements.of(baseline, NUMBERS[name])
         differences = {run: measurements.of(run, NUMBERS[name]).minus(reference) for run in runs}
         rows = {run: _difference(d) for run, d in differences.items() if d is not None}
         for p in ("p", "p_wilcoxon"):

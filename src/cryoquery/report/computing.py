@@ -25,7 +25,7 @@ def computing(results: Results) -> dict[str, Any]:
             from_scratch = number == 0 or not curve.run.endswith("_sampling") or not training.fine_tune
             n_iterations += 1
             passes[key] = count * training.n_epochs(count, from_scratch)
-            own = results.config.store is None or not metrics.get("reused", False)
+            own = results.config.cache is None or not metrics.get("reused", False)
             made[key] = made.get(key, False) or own
             n_all += passes[key]
     n_made = sum(n for key, n in passes.items() if made[key])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import trapezoid
 
-from cryoquery.experiment import FULL_SUPERVISION
+from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report.runs import COUNTS, RANDOM, LearningCurve, Results, mean_and_std
 from cryoquery.report.statistics import Difference, rao_wu_weights
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cryoquery.experiment import FULL_SUPERVISION, PROGRESSIVE
+from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE
 from cryoquery.report.runs import RANDOM, STRATIFIED, LearningCurve, Results, label, short_label
 from cryoquery.report.selection import Overlap, PoolFacts, Selection
 
@@ -170,8 +170,8 @@ def every_seed(results: Results) -> Figure:
     return figure
 
 
-def advantages(against: Mapping[str, Any], opponent: str) -> Figure:
-    """Differences to an opponent in AULC and in F1 at 50 %, with intervals and every seed's own."""
+def advantages(against: Mapping[str, Any], baseline: str) -> Figure:
+    """Differences to an baseline in AULC and in F1 at 50 %, with intervals and every seed's own."""
     shown = [
         (name, title)
         for name, title in (
@@ -190,7 +190,7 @@ def advantages(against: Mapping[str, Any], opponent: str) -> Figure:
             if run in against[name]:
                 _draw_difference(panel, -place, against[name][run], style(run)[0])
         panel.set_title(title, fontsize=10)
-        panel.set_xlabel(f"minus {label(opponent)} (F1)")
+        panel.set_xlabel(f"minus {label(baseline)} (F1)")
         panel.grid(axis="x", alpha=0.25)
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(axis="y", length=0)

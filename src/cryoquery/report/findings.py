@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.data.dataset import Dataset
-from cryoquery.oracles import LabelCost
 from cryoquery.report.analysis import analyze
 from cryoquery.report.efficiency import Measurements
 from cryoquery.report.runs import Results, read_results

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cryoquery.active.iteration import EXAMPLES
 from cryoquery.data.dataset import PARTICLE, Dataset, decode
 from cryoquery.errors import DataError
-from cryoquery.loop import EXAMPLES
-from cryoquery.records import read_json
 from cryoquery.report.runs import LearningCurve, Results, label
 from cryoquery.report.words import plural
+from cryoquery.storage.atomic import read_json
 
 N_FIRST = 6
 N_EXAMPLES = 4

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cryoquery.experiment import FULL_SUPERVISION
+from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report.efficiency import HALF, TOLERATED_LOSS, Measurements, aulc, final, score_at
 from cryoquery.report.runs import RANDOM, STRATIFIED, Results, label
 from cryoquery.report.statistics import ONE_SIDED_ALPHA, Difference, holm
@@ -302,17 +302,17 @@ def _beside_random(random: Sequence[Judgment], verdict: Verdict) -> str:
 
 
 def _beside_stratified(measurements: Measurements) -> str:
-    """The same comparison with the stronger opponent, where it was run."""
+    """The same comparison with the stronger baseline, where it was run."""
     results = measurements.results
     if STRATIFIED not in results.runs():
         if len({key[0] for key in measurements.micrographs}) > 1:
-            return "Stratified random sampling was not run: with several groups it is the harder opponent."
+            return "Stratified random sampling was not run: with several groups it is the harder baseline."
         return ""
-    opponent = measurements.of(STRATIFIED, aulc)
+    baseline = measurements.of(STRATIFIED, aulc)
     runs = [run for run in results.judged() if run not in results.first_of_twins]
     tested = {}
     for run in runs:
-        difference = measurements.of(run, aulc).minus(opponent)
+        difference = measurements.of(run, aulc).minus(baseline)
         p = difference.p_above() if difference else None
         if difference and p is not None:
             tested[run] = (difference, p)

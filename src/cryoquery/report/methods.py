@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cryoquery.data.dataset import Dataset
-from cryoquery.experiment import FULL_SUPERVISION, PROGRESSIVE
+from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE
 from cryoquery.report.efficiency import TOLERATED_LOSS, Measurements
 from cryoquery.report.findings import Findings
 from cryoquery.report.runs import RANDOM, STRATIFIED, Results, label

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from cryoquery.experiment import FULL_SUPERVISION
+from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report import computing, figures, gallery
 from cryoquery.report.analysis import TESTED
 from cryoquery.report.findings import Findings
@@ -96,18 +96,18 @@ def _curves(findings: Findings) -> list[Drawing]:
     ]
 
 
-def _against(findings: Findings, opponent: str) -> dict[str, Any]:
-    compared = findings.analysis["against"][opponent]
+def _against(findings: Findings, baseline: str) -> dict[str, Any]:
+    compared = findings.analysis["against"][baseline]
     drawing = None
     if any(compared.values()):
-        figure = figures.advantages(compared, opponent)
+        figure = figures.advantages(compared, baseline)
         drawing = _drawing(
             figure,
-            f"Each strategy minus {label(opponent).lower()}, paired by seed. Dot: mean; ticks above it: the "
+            f"Each strategy minus {label(baseline).lower()}, paired by seed. Dot: mean; ticks above it: the "
             "seeds; thick bar: 95 % interval over seeds; thin line: 95 % interval over seeds "
             "and held-out micrographs.",
         )
-    return {"label": label(opponent), "compared": compared, "drawing": drawing, "names": _names(compared)}
+    return {"label": label(baseline), "compared": compared, "drawing": drawing, "names": _names(compared)}
 
 
 def _names(compared: Mapping[str, Any]) -> dict[str, str]:

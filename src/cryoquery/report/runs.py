@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.acquisition import STRATEGIES
+from cryoquery.acquisition.label_cost import LabelCost
+from cryoquery.active.iteration import is_finished
+from cryoquery.active.run import Run
 from cryoquery.config import parse, read_toml
 from cryoquery.data.dataset import MicrographKey
 from cryoquery.errors import DataError, ExperimentError
-from cryoquery.experiment import FULL_SUPERVISION, PROGRESSIVE, ExperimentConfig, plan_runs
-from cryoquery.loop import Run, is_finished
-from cryoquery.oracles import LabelCost
-from cryoquery.records import read_json
+from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE, ExperimentConfig, plan_runs
+from cryoquery.storage.atomic import read_json
 
 RANDOM = "random_sampling"
 STRATIFIED = "stratified_random_sampling"
@@ -85,7 +86,7 @@ class Results:
         return list(dict.fromkeys(curve.run for curve in self.curves))
 
     def judged(self) -> list[str]:
-        """Those of the runs that are strategies to be judged, not opponents or baselines."""
+        """Those of the runs that are strategies to be judged, not baselines or baselines."""
         return [n for n in self.runs() if n.endswith("_sampling") and n not in OPPONENTS]
 
     def of(self, run: str) -> list[LearningCurve]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cryoquery.experiment import FULL_SUPERVISION
+from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report.efficiency import HALF, ROUNDING, score_at
 from cryoquery.report.runs import NEEDED, RANDOM, Results, label, mean_and_std
 

@@ -101,7 +101,7 @@ PROTEINS = {
         ),
     )
 }  # fmt: skip
-"""Proteins that a config can call by name: from easy (apoferritin) to nearly hopeless (chaperonin)."""
+"""Proteins that a config can call by name: from easy (apoferritin) to nearly fatal (chaperonin)."""
 
 
 def _named(value: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.data.layouts.found import Found, shorten
+from cryoquery.data.layouts.match import Found, shorten
 from cryoquery.data.layouts.options import SourceOptions
 from cryoquery.errors import DataError
 from cryoquery.formats import Header, Picks, concatenate, match_micrographs, read_coordinates

@@ -9,9 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from cryoquery.config import CheckedModel
-from cryoquery.data.orientation import Orientation
-from cryoquery.data.placement import Placement
 from cryoquery.errors import ConfigError
+from cryoquery.formats.placement import Orientation, Placement
 
 Labels = Literal["auto", "coordinates", "masks"]
 

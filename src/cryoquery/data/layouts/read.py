@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.data.dataset import MicrographKey
+from cryoquery.data.layouts.detect import LAYOUTS
 from cryoquery.data.layouts.discs import find_discs
-from cryoquery.data.layouts.found import Findings, Found, shorten
 from cryoquery.data.layouts.labels import SharedPicks, read_particles, read_shared, without_unnamed
+from cryoquery.data.layouts.match import Findings, Found, shorten
 from cryoquery.data.layouts.options import SourceOptions, matched_part
-from cryoquery.data.layouts.trees import LAYOUTS
 from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.errors import DataError
 from cryoquery.formats import read_header, read_image, read_micrograph

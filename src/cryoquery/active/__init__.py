@@ -1,0 +1,1 @@
+"""Active learning: the loop, who answers its queries, and when it may stop."""

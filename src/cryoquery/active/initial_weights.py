@@ -1,0 +1,56 @@
+"""What the trainings of a seed begin with: weights drawn at random, or learned on the unlabelled pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cryoquery.active.run import Context
+from cryoquery.active.training_key import cache_inputs, pretraining_inputs, pretraining_key
+from cryoquery.errors import ConfigError
+from cryoquery.network.checkpoint import Weights, load_weights, save_model
+from cryoquery.network.model import initial_weights
+from cryoquery.network.pretrain import pretrain, pretrained_features, save_features
+
+WEIGHTS = "model.pt"
+
+
+def first_weights(context: Context, seed: int) -> Weights:
+    """What a training from scratch starts from."""
+    if context.pretraining is None:
+        return initial_weights(context.model, seed)
+    return load_weights(pretrained(context, seed) / WEIGHTS)[0]
+
+
+def is_pretrained(context: Context, seed: int) -> bool:
+    """Whether the store has what `pretrained` makes."""
+    return context.cache.has(pretraining_key(cache_inputs(context), seed))
+
+
+def pretrained(context: Context, seed: int) -> Path:
+    """The folder of the store with the weights that were learned without labels, and the pool's features.
+
+    Both are made once per seed, by whoever needs them first.
+
+    Raises:
+        ConfigError: the laboratory has no pretraining, or the pool is too small for one.
+    """
+    config = context.pretraining
+    if config is None:
+        raise ConfigError("features learned without labels are asked for; add [pretraining] to the config")
+    key = pretraining_key(cache_inputs(context), seed)
+
+    def make(folder: Path) -> None:
+        watch, checkpoint = context.trained, context.cache.checkpoint(key)
+        weights = pretrain(context.pool, context.model, config, context.fabric, seed, watch, checkpoint)
+        network = context.model.build()
+        network.load_state_dict(weights)
+        save_model(folder / WEIGHTS, network, context.model, pretraining_inputs(config) | {"seed": seed})
+        everything, watch = np.arange(len(context.pool)), context.predicted
+        features = pretrained_features(
+            weights, context.model, context.pool, everything, context.fabric, watch=watch
+        )
+        save_features(folder, features)
+
+    return context.cache.obtain(key, make, context.waiting)[0]

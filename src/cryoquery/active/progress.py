@@ -1,0 +1,130 @@
+"""How far long work has come, told as events to whoever shows or records it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+TRAINING_WEIGHT = 3
+"""A training pass costs about three inference passes: one forward, two backward."""
+
+
+Standing = Literal["waiting", "running", "finished", "stopped", "failed", "lost"]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands."""
+
+    run: str
+    seed: int
+    state: Standing = "waiting"
+    n_finished: int = 0
+    """Finished iterations."""
+    n_iterations: int = 0
+    epoch: int = 0
+    """Of the training under way."""
+    n_epochs: int = 0
+    f1: float | None = None
+    """Of the last finished iteration."""
+    done: int = 0
+    """Work done, as `cryoquery.experiment.plan.Cost.work` counts it."""
+    total: int = 0
+    seconds_left: float | None = None
+    node: str = ""
+    pid: int = 0
+    job: str = ""
+    """Slurm's number, where it is one of its jobs."""
+    message: str = ""
+    """Why it failed, or what it waits for."""
+    updated: float = 0.0
+    """Wall clock, in seconds; for display only."""
+
+
+@dataclass(frozen=True)
+class IterationStarted:
+    """A run starts an iteration."""
+
+    run: str
+    seed: int
+    iteration: int
+    """From 0 on."""
+    n_iterations: int
+    n_labeled: int
+    """Labeled images."""
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """Another part of an iteration begins; one whose training is in the cache starts with the query."""
+
+    phase: Literal["training", "evaluation", "query"]
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """An epoch of the training has ended."""
+
+    epoch: int
+    """From 1 on."""
+    n_epochs: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class ImagesPassed:
+    """Images passed the network."""
+
+    n_images: int
+    trained: bool
+    """Forward and backward; False: forward only."""
+
+    @property
+    def work(self) -> int:
+        """In inference passes of one image."""
+        return self.n_images * (TRAINING_WEIGHT if self.trained else 1)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another process is doing the same work; this one waits for it."""
+
+    owner: str
+
+
+@dataclass(frozen=True)
+class IterationEnded:
+    """An iteration is on disk."""
+
+    f1: float
+    how: str
+    """Whether it was trained, reused or already there."""
+
+
+@dataclass(frozen=True)
+class RunStates:
+    """Several processes are at work; this is how each run stands now."""
+
+    states: Sequence[RunState]
+
+
+Event: TypeAlias = (
+    IterationStarted | PhaseStarted | EpochEnded | ImagesPassed | Waiting | IterationEnded | RunStates
+)
+Progress: TypeAlias = Callable[[Event], None]
+"""Is told about every event, and must not raise."""
+
+
+def silent(event: Event) -> None:
+    """Tell nobody."""
+
+
+def all_of(*listeners: Progress) -> Progress:
+    """Tell all of the ``listeners``, in this order."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell

@@ -1,0 +1,252 @@
+"""How long work looks on a terminal, and in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from cryoquery.active.progress import (
+    EpochEnded,
+    Event,
+    ImagesPassed,
+    IterationEnded,
+    IterationStarted,
+    RunState,
+    RunStates,
+    Waiting,
+)
+from cryoquery.data.dataset import Dataset
+from cryoquery.data.inspection import Inspection
+from cryoquery.experiment.plan import Plan, Speed
+from cryoquery.storage.atomic import read_json
+
+
+class ExperimentProgress:
+    """Shows iteration, epoch, loss, F1 and time left: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._console = console
+        self._total = plan.cost.work
+        self._done_after: dict[tuple[str, int, int], int] = {}
+        done = 0
+        for planned in plan.runs:
+            for iteration, cost in enumerate(planned.iterations):
+                done += cost.work
+                self._done_after[(planned.run.name, planned.run.seed, iteration)] = done
+        self._now = ("", 0, 0)
+        self._states: dict[tuple[str, int], int] = {}
+        self._found: int | None = None
+        self._done = self._worked = 0
+        self._started = time.perf_counter()
+        self._where = self._epoch = self._last_f1 = ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=self._total, left="")
+
+    @contextmanager
+    def shown(self) -> Iterator[ExperimentProgress]:
+        """Show the bar while the block runs."""
+        with self._bar:
+            yield self
+
+    def __call__(self, event: Event) -> None:
+        """Show an event; a `cryoquery.active.progress.Progress`."""
+        match event:
+            case IterationStarted():
+                self._now = (event.run, event.seed, event.iteration)
+                number = f"iteration {event.iteration + 1}/{event.n_iterations}"
+                self._where = f"{event.run} seed {event.seed} · {number} · {event.n_labeled} labelled"
+                self._epoch = ""
+            case EpochEnded():
+                self._epoch = f" · epoch {event.epoch}/{event.n_epochs} · loss {event.loss:.4f}"
+            case ImagesPassed():
+                self._done += event.work
+                self._worked += event.work
+            case Waiting():
+                self._epoch = f" · waiting for {event.owner}"
+                self._say(f"{self._where}{self._epoch}")
+            case IterationEnded():
+                self._done = self._done_after.get(self._now, self._done)
+                self._last_f1 = f" · F1 {event.f1:.3f}"
+                share = f"{self._done / max(self._total, 1):.0%} done{self._left()}"
+                self._say(f"{self._where}{self._last_f1} · {event.how} · {share}")
+            case RunStates():
+                self._show_runs(event.states)
+        self._show()
+
+    def _show_runs(self, states: Sequence[RunState]) -> None:
+        for state in states:
+            before = self._states.get((state.run, state.seed))
+            if before is not None and before != state.n_finished and state.f1 is not None:
+                self._say_finished(state)
+            self._states[(state.run, state.seed)] = state.n_finished
+        at_work = [state for state in states if state.state == "running"]
+        known = [state.total for state in states if state.total]
+        self._total = max(len(states) * sum(known) // max(len(known), 1), 1)
+        done = sum(state.done for state in states)
+        if self._found is None:
+            self._found = done  # by an earlier call
+        self._done, self._worked = done, done - self._found
+        names = ", ".join(f"{s.run} seed {s.seed} {s.n_finished}/{s.n_iterations}" for s in at_work)
+        n_finished = sum(state.state == "finished" for state in states)
+        self._where = f"{n_finished} of {len(states)} runs finished · at work: {names or 'none'}"
+        self._epoch = ""
+
+    def _say_finished(self, state: RunState) -> None:
+        self._last_f1 = f" · F1 {state.f1:.3f}"
+        number = f"iteration {state.n_finished}/{state.n_iterations}"
+        self._say(f"{state.run} seed {state.seed} · {number}{self._last_f1}")
+
+    def _say(self, line: str) -> None:
+        """Print a line where there is no bar."""
+        if not self._console.is_terminal:
+            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def _show(self) -> None:
+        if not self._bar.disable:
+            text = self._where + self._epoch + self._last_f1
+            self._bar.update(self._task, completed=self._done, description=text, left=self._left())
+
+    def _left(self) -> str:
+        if self._worked == 0 or self._done >= self._total:
+            return ""
+        rate = (time.perf_counter() - self._started) / self._worked
+        return f" · {duration((self._total - self._done) * rate)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: ``45 s``, ``12 min``, ``3 h 20 min``, ``12.1 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min"
+    return f"{seconds / 86400:.1f} days"
+
+
+def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
+    """Every run with its labelled counts and training passes, then what the whole will take."""
+
+    def say(line: str = "") -> None:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    width = max(len(planned.run.name) for planned in plan.runs)
+    counts: tuple[int, ...] = ()
+    for planned in plan.runs:
+        cost, run = planned.cost, planned.run
+        if run.counts != counts:
+            counts = run.counts
+            say(f"labelled images: {', '.join(map(str, counts))}")
+        n_saved = cost.n_saved_training + cost.n_saved_inference
+        saved = f", {n_saved:,} saved" if n_saved else ""
+        say(
+            f"  {run.name:{width}}  seed {run.seed}  {cost.n_training:9,} training passes"
+            f"  {cost.n_inference:9,} inference passes{saved}"
+        )
+    total = plan.cost
+    n_trainings = sum(cost.n_training > 0 for planned in plan.runs for cost in planned.iterations)
+    say()
+    say(f"{len(plan.runs)} runs, {n_trainings} trainings; a pass is one image through the network")
+    say(
+        f"{total.n_training:,} training passes, {total.n_inference:,} inference passes; identical work is "
+        f"done once, which saves {total.n_saved_training:,} and {total.n_saved_inference:,} more "
+        f"({total.saved:.1%} of all)"
+    )
+    if plan.note:
+        say(f"note: {plan.note}")
+    if speed:
+        say(
+            f"about {duration(speed.estimate(plan))} on this machine: {speed.training:.3g} s per training "
+            f"pass, {speed.inference:.3g} s per inference pass, timed on {speed.measured_on}"
+        )
+
+
+def print_answer(comparison: Path, console: Console) -> None:
+    """The verdict on each hypothesis, and where the report lies."""
+    answer = read_json(comparison / "efficiency_analysis.json")
+    for hypothesis in answer["hypotheses"].values():
+        console.print(
+            f"{hypothesis['title']}: {hypothesis['verdict']}. {hypothesis['sentence']}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    console.print(f"report: {comparison / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def counting(what: str, console: Console, unit: str = "micrographs") -> Iterator[Callable[[int, int], None]]:
+    """A callback for (done, total): a bar on a terminal, a line now and then elsewhere."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(what, total=None, visible=False)
+
+    def show(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total, visible=True)
+        if not console.is_terminal and (done == total or done % max(1, total // 10) == 0):
+            console.print(f"{what}: {done}/{total} {unit}")
+
+    with bar:
+        yield show
+
+
+def print_inspection(dataset: Dataset, inspection: Inspection, console: Console) -> None:
+    """Counts per group and split, then notes and warnings."""
+    n, height, width = dataset.images.shape
+    console.print(
+        f"{dataset.path}: {n} images of {height}×{width} px, fingerprint {dataset.fingerprint[:12]}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+    header = (
+        "group",
+        "split",
+        "micrographs",
+        "images",
+        "particles",
+        "per image",
+        "foreground",
+        "diameter px",
+    )
+    rows = [
+        (
+            counts.group,
+            counts.split,
+            str(counts.n_micrographs),
+            str(counts.n_images),
+            f"{counts.n_particles:,}",
+            f"{counts.particles_per_image:.1f}",
+            f"{counts.foreground:.1%}",
+            f"{counts.diameter_px:.0f} → {counts.scaled_diameter_px:.1f}",
+        )
+        for counts in inspection.counts
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        console.print("  ".join(names + numbers), soft_wrap=True, highlight=False, markup=False)
+    for note in inspection.notes:
+        console.print(f"WARNING: {note}", style="bold", soft_wrap=True, highlight=False, markup=False)
+    for warning in inspection.warnings:
+        console.print(f"WARNING: {warning}", style="bold red", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,139 @@
+"""The four layouts of folders, each a function that recognizes one and says what is in it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cryoquery.data.dataset import SPLITS
+from cryoquery.data.layouts.match import (
+    Findings,
+    Found,
+    coordinates_in,
+    group_name,
+    has_images,
+    images_in,
+    masks_in,
+    pair,
+    with_split,
+)
+from cryoquery.errors import DataError
+
+CRYOPPP_COORDINATES = Path("ground_truth") / "particle_coordinates"
+
+
+def find_cryoppp(folder: Path) -> Findings | None:
+    """CryoPPP: ``micrographs/*`` and ``ground_truth/particle_coordinates/<stem>.csv``."""
+    if not (folder / "micrographs").is_dir() or not (folder / CRYOPPP_COORDINATES).is_dir():
+        return None
+    findings = Findings()
+    images = images_in(folder / "micrographs", findings.notes)
+    coordinates = coordinates_in(folder / CRYOPPP_COORDINATES)
+    findings.micrographs += pair(images, group_name(folder), coordinates, {}, findings.notes)
+    return findings
+
+
+def find_cryotransformer(folder: Path) -> Findings | None:
+    """CryoTransformer: ``train|val|test/*`` and ``particle_coordinates/<stem>.csv``.
+
+    The folders are the splits. A row of zeros stands for *no particles*, and so does a missing file.
+    """
+    splits = [split for split in SPLITS if has_images(folder / split)]
+    if not splits or not (folder / "particle_coordinates").is_dir():
+        return None
+    findings = Findings()
+    coordinates = coordinates_in(folder / "particle_coordinates")
+    images = {split: images_in(folder / split, findings.notes) for split in splits}
+    group = group_name(folder)
+    everything = [image for split in splits for image in images[split]]
+    for found in pair(everything, group, coordinates, {}, findings.notes):
+        split = found.image.parent.name
+        found = replace(found, split=split, dummy_boxes=True, empty_without_labels=True)
+        findings.micrographs.append(found)
+    return findings
+
+
+def find_cryosegnet(folder: Path) -> Findings | None:
+    """CryoSegNet: ``images/*`` and ``masks/<stem>_mask.*``, directly or in ``train|val|test``."""
+    parts = [(split, folder / split) for split in SPLITS if _has_images_and_masks(folder / split)]
+    findings = Findings()
+    if parts:
+        for split, part in parts:
+            images, masks = images_in(part / "images", findings.notes), masks_in(part / "masks")
+            found = pair(images, group_name(folder), {}, masks, findings.notes)
+            findings.micrographs += with_split(found, split)
+        return findings
+    if not _has_images_and_masks(folder):
+        return None
+    images, masks = images_in(folder / "images", findings.notes), masks_in(folder / "masks")
+    owner = folder.resolve().parent if folder.resolve().name in SPLITS else folder
+    findings.micrographs += pair(images, group_name(owner), {}, masks, findings.notes)
+    return findings
+
+
+def _has_images_and_masks(folder: Path) -> bool:
+    return (folder / "images").is_dir() and (folder / "masks").is_dir()
+
+
+def find_plain(folder: Path) -> Findings | None:
+    """The plain layout: ``micrographs/*`` with ``coordinates/<stem>.csv``, ``masks/<stem>_mask.*`` or both.
+
+    A ``manifest.csv`` in the folder or above it may state pixel sizes and diameters.
+    """
+    labels = (folder / "coordinates", folder / "masks")
+    if not (folder / "micrographs").is_dir() or not any(path.is_dir() for path in labels):
+        return None
+    findings = Findings()
+    images = images_in(folder / "micrographs", findings.notes)
+    pairs = pair(images, group_name(folder), coordinates_in(labels[0]), masks_in(labels[1]), findings.notes)
+    manifest = _read_manifest(folder)
+    findings.micrographs += [_with_manifest(found, manifest) for found in pairs]
+    return findings
+
+
+def _with_manifest(found: Found, manifest: dict[str, tuple[float | None, float | None]]) -> Found:
+    pixel_size, diameter = manifest.get(found.image.name, (None, None))
+    return replace(found, pixel_size=pixel_size, diameter_px=diameter)
+
+
+def _read_manifest(folder: Path) -> dict[str, tuple[float | None, float | None]]:
+    """(pixel size in Å/px, diameter in px) by the name of the micrograph's file; empty without a manifest."""
+    candidates = (folder / "manifest.csv", folder.resolve().parent / "manifest.csv")
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        lines = csv.DictReader(stream)
+        if "micrograph" not in (lines.fieldnames or []):
+            return {}
+        return {
+            line["micrograph"]: (
+                _positive(path, lines.line_num, line.get("pixel_size_angstrom")),
+                _positive(path, lines.line_num, line.get("diameter_px")),
+            )
+            for line in lines
+            if line.get("dataset") in (None, "", folder.resolve().name)
+        }
+
+
+def _positive(path: Path, line_number: int, text: str | None) -> float | None:
+    if not text or not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise DataError(f"{path}: line {line_number}: {text!r} is not a positive number; correct that line")
+    return value
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path], Findings | None], str]] = {
+    "CryoPPP": (find_cryoppp, "[<id>/]micrographs/ + [<id>/]ground_truth/particle_coordinates/<stem>.csv"),
+    "CryoTransformer": (find_cryotransformer, "train|val|test/*.jpg + particle_coordinates/<stem>.csv"),
+    "CryoSegNet": (find_cryosegnet, "[<id>/][train|val/]images/ + masks/<stem>_mask.*"),
+    "plain": (find_plain, "[<name>/]micrographs/ + coordinates/<stem>.csv and/or masks/<stem>_mask.*"),
+}
+"""Name: the function that recognizes it, and what it looks for. The first that fits is taken."""

@@ -1,0 +1,289 @@
+"""An experiment: strategies × seeds and their baselines, in one folder, resumed by running it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cryoquery.acquisition.label_cost import LabelCost
+from cryoquery.acquisition.strategies import check_free, check_known, load_plugin, strategy_of
+from cryoquery.acquisition.typical import ColdStart
+from cryoquery.active.oracles import NoiseConfig
+from cryoquery.active.run import Run, run_name
+from cryoquery.active.training_key import pretraining_inputs
+from cryoquery.config import CheckedModel, parse, read_toml
+from cryoquery.data.dataset import Dataset
+from cryoquery.errors import ConfigError
+from cryoquery.network.device import DeviceConfig
+from cryoquery.network.model import ModelConfig
+from cryoquery.network.optimize import TrainingConfig
+from cryoquery.network.pretrain import PretrainingConfig
+from cryoquery.slurm import SlurmConfig
+
+FULL_SUPERVISION = "full_supervision"
+PROGRESSIVE = "progressive_supervised"
+
+
+class Schedule(CheckedModel):
+    """How many images are labelled in each iteration: by count, or by fraction of the training images."""
+
+    counts: tuple[int, ...] | None = None
+    fractions: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Schedule:
+        if (self.counts is None) == (self.fractions is None):
+            raise ValueError("give either counts or fractions")
+        steps: tuple[float, ...] = self.counts or self.fractions or ()
+        if not steps or steps[0] <= 0 or any(b <= a for a, b in pairwise(steps)):
+            raise ValueError(f"{list(steps)}: must be positive and increase")
+        if self.fractions and self.fractions[-1] > 1:
+            raise ValueError(f"fractions {list(self.fractions)}: must not exceed 1")
+        return self
+
+    def resolve(self, n_train: int) -> tuple[int, ...]:
+        """Counts for a pool of ``n_train`` images; fractions are rounded half up.
+
+        Raises:
+            ConfigError: the pool is smaller than the schedule asks for, or too small to tell its steps apart.
+        """
+        if self.counts is not None:
+            if self.counts[-1] > n_train:
+                raise ConfigError(
+                    f"schedule.counts: {self.counts[-1]} images are to be labelled, the pool has {n_train}; "
+                    "use fractions, or counts up to that number"
+                )
+            return self.counts
+        counts = tuple(int(fraction * n_train + 0.5) for fraction in self.fractions or ())
+        if counts[0] < 1 or len(set(counts)) < len(counts):
+            raise ConfigError(
+                f"schedule.fractions: give {list(counts)} images of a pool of {n_train}; "
+                "use fewer or larger steps"
+            )
+        return counts
+
+
+class ExperimentConfig(CheckedModel):
+    """Everything an experiment is made of. The defaults are those of the protocol."""
+
+    dataset: Path
+    """Folder of the dataset, relative to the working directory."""
+    out: Path = Path("experiments/active_learning")
+    """Folder for the results."""
+    cache: Path | None = None
+    """Folder of finished trainings that experiments share; None: one in ``out``, for this one alone."""
+    plugins: tuple[Path, ...] = ()
+    """Python files that register strategies, relative to the folder of the config."""
+    expressions: dict[str, str] = Field(default_factory=dict)
+    """Strategies by the names that this experiment gives them, each an expression of the grammar."""
+    strategies: tuple[str, ...] = ("uncertainty", "entropy", "margin", "diversity", "hybrid", "random")
+    baselines: tuple[Literal["full_supervision", "progressive_supervised"], ...] = (
+        "full_supervision",
+        "progressive_supervised",
+    )
+    seeds: tuple[int, ...] = (42, 43, 44)
+    image_size: int | None = Field(default=None, ge=16, multiple_of=16)
+    """Height and width the images must have; lets the plan be estimated before the data are there."""
+    report_split: Literal["auto", "val", "test"] = "auto"
+    """Split of the reported scores; auto: val where there is one, else test. The other is shown beside."""
+    keep_models: Literal["all", "last", "none"] = "all"
+    """Which `model.pt` stay once all runs of a seed are finished."""
+    schedule: Schedule = Schedule(fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    pretraining: PretrainingConfig | None = None
+    """What trainings from scratch start from is learned on the unlabelled pool, once per seed; None: it is
+    drawn at random."""
+    cold_start: ColdStart = "random"
+    """How the first images of each seed are chosen, for all strategies; all but random need pretraining."""
+    device: DeviceConfig = DeviceConfig()
+    executor: Literal["local", "slurm"] = "local"
+    """Who does the runs: processes on this machine, or jobs of Slurm."""
+    workers: int | None = Field(default=None, ge=1)
+    """Local processes; None: one per GPU, or as many as cores and memory allow. 1: this process alone."""
+    slurm: SlurmConfig = SlurmConfig()
+    tensorboard: bool = False
+    """Write events for TensorBoard into the folder of each run."""
+    oracle: NoiseConfig = NoiseConfig()
+    """Faults of the simulated person; scores are taken against the labels of the dataset all the same."""
+    label_cost: LabelCost = LabelCost()
+    """From labels to minutes, in the report."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_plugins(cls, values: dict[str, Any]) -> dict[str, Any]:
+        plugins = values.get("plugins", ())
+        for plugin in plugins if isinstance(plugins, (list, tuple)) else ():
+            load_plugin(Path(plugin))
+        return values
+
+    @field_validator("expressions")
+    @classmethod
+    def _readable(cls, expressions: dict[str, str]) -> dict[str, str]:
+        for name, expression in expressions.items():
+            check_free(name)
+            with _blaming(f"expressions.{name}"):
+                strategy_of(expression)
+        return expressions
+
+    @field_validator("strategies")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("a strategy stands in the list twice; remove one")
+        return names
+
+    @model_validator(mode="after")
+    def _known(self) -> ExperimentConfig:
+        for name in self.strategies:
+            if name not in self.expressions:
+                if not name.isidentifier():
+                    with _blaming("strategies"):
+                        strategy_of(name)
+                    raise ConfigError(
+                        f"strategies: {name!r}: give it a name under [expressions], and that name here"
+                    )
+                check_known(name)
+            if self.training.snapshots < 2 and self._asks_for_snapshots(name):
+                raise ConfigError(
+                    f"strategies: {name}: needs snapshots of each training; set training.snapshots to "
+                    'at least 2, or use the ensemble "turns"'
+                )
+        if self.training.snapshots and self.device.n_devices > 1:
+            raise ConfigError("training.snapshots: are kept on one device only; set device.n_devices=1")
+        return self
+
+    def _asks_for_snapshots(self, name: str) -> bool:
+        needs = strategy_of(self.strategy(name)).needs
+        return any(signal.ensemble == "snapshots" for signal in needs)
+
+    def strategy(self, name: str) -> str:
+        """What a name under ``strategies`` stands for: a row of the table, or an expression."""
+        return self.expressions.get(name, name)
+
+    @field_validator("seeds")
+    @classmethod
+    def _some_and_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or min(seeds) < 0 or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
+            raise ValueError("give at least one seed, none below 0 or above 2⁶³ − 1, none twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> ExperimentConfig:
+        if not self.strategies and not self.baselines:
+            raise ValueError("strategies and baselines are both empty; name at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _features_to_begin_with(self) -> ExperimentConfig:
+        if self.cold_start != "random" and self.pretraining is None:
+            raise ValueError(
+                f"cold_start={self.cold_start!r}: compares features learned without labels; "
+                "add [pretraining], or take 'random'"
+            )
+        return self
+
+    def protocol(self) -> dict[str, Any]:
+        """What all runs must have in common to be compared: the network, how it is trained, who labels."""
+        # Of what is as in the first versions nothing is said, as then.
+        parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
+        both = {name: getattr(self, name).model_dump(mode="json") for name in parts}
+        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
+        return both | pretraining_inputs(self.pretraining) | first
+
+
+@contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    """Name the key that an error of the block is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:
+    """Read an experiment's TOML file; ``changes`` replace its keys where they are not None.
+
+    Raises:
+        ConfigError: the file cannot be read, has an unknown key, or a value that cannot be used.
+    """
+    path = Path(path)
+    values = read_toml(path) | {key: value for key, value in changes.items() if value is not None}
+    if isinstance(values.get("plugins"), list):
+        values["plugins"] = [str((path.parent / str(file)).resolve()) for file in values["plugins"]]
+    return parse(ExperimentConfig, values, str(path))
+
+
+def plan_runs(config: ExperimentConfig, n_train: int) -> list[Run]:
+    """All runs of an experiment on ``n_train`` training images, seed by seed.
+
+    Raises:
+        ConfigError: the schedule does not fit the number of images.
+    """
+    counts = config.schedule.resolve(n_train)
+    runs = []
+    for seed in config.seeds:
+        plans: list[tuple[str, str, tuple[int, ...], bool]] = [
+            (run_name(name), config.strategy(name), counts, False) for name in config.strategies
+        ]
+        if FULL_SUPERVISION in config.baselines:
+            plans.append((FULL_SUPERVISION, "random", (n_train,), True))
+        if PROGRESSIVE in config.baselines:
+            plans.append((PROGRESSIVE, "random", counts, True))
+        for name, strategy, run_counts, from_scratch in plans:
+            runs.append(Run(name, strategy, seed, run_counts, run_folder(config, name, seed), from_scratch))
+    return runs
+
+
+def run_folder(config: ExperimentConfig, name: str, seed: int) -> Path:
+    """Where a run is filed; several seeds have folders of their own."""
+    return config.out / name / f"seed_{seed}" if len(config.seeds) > 1 else config.out / name
+
+
+def reported_splits(config: ExperimentConfig, dataset: Dataset) -> tuple[str, ...]:
+    """The held-out splits that a dataset has, the reported one first.
+
+    Raises:
+        ConfigError: the dataset has no held-out images, or not the split that is to be reported.
+    """
+    held_out = [split for split in ("val", "test") if len(dataset.rows(split))]
+    if not held_out:
+        raise ConfigError(f"{dataset.path}: has no images in val or test; import it with --test-fraction")
+    reported = held_out[0] if config.report_split == "auto" else config.report_split
+    if reported not in held_out:
+        raise ConfigError(f"report_split={reported!r}: {dataset.path} has only {', '.join(held_out)}")
+    return (reported, *(split for split in held_out if split != reported))
+
+
+def check_strategies(config: ExperimentConfig, dataset: Dataset) -> None:
+    """Refuse strategies that cannot choose from a dataset's training images.
+
+    Raises:
+        ConfigError: all are of one group, and a strategy needs several.
+    """
+    if len({record.group for record in dataset.records if record.split == "train"}) == 1:
+        for name in config.strategies:
+            if strategy_of(config.strategy(name)).by_group:
+                raise ConfigError(
+                    f"strategies: {name}: all training images of {dataset.path} belong to one group; "
+                    "choose one that needs no groups, such as random or clustered(…)"
+                )
+
+
+def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:
+    """Refuse a dataset whose images are not of the size the configuration states.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    shape = dataset.images.shape[1:]
+    if config.image_size is not None and shape != (config.image_size, config.image_size):
+        raise ConfigError(
+            f"image_size={config.image_size}: the images of {dataset.path} are {shape[0]}×{shape[1]}; "
+            "import them at that size, or change image_size"
+        )

@@ -1,0 +1,125 @@
+"""Runs as jobs of Slurm, one task of an array for each, through submitit.
+
+Where a run stands is judged by the files that it writes and by Slurm's queue; accounting is not needed. A
+job that is told to stop before its time limit, or to make room, lets its training go at the last
+checkpoint and puts itself into the queue again. One that vanishes is submitted again, a few times at most.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cryoquery import slurm
+from cryoquery.active.progress import Progress, RunStates
+from cryoquery.active.run import Run
+from cryoquery.errors import ConfigError, DataError, Stopped, explain
+from cryoquery.experiment.config import ExperimentConfig, plan_runs, run_folder
+from cryoquery.experiment.executors.local import MAX_ATTEMPTS
+from cryoquery.experiment.folder import enter, equip, n_threads
+from cryoquery.experiment.run import Outcome, do_run, is_finished, stoppable
+from cryoquery.experiment.run_log import RunLog, read_state, states
+from cryoquery.storage.atomic import read_json, write_json
+
+FOLDER = ".slurm"
+"""Of the jobs' files, in the experiment's folder."""
+
+
+def do_on_slurm(
+    config: ExperimentConfig, runs: Sequence[Run], progress: Progress, wait: bool
+) -> list[Outcome]:
+    """Put what is left of ``runs`` into Slurm's queue; how each came out, as far as it is known.
+
+    Runs whose jobs are still in the queue are not submitted again.
+
+    Raises:
+        SlurmError: there is no Slurm here, it does not answer, or it refuses the jobs.
+    """
+    slurm.check_slurm()
+    n_gpus, n_needed = config.slurm.gpus, config.device.n_devices
+    if n_gpus < n_needed and (n_gpus or config.device.accelerator == "cuda"):
+        raise ConfigError(
+            f"slurm.gpus={n_gpus}: a run is to use {n_needed} (device.n_devices); ask for as many"
+        )
+    book = _Book(config.out / FOLDER / "jobs.json")
+    attempts: dict[Run, int] = {}
+    slurm.queue(patience=())  # where Slurm does not answer at all, say so at once
+    while True:
+        queued = slurm.queue()
+        left = [run for run in runs if not is_finished(run) and book.job(run) not in queued]
+        failed = [run for run in left if attempts.get(run) and _has_failed(run)]
+        again = [run for run in left if run not in failed and attempts.get(run, 0) < MAX_ATTEMPTS]
+        if again:
+            book.enter(again, submit(config, again))
+            for run in again:
+                attempts[run] = attempts.get(run, 0) + 1
+        progress(RunStates(states(runs)))
+        if not wait:
+            return []
+        if not again and all(is_finished(run) or run in left for run in runs):
+            return [Outcome(run.name, run.seed, _reason(run)) for run in left]
+        time.sleep(slurm.POLL_SECONDS)
+
+
+def submit(config: ExperimentConfig, runs: Sequence[Run]) -> list[str]:
+    """Submit ``runs`` as an array; their job numbers. Raises SlurmError where Slurm refuses them."""
+    out = str(config.out.resolve())
+    columns = [out] * len(runs), [run.name for run in runs], [run.seed for run in runs]
+    return slurm.submit(config.out / FOLDER, config.slurm, "the config", work, *columns)
+
+
+def work(out: str, name: str, seed: int) -> str:
+    """What a job does: one run. It ends the process where it puts itself into the queue again."""
+    try:
+        with stoppable():
+            config = enter(Path(out))
+            torch.set_num_threads(n_threads(config, config.slurm.cpus))
+            try:
+                context = equip(config)
+            except Exception as error:
+                RunLog(run_folder(config, name, seed), name, seed, []).close(
+                    "failed", explain(error) or repr(error)
+                )
+                raise
+            run = next(r for r in plan_runs(config, len(context.pool)) if (r.name, r.seed) == (name, seed))
+            return do_run(config, context, run).error
+    except Stopped as stopped:
+        slurm.leave(stopped, enter(Path(out)).slurm.max_requeues)
+
+
+class _Book:
+    """Which job does which run, in a file, for the next call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._jobs: dict[str, str] = read_json(path)
+        except DataError:
+            self._jobs = {}
+
+    def job(self, run: Run) -> str | None:
+        """The number of the last job of a run."""
+        return self._jobs.get(self._key(run))
+
+    def enter(self, runs: Sequence[Run], jobs: Sequence[str]) -> None:
+        """Note the jobs of some runs."""
+        self._jobs |= dict(zip(map(self._key, runs), jobs, strict=True))
+        write_json(self._path, self._jobs)
+
+    @staticmethod
+    def _key(run: Run) -> str:
+        return json.dumps([run.name, run.seed])
+
+
+def _has_failed(run: Run) -> bool:
+    return read_state(run.folder, run.name, run.seed).state == "failed"
+
+
+def _reason(run: Run) -> str:
+    state = read_state(run.folder, run.name, run.seed)
+    return state.message or f"its job ended ({state.state}); see {run.folder / 'run.log'} and {FOLDER}/"

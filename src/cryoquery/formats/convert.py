@@ -1,0 +1,140 @@
+"""Picks from one format into another, turned and scaled on the way where the micrographs ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoquery.errors import ConfigError, DataError
+from cryoquery.formats import (
+    MICROGRAPH_SUFFIXES,
+    Optics,
+    Picks,
+    match_micrographs,
+    micrograph_key,
+    micrograph_shape,
+    read_coordinates,
+    write_coordinates,
+)
+from cryoquery.formats.placement import Placement, place
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    *,
+    micrographs: Path | str | Iterable[Path | str] | None = None,
+    swap_xy: bool = False,
+    flip_y: bool = False,
+    flip_x: bool = False,
+    scale: float = 1.0,
+    pixel_size: float | None = None,
+    diameter_px: float | None = None,
+    optics: Optics | None = None,
+    format: str | None = None,
+) -> Picks:
+    """Read picks, write them in another format, and return what was written.
+
+    Args:
+        source: a file or a folder, as `read_coordinates` takes it.
+        target: a file or a folder to make, as `write_coordinates` takes it.
+        micrographs: a folder of them, or their files: for flips and ``.cs``, which need their sizes.
+        swap_xy: exchange x and y, before the flips.
+        flip_y: count rows from the last one.
+        flip_x: count columns from the last one.
+        scale: new pixels per old pixel, before all else: 2 where picks were made on micrographs binned by 2.
+        pixel_size: Å/px of the micrographs, where the source does not state it or is wrong.
+        diameter_px: of the particles in pixels of the micrographs, for picks without one.
+        optics: for RELION's table of optics groups.
+        format: of the target, where its suffix does not say.
+
+    Raises:
+        DataError: a file cannot be read or written, a name fits no micrograph or several, or the
+            size of a micrograph is needed and not known.
+        ConfigError: a number that must be positive is not.
+    """
+    for name, value in (("pixel_size", pixel_size), ("diameter_px", diameter_px)):
+        if value is not None and not 0 < value < np.inf:
+            raise ConfigError(f"{name}={value:g}: must be a positive number")
+    files = micrograph_files(micrographs) if micrographs is not None else []
+    picks = _read_named(Path(source), Path(target), files)
+    shapes = known_shapes(picks, files)
+    extents = _extents(picks, shapes, Path(source)) if flip_y or flip_x else np.ones((len(picks), 2))
+    picks = place(picks, Placement.of(swap_xy, flip_y, flip_x, scale), extents)
+    picks = picks.replace(shapes=shapes, pixel_size=pixel_size or picks.pixel_size)
+    stated = picks.pixel_size if scale != 1 else pixel_size
+    write_coordinates(
+        target,
+        picks,
+        format=format,
+        pixel_size=stated,
+        optics=optics,
+        diameter_px=diameter_px,
+        micrograph_shapes=shapes,
+    )
+    return picks
+
+
+def micrograph_files(micrographs: Path | str | Iterable[Path | str]) -> list[Path]:
+    """The files of micrographs: those given, or those in the folder given, sorted.
+
+    Raises:
+        DataError: the folder is missing or holds none.
+    """
+    if not isinstance(micrographs, Path | str):
+        return [Path(path) for path in micrographs]
+    folder = Path(micrographs)
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of micrographs")
+    files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(MICROGRAPH_SUFFIXES))
+    if not files:
+        raise DataError(f"{folder}: no micrographs in it; they end in {' '.join(MICROGRAPH_SUFFIXES)}")
+    return files
+
+
+def known_shapes(picks: Picks, files: Iterable[Path | str]) -> dict[str, tuple[int, int]]:
+    """(height, width) in pixels by the name of the micrograph: from its header, else as the picks' file says.
+
+    Raises:
+        DataError: files are given, and one of the names is none of them or may be several.
+    """
+    files = list(files)
+    if not files:
+        return dict(picks.shapes)
+    names = dict.fromkeys(picks.micrographs.tolist())
+    found = match_micrographs((name for name in names if name), files)
+    return {**picks.shapes, **{name: micrograph_shape(path) for name, path in found.items()}}
+
+
+def _common_shape(files: list[Path]) -> tuple[int, int] | None:
+    """The size of a single micrograph, for a ``.cs`` file that does not state it."""
+    return micrograph_shape(files[0]) if len(files) == 1 else None
+
+
+def _read_named(source: Path, target: Path, files: list[Path]) -> Picks:
+    """Picks with the name of their micrograph: that of its file, else their own file's if one is needed."""
+    picks = read_coordinates(source, micrograph_shape=_common_shape(files))
+    if picks.micrographs.all():
+        return picks
+    name = micrograph_key(source.name)
+    if files:
+        return picks.with_micrograph(match_micrographs([name], files)[name].as_posix())
+    needed = not target.suffix or target.is_dir() or target.suffix.lower() in (".txt", ".json", ".cs")
+    return picks.with_micrograph(name) if needed else picks
+
+
+def _extents(picks: Picks, shapes: dict[str, tuple[int, int]], source: Path) -> NDArray[np.float64]:
+    """(n, 2) height and width of the micrograph of each pick."""
+    names = picks.micrographs.tolist()
+    missing = next((name for name in dict.fromkeys(names) if name not in shapes), None)
+    if missing is not None:
+        raise DataError(
+            f"{source}: to flip, the size of micrograph {missing or source.stem!r} must be known; "
+            "give --micrographs"
+        )
+    return np.array([shapes[name] for name in names], dtype=np.float64).reshape(-1, 2)

@@ -1,0 +1,133 @@
+"""A trained network in a file, with the configuration that made it and how to pick with it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryoquery.errors import DataError
+from cryoquery.network.model import AttentionUNet, ModelConfig
+from cryoquery.storage.atomic import write_bytes
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a `model.pt` holds."""
+
+    weights: Weights
+    model: ModelConfig
+    made_by: Mapping[str, Any]
+    """How it was trained: training configuration, seed, digest of the training."""
+    picking: Mapping[str, Any] | None
+    """How to pick with it, see `cryoquery.picking.threshold.PickingRecipe`; None in older files."""
+
+    def build(self) -> AttentionUNet:
+        """The network with these weights, in evaluation mode on the CPU."""
+        network = self.model.build()
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def save_model(
+    path: Path,
+    network: AttentionUNet,
+    model: ModelConfig,
+    made_by: Mapping[str, Any],
+    picking: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the weights with the configuration of the network and records of its making and use.
+
+    Args:
+        path: of the new `model.pt`.
+        network: whose weights are kept.
+        model: its configuration.
+        made_by: how it was trained; plain types only.
+        picking: how to pick with it, from `cryoquery.picking.threshold.picking_recipe`; plain types only.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    content: dict[str, Any] = {"model": model.model_dump(), "made_by": dict(made_by), "weights": weights}
+    if picking is not None:
+        content["picking"] = dict(picking)
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    write_bytes(path, stream.getvalue())
+
+
+def load_model(path: Path | str) -> AttentionUNet:
+    """The network in a `model.pt`, in evaluation mode on the CPU. Nothing in the file is executed.
+
+    Raises:
+        DataError: the file is missing, damaged, or not written by `save_model`.
+    """
+    return read_model(Path(path)).build()
+
+
+def load_weights(path: Path) -> tuple[Weights, ModelConfig, Mapping[str, Any]]:
+    """Weights, configuration of the network, and record of how it was made.
+
+    Raises:
+        DataError: the file is missing, damaged, or not written by `save_model`.
+    """
+    saved = read_model(path)
+    return saved.weights, saved.model, saved.made_by
+
+
+def read_model(path: Path) -> SavedModel:
+    """Everything in a `model.pt`. Nothing in the file is executed.
+
+    Raises:
+        DataError: the file is missing, damaged, or not written by `save_model`.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return SavedModel(
+            content["weights"], ModelConfig(**content["model"]), content["made_by"], content.get("picking")
+        )
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such model") from None
+    except Exception as error:  # torch.load raises many kinds on damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a model written by cryoquery, or damaged ({reason})") from None
+
+
+def save_snapshots(path: Path, snapshots: Sequence[Weights]) -> None:
+    """Write earlier weights of a training, first to last."""
+    stream = io.BytesIO()
+    torch.save([dict(weights) for weights in snapshots], stream)
+    write_bytes(path, stream.getvalue())
+
+
+def load_snapshots(path: Path, model: ModelConfig) -> list[AttentionUNet]:
+    """The networks of `save_snapshots`, in evaluation mode on the CPU; none where there is no such file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        return [SavedModel(weights, model, {}, None).build() for weights in saved]
+    except Exception as error:  # torch.load raises many kinds on damaged files
+        raise DataError(
+            f"{path}: damaged ({type(error).__name__}); remove its folder and run again"
+        ) from None
+
+
+def load_checkpoint(path: Path | None) -> dict[str, Any] | None:
+    """What an interrupted training left; None where there is nothing, or a damaged file: it starts anew."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch.load raises many kinds on damaged files
+        return None
+    return state

@@ -1,0 +1,91 @@
+"""Where and in which precision a network runs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pydantic import Field
+
+from cryoquery.config import CheckedModel
+from cryoquery.errors import ConfigError
+from cryoquery.network.model import AttentionUNet
+
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+NARROW = 16
+"""Networks with fewer channels at the first level keep the plain layout in bfloat16 on a CPU."""
+
+
+class DeviceConfig(CheckedModel):
+    """Device and precision; ``auto`` takes a GPU where there is one, and bfloat16 where it is fast."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    n_devices: int = Field(default=1, ge=1)
+    """GPUs that share one training, or processes on a CPU; the batch stays as it is and is divided."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of each process; None: the cores, divided among the processes. They decide on the last
+    bits of a result on a CPU."""
+    deterministic: bool = True
+    """Give the same bits in a rerun; false: let cuDNN choose and try faster algorithms on a GPU."""
+    compile: bool = False
+    """Train through `torch.compile`, which takes a minute to begin with and needs a C++ compiler."""
+
+    def fabric(self) -> Fabric:
+        """The Lightning Fabric that places networks and data on one device.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        accelerator = self.accelerator
+        if accelerator == "auto":
+            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if accelerator == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device.accelerator='cuda': no GPU that torch can use; take 'cpu' or 'auto'")
+        if accelerator == "cuda" and self.n_devices > torch.cuda.device_count():
+            raise ConfigError(
+                f"device.n_devices={self.n_devices}: this machine has {torch.cuda.device_count()} GPU(s)"
+            )
+        torch.backends.cudnn.deterministic = self.deterministic
+        torch.backends.cudnn.benchmark = not self.deterministic
+        precision = self.precision
+        if precision == "auto":
+            precision = "bf16-mixed" if _has_fast_bfloat16(accelerator) else "32-true"
+        # Fabric announces its precision on every start; `environment.json` says it once.
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        # One process, also inside a Slurm job or under somebody's LT_ variables.
+        environment = LightningEnvironment()
+        return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[environment])
+
+
+def place(network: AttentionUNet, fabric: Fabric) -> AttentionUNet:
+    """Move a network to its device, in the layout in which it runs fastest there.
+
+    Channels last, but for narrow networks in bfloat16 on a CPU: their few channels do not fill the
+    vector units, and oneDNN does better with a layout of its own (`benchmarks/training.py`).
+    """
+    low_precision = str(fabric.strategy.precision.precision) != "32-true"
+    narrow = fabric.device.type == "cpu" and low_precision and network.base_channels < NARROW
+    layout = torch.contiguous_format if narrow else torch.channels_last
+    return network.to(fabric.device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _has_fast_bfloat16(accelerator: str) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 on this machine."""
+    if accelerator == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if accelerator == "cpu":
+        capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))
+    return False
+
+
+def describe(fabric: Fabric) -> str:
+    """The device in words, for `environment.json`."""
+    if fabric.device.type == "cuda":
+        return torch.cuda.get_device_name(fabric.device)
+    return f"{fabric.device.type}, {torch.get_num_threads()} threads"

@@ -1,0 +1,135 @@
+"""Labelled images on their way into the network: on its device, in a given order, turned as told."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoquery.data.pool import LabeledImages
+
+N_AHEAD = 2
+"""Batches that are read while the device works on another one."""
+RESIDENT_SHARE = 0.4
+"""A training set that takes no more than this share of a GPU's free memory is kept there."""
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which images go through the network together, and how each of them is turned."""
+
+    positions: NDArray[np.int64]
+    """(k,) within the labelled images."""
+    turns: NDArray[np.int64] | None = None
+    """(k,) symmetries of the square, see `turn`; None: as they are."""
+
+    def share(self, rank: int, n_ranks: int) -> Batch:
+        """The part of the batch that one of several processes takes."""
+        turns = None if self.turns is None else np.array_split(self.turns, n_ranks)[rank]
+        return Batch(np.array_split(self.positions, n_ranks)[rank], turns)
+
+
+class BatchLoader:
+    """Labelled images and their masks, resident on a GPU where they fit, else read ahead from disk."""
+
+    def __init__(self, labeled: LabeledImages, fabric: Fabric, resident: bool = True) -> None:
+        """``resident``: keep them on a GPU where they fit."""
+        self._labeled = labeled
+        self._device = fabric.device
+        self._resident: tuple[Tensor, Tensor] | None = None
+        if resident and self._device.type == "cuda":
+            height, width = labeled.pool.image_shape
+            free, _ = torch.cuda.mem_get_info(self._device)
+            # What torch holds without using it is free for this, too.
+            free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+            if 2 * len(labeled) * height * width <= RESIDENT_SHARE * free:
+                self._resident = self._upload()
+
+    def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and masks, each (k, 1, h, w) of 8 bits on the device, batch by batch.
+
+        Nothing in here waits for the device, but for a moment when it begins.
+        """
+        turns = [batch.turns for batch in batches if batch.turns is not None]
+        all_turns = torch.from_numpy(np.concatenate(turns)).to(self._device) if turns else None
+        ends = np.cumsum([len(batch.positions) for batch in batches])
+        for batch, end, (images, masks) in zip(batches, ends, self._load_all(batches), strict=True):
+            if all_turns is None:
+                yield images, masks
+            else:
+                some = all_turns[end - len(batch.positions) : end]
+                yield turn(images, some), turn(masks, some)
+
+    def _load_all(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._resident is None:
+            yield from ahead(self._load, [batch.positions for batch in batches])
+            return
+        images, masks = self._resident
+        order = torch.from_numpy(np.concatenate([batch.positions for batch in batches])).to(self._device)
+        for rows in torch.split(order, [len(batch.positions) for batch in batches]):
+            yield images[rows], masks[rows]
+
+    def _load(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        images, masks = self._labeled.batch(positions)
+        return to_device(images, self._device), to_device(masks, self._device)
+
+    def _upload(self) -> tuple[Tensor, Tensor]:
+        n, (height, width) = len(self._labeled), self._labeled.pool.image_shape
+        images, masks = (
+            torch.empty((n, 1, height, width), dtype=torch.uint8, device=self._device) for _ in range(2)
+        )
+        chunks = np.array_split(np.arange(n), -(-n // 64))
+        for positions, (some_images, some_masks) in zip(chunks, ahead(self._load, chunks), strict=True):
+            part = slice(int(positions[0]), int(positions[-1]) + 1)
+            images[part], masks[part] = some_images, some_masks
+        return images, masks
+
+
+def ahead(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Iterator[Loaded]:
+    """``load(item)`` for each item in their order, computed in a thread that runs a little ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: deque[Future[Loaded]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(load, item))
+                if len(pending) > N_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """8-bit images (k, h, w) as (k, 1, h, w) on a device; the copy to a GPU goes on in the background."""
+    tensor = torch.from_numpy(images)[:, None]
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def turn(images: Tensor, turns: Tensor) -> Tensor:
+    """Apply to each image (n, c, h, w) one of the 8 symmetries of the square, numbered in ``turns`` (n,).
+
+    Numbers 0 to 3 are quarter turns, 4 to 7 the same after mirroring. Images that are not square
+    are only mirrored and turned by halves.
+    """
+    square = images.shape[-1] == images.shape[-2]
+    quarters = (turns % 4 if square else 2 * (turns % 2))[:, None, None, None]
+    mirrored = (turns >= 4)[:, None, None, None]
+    # A quarter turn is a transposition and a flip; whether to flip is decided per image, on the device.
+    images = torch.where(mirrored, images.flip(-1), images)
+    if square:
+        images = torch.where(quarters % 2 == 1, images.transpose(-1, -2), images)
+    images = torch.where((quarters == 1) | (quarters == 2), images.flip(-2), images)
+    return torch.where(quarters >= 2, images.flip(-1), images)

@@ -1,0 +1,237 @@
+"""A network on a split of a dataset: scores per pixel, per particle, per micrograph, per group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey, read_rows
+from cryoquery.network.predict import Predictor
+from cryoquery.picking.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
+from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, find_particles
+
+
+@dataclass(frozen=True)
+class MicrographResult:
+    """How one micrograph was predicted. Counts, so that results of many can be added up."""
+
+    key: MicrographKey
+    pixels: PixelCounts
+    particles: ParticleMatches
+    tuned: ParticleMatches | None = None
+    """The same at the threshold that the model picks with."""
+
+    def counts(self) -> dict[str, Any]:
+        """The counts as a record for `metrics.json`."""
+        tp, fp, fn, _ = self.pixels.confusion()
+        record = {
+            "group": self.key[0],
+            "micrograph": self.key[1],
+            "pixel_tp": tp,
+            "pixel_fp": fp,
+            "pixel_fn": fn,
+            "n_picks": self.particles.n_picks,
+            "n_particles": self.particles.n_truth,
+            "n_matched": self.particles.n_matched,
+        }
+        if self.tuned is not None:
+            record |= {"n_tuned_picks": self.tuned.n_picks, "n_tuned_matched": self.tuned.n_matched}
+        return record
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a split yields."""
+
+    scores: dict[str, Any]
+    examples: NDArray[np.uint8]
+    """Probabilities (n, h, w) in steps of 1/255 of the images that were asked for, in ascending rows."""
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    split: str,
+    watch: Callable[[int], None] = lambda n_images: None,
+    *,
+    tuned_threshold: float | None = None,
+    examples: NDArray[np.int64] | None = None,
+) -> Evaluation:
+    """Scores of a network on the images of ``split``, each of which passes it once.
+
+    Pixel scores (`PixelCounts.scores`) are pooled over the split at threshold 0.5. Particle scores
+    (`mean_particle_scores`) compare picks with labelled centers at most half a particle diameter
+    away, over whole micrographs: fields are put together again before they are picked, so that a
+    particle on the border of two fields is one particle. Also ``per_group`` and ``per_micrograph``.
+
+    What the masks say to IGNORE counts nowhere: neither its pixels, nor picks and labelled centers on them.
+
+    Args:
+        predictor: the network.
+        dataset: with labels of ``split``.
+        split: ``val`` or ``test``, or ``train``.
+        watch: told how many images each batch had.
+        tuned_threshold: score from which the model picks; counts of picks are given for it, too.
+        examples: rows whose predictions are kept; those of other splits are passed over.
+    """
+    kept: dict[int, NDArray[np.uint8]] = {}
+    wanted = set() if examples is None else set(examples.tolist())
+    pooled = PixelCounts()
+    by_group: dict[str, tuple[PixelCounts, list[ParticleMatches]]] = {}
+    records = []
+    for predicted in predict_micrographs(predictor, dataset, dataset.rows(split), watch):
+        result = _score(dataset, predicted, tuned_threshold)
+        for row in wanted & predicted.logits.keys():
+            kept[row] = _as_levels(predicted.logits[row])
+        pooled += result.pixels
+        counts, matches = by_group.setdefault(result.key[0], (PixelCounts(), []))
+        counts += result.pixels
+        matches.append(result.particles)
+        records.append(result.counts())
+    everything = [match for _, matches in by_group.values() for match in matches]
+    scores = {
+        "split": split,
+        **pooled.scores(),
+        **mean_particle_scores(everything),
+        "per_group": {
+            group: {**counts.scores(), **mean_particle_scores(matches)}
+            for group, (counts, matches) in sorted(by_group.items())
+        },
+        "per_micrograph": records,
+    }
+    maps = [kept[row] for row in sorted(kept)]
+    return Evaluation(scores, np.array(maps, np.uint8).reshape(-1, *dataset.images.shape[1:]))
+
+
+def example_rows(dataset: Dataset, split: str, n: int = 6) -> NDArray[np.int64]:
+    """Rows of at most ``n`` images of ``split`` that stand for it in pictures, always the same ones.
+
+    The groups take turns; within a group those images come first whose number of particles is
+    nearest to the median of the group's images with particles.
+    """
+    by_group: dict[str, list[int]] = {}
+    for row in dataset.rows(split).tolist():
+        by_group.setdefault(dataset.records[row].group, []).append(row)
+    ranked = []
+    for group, rows in sorted(by_group.items()):
+        counts = np.array([len(dataset.centers_in(row)) for row in rows])
+        middle = np.median(counts[counts > 0]) if counts.any() else 0.0
+        order = np.argsort(np.abs(counts - middle), kind="stable")
+        ranked += [(turn, group, rows[i]) for turn, i in enumerate(order[:n].tolist())]
+    return np.array([row for _, _, row in sorted(ranked)[:n]], dtype=np.int64)
+
+
+def predict_examples(predictor: Predictor, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Probabilities of a particle on images ``rows`` (n,), in steps of 1/255: (n, h, w)."""
+    maps = np.empty((len(rows), *dataset.images.shape[1:]), dtype=np.uint8)
+    for batch in predictor.stream(dataset.images, rows):
+        maps[batch.positions] = _as_levels(batch.logits.cpu().numpy())
+    return maps
+
+
+def _as_levels(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(255 * expit(logits)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class PredictedMicrograph:
+    """What the network says of one micrograph, or of those of its fields that were asked for."""
+
+    records: tuple[ImageRecord, ...]
+    logits: Mapping[int, NDArray[np.float32]]
+    """(h, w) of each image, by its row in the dataset."""
+    probability: NDArray[np.float32]
+    """(h, w) of the micrograph put together at the scale of the dataset; 0 where no field was asked for."""
+    truth_yx: NDArray[np.float64]
+    """(n, 2) labelled centers in these images, in pixels of ``probability``; none that is to be ignored."""
+    masks: Mapping[int, NDArray[np.uint8]]
+    """(h, w) of each image, by its row in the dataset."""
+    ignored: NDArray[np.bool_]
+    """(h, w) where nothing is known of the micrograph that is put together."""
+
+    @property
+    def diameter_px(self) -> float:
+        """Particle diameter in pixels of ``probability``."""
+        return self.records[0].diameter_px * self.records[0].scale
+
+    def is_known(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of the points (n, 2), in pixels of ``probability``, lie where the labels say something."""
+        return ~_at(self.ignored, points_yx)
+
+
+def predict_micrographs(
+    predictor: Predictor,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    watch: Callable[[int], None] = lambda n_images: None,
+) -> Iterator[PredictedMicrograph]:
+    """Predict image by image, and yield each micrograph when its last image is there."""
+    waiting: dict[int, NDArray[np.float32]] = {}
+    key: Mapping[int, MicrographKey] = {int(row): dataset.records[row].key for row in rows}
+    for batch in predictor.stream(dataset.images, rows):
+        watch(len(batch.positions))
+        for row, logits in zip(rows[batch.positions], batch.logits.cpu().numpy(), strict=True):
+            if waiting and key[next(iter(waiting))] != key[int(row)]:
+                yield _put_together(dataset, waiting)
+                waiting = {}
+            waiting[int(row)] = logits
+    if waiting:
+        yield _put_together(dataset, waiting)
+
+
+def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -> PredictedMicrograph:
+    records = tuple(dataset.records[row] for row in logits)
+    height = max(r.top + r.content_height for r in records)
+    width = max(r.left + r.content_width for r in records)
+    probability = np.zeros((height, width), dtype=np.float32)
+    ignored = np.zeros((height, width), dtype=bool)
+    masks = dict(zip(logits, read_rows(dataset.masks, list(logits)), strict=True))
+    truth = []
+    for (row, values), record in zip(logits.items(), records, strict=True):
+        content = slice(record.content_height), slice(record.content_width)
+        place = (
+            slice(record.top, record.top + record.content_height),
+            slice(record.left, record.left + record.content_width),
+        )
+        probability[place] = expit(values[content])
+        ignored[place] = masks[row][content] == IGNORE
+        truth.append(dataset.centers_in(row) + np.array([record.top, record.left]))
+    centers = np.concatenate(truth)
+    return PredictedMicrograph(records, logits, probability, centers[~_at(ignored, centers)], masks, ignored)
+
+
+def _at(values: NDArray[np.bool_], points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The value (n,) of the pixel of ``values`` (h, w) that each point (n, 2) lies in."""
+    y, x = np.clip(np.rint(points_yx).astype(np.int64), 0, np.array(values.shape) - 1).T
+    return np.asarray(values[y, x])
+
+
+def _score(
+    dataset: Dataset, predicted: PredictedMicrograph, tuned_threshold: float | None
+) -> MicrographResult:
+    pixels = PixelCounts()
+    for row, values in predicted.logits.items():
+        mask = predicted.masks[row]
+        valid = mask != IGNORE
+        pixels.add(values[valid], mask[valid] == PARTICLE)
+    usual = match_picks(dataset, predicted, DEFAULT_THRESHOLD)
+    tuned = None if tuned_threshold is None else match_picks(dataset, predicted, tuned_threshold)
+    return MicrographResult(predicted.records[0].key, pixels, usual, tuned)
+
+
+def match_picks(dataset: Dataset, predicted: PredictedMicrograph, threshold: float) -> ParticleMatches:
+    """The picks from a score of ``threshold`` on against the labels, where these say something."""
+    diameter_px = predicted.diameter_px
+    found = find_particles(
+        predicted.probability,
+        diameter_px * dataset.disc_fraction,
+        threshold,
+        MIN_DISTANCE * diameter_px,
+    )
+    picks = found.centers_yx[predicted.is_known(found.centers_yx)]
+    return match_particles(picks, predicted.truth_yx, diameter_px / 2)

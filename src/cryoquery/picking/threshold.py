@@ -1,0 +1,171 @@
+"""How to pick with a network: the scale it was trained at, the discs it draws, its score threshold.
+
+The threshold is never tuned on the split that is reported. Where a dataset has a validation split
+beside a reported test split it is tuned there, otherwise on the labelled training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from cryoquery.config import CheckedModel
+from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, Dataset, ImageRecord
+from cryoquery.data.preprocess import NORMALIZATION
+from cryoquery.data.source import MAX_DIAMETER_RATIO
+from cryoquery.network.predict import Predictor
+from cryoquery.picking.evaluate import predict_micrographs
+from cryoquery.picking.metrics import ranked_matches
+from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, find_particles
+
+MAX_IMAGES = 128
+"""Images that a threshold is tuned on at most, as whole micrographs evenly chosen."""
+THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.01), 2)
+AS_GOOD = 0.005
+"""Thresholds within so much of the best F1 are equally good; the middle of them is taken."""
+MIN_PARTICLES = 20
+"""With fewer labelled particles nothing is tuned."""
+
+TunedOn = Literal["val", "labelled training images", "nothing"]
+
+
+class PickingRecipe(CheckedModel):
+    """What picking with a network needs to know; kept in its `model.pt` as ``picking``."""
+
+    scale: Literal["particle", "fit"]
+    """``particle``: micrographs are scaled until the particle has ``particle_px``. ``fit``: until the
+    longer side has ``image_side`` px."""
+    image_side: int = Field(gt=0)
+    """Side in px of the images that it was trained on."""
+    particle_px: float = Field(gt=0)
+    """Particle diameter in px of the training images: their median."""
+    particle_px_range: tuple[float, float]
+    """The smallest and the largest."""
+    disc_fraction: float = Field(gt=0)
+    """Diameter of the discs that it was taught to draw over the diameter of the particle."""
+    invert: bool = False
+    """Whether the contrast of the training micrographs was inverted."""
+    diameter_angstrom: float | None = None
+    """Particle diameter in Å, where all training micrographs agree in it."""
+    threshold: float = Field(default=DEFAULT_THRESHOLD, ge=0, le=1)
+    """Lowest score of a particle."""
+    tuned_on: TunedOn = "nothing"
+    """What the threshold was tuned on: never the split that is reported."""
+    tuned_f1: float | None = None
+    """Particle F1 there, macro over micrographs."""
+    n_tuned_particles: int = 0
+    normalization: dict[str, Any] = Field(default_factory=lambda: dict(NORMALIZATION))
+    """How micrographs become images, as in the recipe of the dataset."""
+    levels: dict[str, float] = Field(
+        default_factory=lambda: {"zero": ZERO_LEVEL, "per_sigma": LEVELS_PER_SIGMA}
+    )
+    """Quantization to 8 bits, see `data.dataset.encode`."""
+
+
+def picking_recipe(
+    predictor: Predictor,
+    dataset: Dataset,
+    labeled: NDArray[np.int64],
+    splits: Sequence[str],
+    watch: Callable[[int], None] = lambda n_images: None,
+) -> PickingRecipe:
+    """The recipe for a network trained on the images ``labeled`` of ``dataset``.
+
+    Args:
+        predictor: the trained network.
+        dataset: what it was trained on.
+        labeled: training images whose labels it has seen, and the only ones whose labels are read here.
+        splits: the held-out splits, the reported one first.
+        watch: told how many images each batch had.
+    """
+    on, rows = tuning_rows(dataset, labeled, splits)
+    threshold, f1, n_particles = tune_threshold(predictor, dataset, rows, watch)
+    config = dataset.recipe["config"]
+    train = [record for record in dataset.records if record.split == "train"]
+    sizes = np.array([record.diameter_px * record.scale for record in train])
+    return PickingRecipe(
+        scale="particle" if config.get("field") else "fit",
+        image_side=int(max(dataset.images.shape[1:])),
+        particle_px=float(np.median(sizes)),
+        particle_px_range=(float(sizes.min()), float(sizes.max())),
+        disc_fraction=dataset.disc_fraction,
+        invert=bool(dataset.recipe.get("origin", {}).get("options", {}).get("invert", False)),
+        diameter_angstrom=_common_diameter(train),
+        threshold=threshold,
+        tuned_on=on if f1 is not None else "nothing",
+        tuned_f1=f1,
+        n_tuned_particles=n_particles,
+    )
+
+
+def tuning_rows(
+    dataset: Dataset, labeled: NDArray[np.int64], splits: Sequence[str]
+) -> tuple[TunedOn, NDArray[np.int64]]:
+    """What a threshold is tuned on, and its rows: never the split that is reported."""
+    if splits and splits[0] == "test" and len(rows := dataset.rows("val")):
+        return "val", rows
+    return "labelled training images", np.sort(labeled)
+
+
+def tune_threshold(
+    predictor: Predictor,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    watch: Callable[[int], None] = lambda n_images: None,
+) -> tuple[float, float | None, int]:
+    """The score threshold of the best particle F1 on the images ``rows``, macro over micrographs.
+
+    Returns:
+        threshold, its F1 (None: too few labelled particles to tune on, the default is given), and the
+        number of labelled particles.
+    """
+    chosen = _whole_micrographs(dataset, rows)
+    curves, n_particles = [], 0
+    for predicted in predict_micrographs(predictor, dataset, chosen, watch):
+        diameter = predicted.diameter_px
+        found = find_particles(
+            predicted.probability, diameter * dataset.disc_fraction, 0.0, MIN_DISTANCE * diameter
+        )
+        known = predicted.is_known(found.centers_yx)
+        centers, scores = found.centers_yx[known], found.scores[known]
+        n_truth = len(predicted.truth_yx)
+        n_particles += n_truth
+        if n_truth or len(scores):
+            hits = ranked_matches(centers, scores, predicted.truth_yx, diameter / 2)
+            curves.append(_f1_at(THRESHOLDS, scores, hits, n_truth))
+    if n_particles < MIN_PARTICLES:
+        return DEFAULT_THRESHOLD, None, n_particles
+    mean = np.mean(curves, axis=0)
+    good = np.flatnonzero(mean >= mean.max() - AS_GOOD)
+    best = int(good[np.argmin(np.abs(THRESHOLDS[good] - THRESHOLDS[good].mean()))])
+    return float(THRESHOLDS[best]), float(mean[best]), n_particles
+
+
+def _f1_at(
+    thresholds: NDArray[np.float64], scores: NDArray[np.float64], hits: NDArray[np.bool_], n_truth: int
+) -> NDArray[np.float64]:
+    """F1 of one micrograph at each threshold; ``scores`` (n,) fall, ``hits`` (n,) are `ranked_matches`."""
+    n_picks = np.searchsorted(-scores, -thresholds, side="right")
+    n_matched = np.concatenate([[0], np.cumsum(hits)])[n_picks]
+    return np.asarray(2 * n_matched / np.maximum(n_picks + n_truth, 1))
+
+
+def _whole_micrographs(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of evenly chosen micrographs, at most about `MAX_IMAGES` of them."""
+    keys = list(dict.fromkeys(dataset.records[row].key for row in rows))
+    n = min(len(keys), max(1, len(keys) * MAX_IMAGES // max(len(rows), 1)))
+    at = np.unique(np.linspace(0, len(keys) - 1, n).round().astype(int)) if keys else np.empty(0, int)
+    chosen = {keys[i] for i in at}
+    return np.array([row for row in rows if dataset.records[row].key in chosen], dtype=np.int64)
+
+
+def _common_diameter(records: Sequence[ImageRecord]) -> float | None:
+    """Particle diameter in Å, where every record has a pixel size and they agree."""
+    known = [r.diameter_px * r.pixel_size for r in records if r.pixel_size is not None]
+    if len(known) < len(records) or not known or max(known) > MAX_DIAMETER_RATIO * min(known):
+        return None
+    return float(np.median(known))

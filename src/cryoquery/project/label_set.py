@@ -1,0 +1,130 @@
+"""What a step needs to know of a project's events, in a file: compute nodes do not open the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoquery.errors import DataError
+from cryoquery.project.events import EventLog
+from cryoquery.project.folder import Project
+from cryoquery.project.people import total_seconds
+from cryoquery.project.state import ProjectState, labels, replay
+from cryoquery.storage.atomic import read_json
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What people say of one item, as far as training and measuring go."""
+
+    seq: int
+    """Of the submission."""
+    particles_yx: NDArray[np.float64]
+    """(n, 2) pixels of the original micrograph."""
+    ignore: tuple[NDArray[np.float64], ...] = ()
+    """(k, 2) polygons that count neither as particle nor as background."""
+    done: tuple[NDArray[np.float64], ...] = ()
+    """(k, 2) polygons within which all is marked; none: everywhere is."""
+
+    def said(self) -> dict[str, Any]:
+        """Everything but when it was said, as plain types."""
+        return {
+            "particles": self.particles_yx.tolist(),
+            "ignore": [polygon.tolist() for polygon in self.ignore],
+            "done": [polygon.tolist() for polygon in self.done],
+        }
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a project at one moment."""
+
+    labels: Mapping[int, Label]
+    """By item."""
+    left_out: tuple[int, ...]
+    """Items that are not to be asked for: skipped or bad."""
+    seconds: float
+    """Of activity of everybody on everything."""
+    seconds_per_item: float | None
+    """Of what was labelled by hand; None: nothing was timed."""
+
+    @property
+    def seqs(self) -> dict[str, int]:
+        """``{"<item>": seq}``, as kept in a step's `labels.json`."""
+        return {str(item): label.seq for item, label in sorted(self.labels.items())}
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain types, see `read_label_set`."""
+        return {
+            "labels": {str(i): {"seq": label.seq, **label.said()} for i, label in self.labels.items()},
+            "left_out": list(self.left_out),
+            "seconds": self.seconds,
+            "seconds_per_item": self.seconds_per_item,
+        }
+
+
+def current_labels(project: Project) -> LabelSet:
+    """The labels of a project as they are now; a server may be writing meanwhile.
+
+    Raises:
+        ProjectError: the log is missing, or does not fit the project.
+    """
+    return label_set_of(state_of(project))
+
+
+def state_of(project: Project) -> ProjectState:
+    """The state of a project as it is now.
+
+    Raises:
+        ProjectError: as `current_labels`.
+    """
+    log = EventLog.open(project.events_path, write=False)
+    try:
+        events = log.read()
+    finally:
+        log.close()
+    return replay(events, project.geometry)
+
+
+def label_set_of(state: ProjectState) -> LabelSet:
+    """What a step needs to know of ``state``."""
+    found = labels(state)
+    timed = [label.active_seconds for label in found.values() if label.active_seconds > 0]
+    out = {task.item for task in state.tasks.values() if not task.repeat and task.phase in ("skipped", "bad")}
+    return LabelSet(
+        {i: Label(said.seq, said.particles_yx, said.ignore, said.done) for i, said in found.items()},
+        tuple(sorted(out - found.keys())),
+        total_seconds(state),
+        float(np.mean(timed)) if timed else None,
+    )
+
+
+def read_label_set(path: Path) -> LabelSet:
+    """A label_set in a file.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    values = read_json(path)
+    try:
+        return LabelSet(
+            {int(item): _label(said) for item, said in values["labels"].items()},
+            tuple(values["left_out"]),
+            float(values["seconds"]),
+            values["seconds_per_item"],
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error}); run the step again") from None
+
+
+def _label(said: Mapping[str, Any]) -> Label:
+    def polygons(kind: str) -> tuple[NDArray[np.float64], ...]:
+        return tuple(np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in said[kind])
+
+    particles = np.array(said["particles"], dtype=np.float64).reshape(-1, 2)
+    return Label(int(said["seq"]), particles, polygons("ignore"), polygons("done"))

@@ -1,0 +1,62 @@
+"""Where the next step of a project is done: in this process, or in a job of Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryoquery.active.progress import Progress, silent
+from cryoquery.errors import DataError
+from cryoquery.project.folder import Project, finished_steps, open_project
+from cryoquery.project.label_set import LabelSet, current_labels
+from cryoquery.project.step.run import LABELS, check_enough, do_step
+from cryoquery.project.step.slurm import step_on_slurm
+from cryoquery.storage.atomic import read_json
+
+
+def step(
+    path: Path | str,
+    progress: Progress = silent,
+    *,
+    force: bool = False,
+    wait: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path | None:
+    """Do the next step of the project in ``path``, here or on Slurm as its settings say.
+
+    Args:
+        path: of the project. A server may be writing its log.
+        progress: called with each event of the work.
+        force: also where nothing was labelled since the last step.
+        wait: with Slurm, stay until the job has ended.
+        say: told what is going on, in words.
+
+    Returns:
+        The folder of the step, of the last one where there is nothing new, or None for one that was put
+        into Slurm's queue.
+
+    Raises:
+        ProjectError: there is no project, too little is labeled, another step is under way, or the job
+            failed.
+        SlurmError: there is no Slurm here, it does not answer, or it refuses the job.
+        DataError: a file of the project or of a micrograph is damaged.
+        ConfigError: a setting cannot be used.
+    """
+    project = open_project(path)
+    label_set = current_labels(project)
+    if not force and (last := nothing_new(project, label_set)):
+        say(f"nothing was labelled since {last.name}; label more, or use --force")
+        return last
+    check_enough(project, label_set)
+    if project.config.executor == "slurm":
+        return step_on_slurm(project, label_set, wait, say)
+    return do_step(project, label_set, progress, say)
+
+
+def nothing_new(project: Project, label_set: LabelSet) -> Path | None:
+    """The last step, where it knew all of the labels; None where something is new."""
+    done = list(finished_steps(project.steps_path).values())
+    try:
+        return done[-1] if done and read_json(done[-1] / LABELS) == label_set.seqs else None
+    except DataError:
+        return None

@@ -1,0 +1,127 @@
+"""What a step says of itself: F1 so far, how sure that is, and what the next labels are expected to bring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cryoquery.active.stopping import Gain, Point, expected_gain, interval, points, sentence
+from cryoquery.project.folder import Project
+from cryoquery.project.label_set import LabelSet
+from cryoquery.project.step.learning_curve import f1_of, pixel_interval
+
+FEW = 3
+"""With fewer held-out micrographs no interval is given."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known after a step."""
+
+    scores: Sequence[float]
+    """F1 of this step's model on each held-out micrograph with particles or picks."""
+    precision: float | None
+    recall: float | None
+    gain: Gain | None
+    minutes: float
+    """To label the next query."""
+    sentence: str
+
+    def as_json(self, per_micrograph: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+        """For `metrics.json`; particle scores are those at the threshold that picking uses."""
+        low, high = interval(self.scores, rng) or (None, None)
+        pixels = pixel_interval(per_micrograph, rng) or (None, None)
+        return {
+            "particle_f1": float(np.mean(self.scores)) if self.scores else None,
+            "particle_f1_low": low,
+            "particle_f1_high": high,
+            "particle_precision": self.precision,
+            "particle_recall": self.recall,
+            "f1_low": pixels[0],
+            "f1_high": pixels[1],
+            "n_held_out_micrographs": len(per_micrograph),
+            "gain": self.gain.mean if self.gain else None,
+            "gain_std": self.gain.std if self.gain else None,
+            "p_enough": self.gain.p_enough if self.gain else None,
+            "minutes": self.minutes,
+            "sentence": self.sentence,
+        }
+
+
+def forecast(
+    project: Project,
+    label_set: LabelSet,
+    curve: Sequence[Mapping[str, Any]],
+    query: Sequence[Mapping[str, Any]],
+) -> Forecast:
+    """What the learning ``curve`` says, and what labelling ``query`` is expected to bring.
+
+    Args:
+        project: whose settings say what labels cost where nothing was timed.
+        label_set: the labels so far.
+        curve: a record per step, this one last: ``n_labeled_items``, ``held_out`` counts by micrograph, and
+            its ``agreement`` with the step before.
+        query: the next one.
+    """
+    held_out = curve[-1]["held_out"]
+    n_matched, n_picks, n_particles = (
+        sum(counts[name] for counts in held_out.values()) for name in ("n_matched", "n_picks", "n_particles")
+    )
+    # Without a particle nothing can be found: picks alone would be an F1 of 0.
+    scores = [f1 for counts in held_out.values() if n_particles and (f1 := f1_of(counts)) is not None]
+    n_train = sum(entry["purpose"] == "train" for entry in query)
+    known = _points(curve)
+    agreed = [point["agreement"] for point in curve[1:]]
+    gain = expected_gain(known, n_train, agreed) if n_train else None
+    minutes = _minutes(project, label_set, len(query))
+    said = _say(project, len(query), minutes, len(held_out), scores, gain)
+    precision = n_matched / n_picks if n_picks else None
+    return Forecast(scores, precision, n_matched / n_particles if n_particles else None, gain, minutes, said)
+
+
+def _points(curve: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """The curve on micrographs that hold particles and that all models were measured on."""
+    everywhere = set.intersection(*(set(point["held_out"]) for point in curve))
+    names = [n for n in curve[-1]["held_out"] if n in everywhere and curve[-1]["held_out"][n]["n_particles"]]
+    if not names:
+        return []
+    scores = [[f1_of(point["held_out"][name]) or 0.0 for name in names] for point in curve]
+    return points([point["n_labeled_items"] for point in curve], scores)
+
+
+def _minutes(project: Project, label_set: LabelSet, n_items: int) -> float:
+    """To label so many items, as quickly as people did so far."""
+    if label_set.seconds_per_item is not None:
+        return n_items * label_set.seconds_per_item / 60
+    counts = [len(label.particles_yx) for label in label_set.labels.values()]
+    return project.config.label_cost.minutes(n_items, n_items * float(np.mean(counts)))
+
+
+def _say(
+    project: Project,
+    n_items: int,
+    minutes: float,
+    n_held_out: int,
+    scores: Sequence[float],
+    gain: Gain | None,
+) -> str:
+    unit = project.config.unit
+    if not n_items:
+        return f"every {unit} is labelled or left out: there is nothing more to label"
+    if not scores:
+        return (
+            "F1 of picks is not known: no held-out micrograph with particles is labelled; label those of the "
+            "queue that measure it"
+        )
+    on = (
+        f" (measured on {n_held_out} micrograph{'' if n_held_out == 1 else 's'} only)"
+        if n_held_out < FEW
+        else ""
+    )
+    if gain is None:
+        f1 = 100 * float(np.mean(scores))
+        return f"F1 of picks is {f1:.1f} %{on}; what more labels bring can be said after the next step"
+    return sentence(gain, n_items, minutes, unit) + on

@@ -1,0 +1,105 @@
+"""What to label next in a project, and what the model suggests there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cryoquery.errors import ConfigError, DataError
+from cryoquery.picking.picker import Picker, PickOptions, prepare_file
+from cryoquery.project.cold_start import held_out_order
+from cryoquery.project.folder import Project
+from cryoquery.project.label_set import LabelSet
+
+LOWEST_SCORE = 0.05
+"""Picks below it are not even suggested."""
+MOST_PICKS = 5000
+"""Suggested on one item, the best ones."""
+MEASURED = "drawn at random to measure F1"
+
+
+@dataclass(frozen=True)
+class QueryPlan:
+    """What the next query is made of, before a model has chosen its part of it."""
+
+    n_chosen: int
+    """Items of the pool that the strategy chooses."""
+    held_out: tuple[int, ...]
+    """Items of the reservoir that is never trained on, in a random order that is the same in every step."""
+    skipped: tuple[int, ...]
+    """Items of the pool that have no labels and are not asked for."""
+
+
+def plan_query(project: Project, label_set: LabelSet) -> QueryPlan:
+    """How many items a strategy is asked for, and which held-out ones are labeled beside them.
+
+    A share of `held_out_share` comes from the reservoir; there are fewer items where they run out.
+    """
+    config = project.config
+    gone = label_set.labels.keys() | set(label_set.left_out)
+    n = config.query_size
+    n_held_out = max(1, round(config.held_out_share * n)) if n > 1 else 0
+    free = [item for item in held_out_order(project) if item not in gone]
+    pool = [item.number for item in project.items if item.split == "train"]
+    n_free = sum(item not in gone for item in pool)
+    held_out = free[: max(n_held_out, n - n_free)]
+    skipped = [item for item in pool if item in gone and item not in label_set.labels]
+    return QueryPlan(min(n - len(held_out), n_free), tuple(held_out), tuple(skipped))
+
+
+def query_entries(chosen: Sequence[Mapping[str, Any]], held_out: Sequence[int]) -> list[dict[str, Any]]:
+    """The entries of `query.json`: what the strategy chose and the held-out items, spread over the ranks."""
+    entries = [
+        {"item": c["index"], "score": c["score"], "reason": c["reason"], "purpose": "train"} for c in chosen
+    ]
+    random = [{"item": i, "score": None, "reason": MEASURED, "purpose": "measure"} for i in held_out]
+    return [{**entry, "rank": rank} for rank, entry in enumerate(spread(entries, random))]
+
+
+def spread(many: Sequence[Any], few: Sequence[Any]) -> list[Any]:
+    """Both in their order, the places of each evenly spread."""
+    places = [
+        ((i + 0.5) / len(part), which, part[i])
+        for which, part in enumerate((many, few))
+        for i in range(len(part))
+    ]
+    return [entry for *_, entry in sorted(places, key=lambda place: place[:2])]
+
+
+def suggestions(
+    picker: Picker, project: Project, items: Iterable[int], watch: Callable[[int], None] = lambda done: None
+) -> dict[str, dict[str, Any]]:
+    """What ``picker`` suggests on the original micrograph of each item, as written to `suggestions.json`.
+
+    A micrograph that cannot be picked gets no suggestions: a person may label it, or call it bad.
+
+    Raises:
+        ProjectError: a micrograph is not where the project says.
+    """
+    by_micrograph: dict[str, list[int]] = {}
+    for item in items:
+        by_micrograph.setdefault(project.items[item].micrograph, []).append(item)
+    found: dict[str, dict[str, Any]] = {}
+    for n_done, its in enumerate(by_micrograph.values(), 1):
+        path = project.micrograph_path(its[0])
+        options = PickOptions(
+            diameter_px=project.diameter_px(its[0]), threshold=LOWEST_SCORE, invert=project.config.invert
+        )
+        try:
+            prepared = prepare_file(picker, path, options)
+            picks = picker.find(prepared, picker.predict(prepared), options).picks
+            assert picks.scores is not None, "picks of a network have scores"
+            rows = np.column_stack([picks.centers_yx, picks.scores])
+        except (DataError, ConfigError):
+            rows = np.empty((0, 3))
+        for item in its:
+            inside = [row for row in rows.tolist() if project.items[item].contains(row[0], row[1])]
+            found[str(item)] = {
+                "threshold": picker.recipe.threshold,
+                "picks": [[round(value, 3) for value in row] for row in inside[:MOST_PICKS]],
+            }
+        watch(n_done)
+    return found

@@ -1,0 +1,153 @@
+"""What the steps of a project left, as far as the page shows it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cryoquery.errors import DataError
+from cryoquery.project.folder import STEP
+from cryoquery.storage.atomic import read_json
+
+UNDER_WAY = "stepping.json"
+"""A step writes it when it begins, and removes it at its end."""
+STALE_SECONDS = 15 * 60.0
+"""A step of which nothing was heard for so long is not believed to be under way."""
+MOST_KEPT = 4
+"""Steps whose suggestions are kept in memory."""
+PURPOSES = ("train", "measure", "repeat")
+
+
+class Suggestion(NamedTuple):
+    """A pick of the model, at ``(y, x)`` pixels of the original micrograph; score in [0, 1]."""
+
+    key: str
+    y: float
+    x: float
+    score: float
+
+
+class Suggestions(NamedTuple):
+    """Those of one item."""
+
+    threshold: float
+    """Score from which on they are shown at first."""
+    picks: tuple[Suggestion, ...]
+
+
+NONE = Suggestions(0.5, ())
+
+
+def read_query(folder: Path, n_items: int) -> list[dict[str, Any]]:
+    """The entries of the query that the step in ``folder`` chose.
+
+    Raises:
+        DataError: the file is missing or damaged, or names items that the project does not have.
+    """
+    path = folder / "query.json"
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path}: is not the query of a step; run the step again")
+    try:
+        entries: list[dict[str, Any]] = [
+            {
+                "item": int(entry["item"]),
+                "rank": int(entry["rank"]),
+                "reason": str(entry["reason"]),
+                "score": None if entry["score"] is None else float(entry["score"]),
+                "purpose": str(entry["purpose"]),
+            }
+            for entry in content
+        ]
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: is not the query of a step ({error!r}); run the step again") from None
+    for entry in entries:
+        if not 0 <= entry["item"] < n_items or entry["purpose"] not in PURPOSES:
+            raise DataError(
+                f"{path}: {entry} is no entry for a project of {n_items} items; run the step again"
+            )
+    return entries
+
+
+def read_metrics(folder: Path) -> Mapping[str, Any]:
+    """What the step in ``folder`` measured; nothing where that cannot be read."""
+    try:
+        metrics = read_json(folder / "metrics.json")
+    except DataError:
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def step_under_way(project: Path) -> dict[str, Any] | None:
+    """``{since, message}`` of the step that waits or is being made; None: there is none, or it has ended.
+
+    Of one on this machine its process tells, of another the age of the file.
+    """
+    try:
+        found = read_json(project / UNDER_WAY)
+        age = time.time() - (project / UNDER_WAY).stat().st_mtime
+        since = found["since"]
+        message = str(found.get("message", ""))
+        pid, host = found.get("pid"), found.get("host")
+    except (DataError, OSError, TypeError, KeyError, AttributeError):
+        return None
+    here = host == socket.gethostname() and isinstance(pid, int)
+    if not (_lives(pid) if here else age < STALE_SECONDS):
+        return None
+    return {"since": since, "message": message}
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+class StepFiles:
+    """Suggestions of the steps in ``folder``; those of the latest ones asked for stay in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kept: OrderedDict[str, Mapping[int, Suggestions]] = OrderedDict()
+
+    def suggestions(self, model: str | None, item: int) -> Suggestions:
+        """What ``model`` (``step_2``) suggests for an item; nothing where there is no model.
+
+        Raises:
+            DataError: the step's file is damaged.
+        """
+        if model is None or STEP.fullmatch(model) is None:
+            return NONE
+        if model not in self._kept:
+            self._kept[model] = _read_suggestions(self._folder / model / "suggestions.json")
+            if len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(model)
+        return self._kept[model].get(item, NONE)
+
+
+def _read_suggestions(path: Path) -> Mapping[int, Suggestions]:
+    if not path.exists():
+        return {}
+    try:
+        return {
+            int(item): Suggestions(
+                float(found["threshold"]),
+                tuple(
+                    Suggestion(f"s{i}", float(y), float(x), float(score))
+                    for i, (y, x, score) in enumerate(found["picks"])
+                ),
+            )
+            for item, found in read_json(path).items()
+        }
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: is not what a step suggests ({error!r}); run the step again") from None

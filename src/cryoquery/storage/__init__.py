@@ -1,0 +1,1 @@
+"""Files that appear whole, leases of processes, and the cache of finished trainings."""

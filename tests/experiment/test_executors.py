@@ -1,0 +1,247 @@
+"""Runs in a pool of processes: the same results as in one, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from conftest import make_dataset
+from rich.console import Console
+
+from cryoquery.cli.status import experiment_states, show_status, summary
+from cryoquery.data.dataset import Dataset, open_dataset
+from cryoquery.errors import UnfinishedRunsError
+from cryoquery.experiment.config import ExperimentConfig, plan_runs
+from cryoquery.experiment.executors import run_experiment, schedule_order
+from cryoquery.experiment.executors.local import n_workers
+from cryoquery.experiment.folder import enter
+from cryoquery.experiment.run import is_finished
+from cryoquery.experiment.run_log import read_state
+from cryoquery.network.checkpoint import load_weights
+
+SMALL = {
+    "strategies": ["entropy", "margin", "uncertainty"],
+    "baselines": ["full_supervision"],
+    "seeds": [1],
+    "schedule": {"counts": [2, 4, 6]},
+    "model": {"base_channels": 2},
+    "training": {"initial_epochs": 2, "epochs": 1},
+    "device": {"threads": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 10, "val": 3})
+
+
+def small(dataset: Dataset, out: Path, **changes: object) -> dict:
+    return SMALL | {"dataset": str(dataset.path), "out": str(out)} | changes
+
+
+@pytest.fixture(scope="module")
+def alone(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment in this process."""
+    return run_experiment(small(dataset, tmp_path_factory.mktemp("alone") / "e", workers=1))
+
+
+def results(experiment: Path) -> dict[str, object]:
+    """Everything that describes a result, by its place in the experiment."""
+    found: dict[str, object] = {}
+    for path in sorted(experiment.glob("*/**/iteration_*/*")):
+        name = str(path.relative_to(experiment))
+        if path.name == "metrics.json":
+            found[name] = json.loads(path.read_text()) | {"seconds": 0, "reused": False}
+        elif path.suffix == ".json":
+            found[name] = json.loads(path.read_text())
+        elif path.name == "model.pt":
+            weights = load_weights(path)[0]
+            found[name] = {key: value.numpy().tobytes() for key, value in weights.items()}
+        else:
+            with np.load(path) as file:
+                found[name] = {key: file[key].tobytes() for key in file.files}
+    return found
+
+
+def runs_of(out: Path, dataset: Dataset) -> list:
+    return plan_runs(enter(out), len(dataset.rows("train")))
+
+
+def test_a_pool_gives_the_bits_of_one_process(dataset: Dataset, alone: Path, tmp_path: Path) -> None:
+    out = run_experiment(small(dataset, tmp_path / "e", workers=2))
+    assert results(out) == results(alone)
+    for run in runs_of(out, dataset):
+        state = read_state(run.folder, run.name, run.seed)
+        assert (state.state, state.n_finished) == ("finished", len(run.counts))
+        lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+        assert [line["f1"] for line in lines if "f1" in line]
+        assert "F1" in (run.folder / "run.log").read_text()
+    assert summary(experiment_states(out)) == "4 runs: 4 finished"
+
+
+def test_one_failing_run_stops_no_other(dataset: Dataset, tmp_path: Path) -> None:
+    config = ExperimentConfig(**small(dataset, tmp_path / "e", workers=2))
+    broken = tmp_path / "e" / "entropy_sampling" / "iteration_0"
+    broken.mkdir(parents=True)
+    (broken / "query.json").write_text("[]")
+    (tmp_path / "e" / "config.toml").write_text(
+        tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    )
+    with pytest.raises(UnfinishedRunsError) as caught:
+        run_experiment(config)
+    message = str(caught.value)
+    assert "1 of 4 runs are not finished; entropy_sampling seed 1: " in message
+    assert "has no metrics.json" in message
+    left = [run.name for run in runs_of(tmp_path / "e", dataset) if not is_finished(run)]
+    assert left == ["entropy_sampling"]
+
+
+DIES = """
+import os, signal, sys
+from cryoquery.experiment import run as work
+from cryoquery.experiment.executors import worker
+
+learn, marks = work.active_learning, sys.argv.pop()
+
+def die_at_first(run, *rest):
+    if run.name == "entropy_sampling" and len(os.listdir(marks)) < int(os.environ["N_DEATHS"]):
+        open(os.path.join(marks, str(os.getpid())), "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return learn(run, *rest)
+
+work.active_learning = die_at_first
+sys.exit(worker.main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("n_deaths", [2, 3])
+def test_a_dying_worker_is_replaced_a_few_times(
+    dataset: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_deaths: int
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: object) -> object:
+        return popen([sys.executable, "-c", DIES, *command[3:], str(marks)], **options)
+
+    monkeypatch.setattr("cryoquery.experiment.executors.local.subprocess.Popen", start)
+    monkeypatch.setenv("N_DEATHS", str(n_deaths))
+    config = small(dataset, tmp_path / "e", workers=2)
+    if n_deaths == 2:
+        assert results(run_experiment(config)) == results(alone)
+    else:
+        with pytest.raises(UnfinishedRunsError, match=r"its process died 3 times \(signal 9\); see"):
+            run_experiment(config)
+        assert len(list((tmp_path / "e").glob("*/iteration_2"))) == 2, "the others are finished"
+    assert len(list(marks.iterdir())) == n_deaths
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_stopped_it_leaves_nobody_behind_and_goes_on(
+    dataset: Dataset, alone: Path, tmp_path: Path, number: int
+) -> None:
+    out = tmp_path / "e"
+    (tmp_path / "c.toml").write_text(tomli_w.dumps(small(dataset, out, workers=2)))
+    command = [sys.executable, "-m", "cryoquery", "experiment", str(tmp_path / "c.toml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.rglob("iteration_0")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = children(process.pid)
+    assert workers
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (130, 143, -signal.SIGKILL)
+    if number != signal.SIGKILL:
+        assert "run the same command again" in errors
+    deadline = time.monotonic() + 30
+    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_alive(pid) for pid in workers)
+    assert results(run_experiment(small(dataset, out, workers=2))) == results(alone)
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_runs_that_repeat_others_come_late(tmp_path: Path) -> None:
+    config = ExperimentConfig(dataset=tmp_path, seeds=(1, 2))
+    names = [(run.name, run.seed) for run in schedule_order(plan_runs(config, 100))]
+    assert names[:2] == [("uncertainty_sampling", 1), ("uncertainty_sampling", 2)]
+    assert {name for name, _ in names[-4:]} == {"margin_sampling", "progressive_supervised"}
+
+
+def test_workers_fit_the_machine(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = plan_runs(ExperimentConfig(dataset=tmp_path, schedule={"counts": (2, 4)}), 10)
+
+    def n(**changes: object) -> int:
+        return n_workers(ExperimentConfig(dataset=tmp_path, **changes), dataset, runs)
+
+    monkeypatch.setattr("cryoquery.experiment.executors.local._on_gpu", lambda config: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("cryoquery.experiment.executors.local._free_memory", lambda: 64e9)
+    assert n(model={"base_channels": 2}) == 8
+    assert n(model={"base_channels": 2}, device={"threads": 4}) == 2
+    assert n(workers=3) == 3
+    assert n(workers=100) == len(runs)
+    monkeypatch.setattr("cryoquery.experiment.executors.local._free_memory", lambda: 2e9)
+    assert n(model={"base_channels": 2}) == 3
+    assert n() == 1
+
+
+def test_logs_are_not_taken_for_results(alone: Path) -> None:
+    assert open_dataset(enter(alone).dataset)
+    assert not [path for path in alone.rglob("*") if path.name in (".running", ".environment.lease")]
+    assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_events_for_tensorboard(dataset: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    out = run_experiment(
+        small(dataset, tmp_path / "e", workers=1, strategies=["random"], baselines=[], tensorboard=True)
+    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "random_sampling" / "tensorboard"))
+    events.Reload()
+    f1 = [json.loads(path.read_text())["f1"] for path in sorted(out.glob("*/iteration_*/metrics.json"))]
+    found = events.Scalars("F1 by labelled images")
+    assert [event.step for event in found] == [2, 4, 6]
+    assert [event.value for event in found] == pytest.approx(f1, abs=1e-6)
+    assert len(events.Scalars("loss by epoch")) == 2 + 1 + 1
+
+
+def test_a_table_of_the_runs(alone: Path) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    show_status(alone, console, live=True)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].split() == ["run", "seed", "iterations", "F1", "state", "node", "left"]
+    assert sum("finished" in line for line in lines) == 5
+    assert any(line.startswith("entropy_sampling") and " 3/3 " in line for line in lines)
+    assert lines[-1] == "4 runs: 4 finished"

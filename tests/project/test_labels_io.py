@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from project_micrographs import (
+    DIAMETER_PX,
+    SHAPE,
+    known_picks,
+    make_project,
+    particles,
+    write_micrographs,
+)
+
+from cryoquery import cli
+from cryoquery.errors import DataError, ProjectError
+from cryoquery.formats import Picks, read_coordinates, write_coordinates
+from cryoquery.formats.placement import Orientation, Placement
+from cryoquery.network.checkpoint import save_model
+from cryoquery.network.model import ModelConfig
+from cryoquery.picking.threshold import PickingRecipe
+from cryoquery.project.events import Act, EventLog
+from cryoquery.project.folder import Project, open_project
+from cryoquery.project.labels_io import export_labels, import_labels, label_picks
+from cryoquery.project.pick_all import export_picks, newest_model
+from cryoquery.project.repository import ProjectRepository
+from cryoquery.project.state import ItemLabels, ProjectState, labels, replay
+
+N = 4
+
+
+def state_of(project: Project) -> ProjectState:
+    with EventLog.open(project.events_path, write=False) as log:
+        return replay(log.read(), project.geometry)
+
+
+def found(project: Project) -> dict[str, ItemLabels]:
+    """Labels by micrograph."""
+    return {project.items[item].micrograph: one for item, one in labels(state_of(project)).items()}
+
+
+def in_order(points: np.ndarray) -> np.ndarray:
+    return points[np.lexsort(points.T[::-1])]
+
+
+def assert_all_known(project: Project, numbers: range = range(N), atol: float = 1e-3) -> None:
+    own = found(project)
+    assert sorted(own) == [f"mic_{i:02d}" for i in numbers]
+    for i in numbers:
+        np.testing.assert_allclose(
+            in_order(own[f"mic_{i:02d}"].particles_yx), in_order(particles(i)), atol=atol
+        )
+
+
+def answer(project: Project, item: int, person: str, ops: list[dict[str, object]]) -> None:
+    """What a person does: open, draft, submit."""
+    now = time.time()
+    acts = [
+        Act(f"{person}-{item}-lease", person, "leased", str(item), {"until": now + 60, "suggested": False})
+    ]
+    acts += [
+        Act(f"{person}-{item}-{i}", person, "drafted", str(item), {"op": op, "active_seconds": 1.0})
+        for i, op in enumerate(ops)
+    ]
+    acts.append(
+        Act(f"{person}-{item}-end", person, "submitted", str(item), {"active_seconds": 2.0, "model": None})
+    )
+    with ProjectRepository.open(project.events_path, project.geometry) as repository:
+        repository.record(acts, now)
+
+
+def write_untrained(path: Path, project: Project) -> None:
+    """A model that has learned nothing."""
+    model = ModelConfig(base_channels=2)
+    size = project.config.particle_px
+    recipe = PickingRecipe(
+        scale="particle",
+        image_side=project.config.image_size,
+        particle_px=size,
+        particle_px_range=(size, size),
+        disc_fraction=1.0,
+    )
+    torch.manual_seed(0)
+    save_model(path, model.build(), model, {}, recipe.model_dump(mode="json"))
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Project:
+    write_coordinates(tmp_path / "known.star", known_picks(range(N)))
+    return make_project(tmp_path, N, labels=[tmp_path / "known.star"])
+
+
+def test_known_picks_seed_the_labels_of_a_new_project(tmp_path: Path) -> None:
+    write_coordinates(tmp_path / "known.star", known_picks(range(2)))
+    project = make_project(tmp_path, N, labels=[tmp_path / "known.star"])
+    assert_all_known(project, range(2))
+    assert {project.items[entry.item].micrograph for entry in state_of(project).queue.entries} == {
+        "mic_02", "mic_03",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["out.star", "out.txt", "out.cs", "out.json", "star", "box", "cbox", "csv"])
+def test_labels_survive_every_format(labelled: Project, tmp_path: Path, name: str) -> None:
+    before = found(labelled)
+    out = tmp_path / name
+    written = export_labels(labelled, state_of(labelled), out, file_format=None if out.suffix else name)
+    assert (written.n_micrographs, written.n_particles) == (N, 12 * N)
+    again = make_project(tmp_path / "again", N)
+    imported = import_labels(again, out)
+    assert (imported.n_items, imported.n_particles, imported.notes) == (N, 12 * N, ())
+    whole = 0.5 if name == "txt" else 1e-3
+    assert_all_known(again, atol=whole)
+    if name == "out.json":
+        for key, own in found(again).items():
+            np.testing.assert_array_equal(own.particles_yx, before[key].particles_yx)
+
+
+def test_exports_name_micrographs_as_they_were_given(labelled: Project, tmp_path: Path) -> None:
+    export_labels(labelled, state_of(labelled), tmp_path / "o.star")
+    picks = read_coordinates(tmp_path / "o.star")
+    assert set(picks.micrographs) == {str(tmp_path / "data" / f"mic_{i:02d}.mrc") for i in range(N)}
+    assert (picks.pixel_size, picks.diameter_px) == (2.0, DIAMETER_PX)
+    export_labels(labelled, state_of(labelled), tmp_path / "o.json", file_format="coco")
+    assert read_coordinates(tmp_path / "o.json").file_format == "coco"
+
+
+def test_the_own_format_holds_regions_and_what_was_refused(tmp_path: Path) -> None:
+    project = make_project(tmp_path, N)
+    polygon = [[10.0, 10.0], [10.0, 60.5], [50.0, 30.0]]
+    answer(project, 0, "ann", [
+        {"op": "add", "key": "p1", "y": 20.25, "x": 31.5},
+        {"op": "region", "key": "r1", "kind": "ignore", "polygon": polygon},
+    ])  # fmt: skip
+    answer(project, 1, "ann", [{"op": "region", "key": "r1", "kind": "done", "polygon": polygon}])
+    answer(project, 2, "bob", [{"op": "empty", "value": True}])
+    with ProjectRepository.open(project.events_path, project.geometry) as repository:
+        now = time.time()
+        lease = Act("l", "bob", "leased", "3", {"until": now + 60, "suggested": False})
+        skip = Act("s", "bob", "skipped", "3", {"reason": "ice", "bad": True, "active_seconds": 1.0})
+        repository.record([lease, skip], now)
+    export_labels(project, state_of(project), tmp_path / "out.json")
+    entries = json.loads((tmp_path / "out.json").read_text())["labels"]
+    assert [entry["status"] for entry in entries] == ["submitted", "submitted", "submitted", "bad"]
+    again = make_project(tmp_path / "again", N)
+    assert import_labels(again, tmp_path / "out.json").n_items == 3
+    before, after = found(project), found(again)
+    assert before.keys() == after.keys()
+    for name, own in before.items():
+        np.testing.assert_array_equal(after[name].particles_yx, own.particles_yx)
+        assert [region.tolist() for region in after[name].ignore] == [r.tolist() for r in own.ignore]
+        assert [region.tolist() for region in after[name].done] == [r.tolist() for r in own.done]
+        assert after[name].empty == own.empty
+
+
+def test_labels_of_whole_micrographs_are_dealt_to_fields(tmp_path: Path) -> None:
+    write_coordinates(tmp_path / "known.star", known_picks(range(2)))
+    project = make_project(tmp_path, N, unit="field", diameter_px=10.0, labels=[tmp_path / "known.star"])
+    own = labels(state_of(project))
+    assert {project.items[item].micrograph for item in own} == {"mic_00", "mic_01"}
+    for i in range(2):
+        items = [item.number for item in project.items_of[f"mic_{i:02d}"]]
+        assert len(items) > 1
+        together = np.concatenate([own[item].particles_yx for item in items])
+        np.testing.assert_allclose(in_order(together), in_order(particles(i)), atol=1e-3)
+    picks = label_picks(project, own)
+    assert len(picks.by_micrograph()) == 2
+
+
+def test_what_people_labelled_stays(labelled: Project, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "other", N)
+    answer(project, 1, "ann", [{"op": "empty", "value": True}])
+    export_labels(labelled, state_of(labelled), tmp_path / "o.star")
+    first = import_labels(project, tmp_path / "o.star")
+    assert first.n_items == N - 1
+    assert "left out 1 that people have labelled" in first.notes[0]
+    assert import_labels(project, tmp_path / "o.star").n_items == N - 1
+    assert labels(state_of(project))[1].empty
+
+
+def test_a_file_without_picks_says_that_there_are_no_particles(tmp_path: Path) -> None:
+    project = make_project(tmp_path, N)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "mic_02.box").touch()
+    picks = Picks.of(particles(0), diameters_px=DIAMETER_PX)
+    write_coordinates(tmp_path / "boxes" / "mic_00.box", picks)
+    import_labels(project, tmp_path / "boxes")
+    own = found(project)
+    assert sorted(own) == ["mic_00", "mic_02"]
+    assert own["mic_02"].empty
+
+
+def test_misplaced_labels_are_refused_and_can_be_turned(tmp_path: Path) -> None:
+    project = make_project(tmp_path, N)
+    flipped = known_picks(range(N))
+    centers = flipped.centers_yx * [-1, 1] + [SHAPE[0] - 1, 0]
+    write_coordinates(tmp_path / "flipped.star", flipped.replace(centers_yx=centers))
+    with pytest.raises(DataError, match=r"flipped\.star: .*use --flip-y, or --force"):
+        import_labels(project, tmp_path / "flipped.star")
+    assert not labels(state_of(project))
+    import_labels(project, tmp_path / "flipped.star", placed=Placement(Orientation(False, True, False)))
+    assert_all_known(project)
+    assert import_labels(project, tmp_path / "flipped.star", force=True).n_items == N
+
+
+def test_files_that_do_not_fit_are_refused_or_noted(tmp_path: Path) -> None:
+    project = make_project(tmp_path, N)
+    write_coordinates(tmp_path / "other.star", Picks.of([[5.0, 5.0]], micrograph="nowhere.mrc"))
+    with pytest.raises(DataError, match="names none of the micrographs"):
+        import_labels(project, tmp_path / "other.star")
+    more = Picks.of(
+        [*particles(0), [9.0, 9.0], [500.0, 3.0]],
+        micrograph=[*["mic_00.mrc"] * 12, "nowhere.mrc", "mic_00.mrc"],
+    )
+    write_coordinates(tmp_path / "more.star", more)
+    imported = import_labels(project, tmp_path / "more.star")
+    assert (imported.n_items, imported.n_particles) == (1, 12)
+    assert "such as 'nowhere.mrc'" in imported.notes[0]
+    assert "1 picks outside" in imported.notes[1]
+    empty = make_project(tmp_path / "empty", 2)
+    with pytest.raises(ProjectError, match="nothing is labelled"):
+        export_labels(empty, state_of(empty), tmp_path / "o.star")
+    (tmp_path / "bad.json").write_text(
+        json.dumps({"kind": "cryoquery labels", "version": 1, "labels": [{"particles": 3}]})
+    )
+    with pytest.raises(DataError, match=r"bad\.json: not labels as cryoquery writes them"):
+        import_labels(project, tmp_path / "bad.json")
+    (tmp_path / "new.json").write_text(json.dumps({"kind": "cryoquery labels", "version": 2, "labels": []}))
+    with pytest.raises(DataError, match="version 2"):
+        import_labels(project, tmp_path / "new.json")
+
+
+def test_all_micrographs_are_picked_with_the_newest_model(tmp_path: Path) -> None:
+    project = make_project(tmp_path, 3)
+    with pytest.raises(ProjectError, match="no model yet"):
+        export_picks(project, tmp_path / "picks.star")
+    for step in (2, 10):
+        folder = project.steps_path / f"step_{step}"
+        folder.mkdir(parents=True)
+        write_untrained(folder / "model.pt", project)
+    (project.steps_path / "step_11").mkdir()
+    assert newest_model(project) == project.steps_path / "step_10" / "model.pt"
+    outcome = export_picks(open_project(project.path), tmp_path / "picks.star", threshold=0.0)
+    assert (outcome.n_done, outcome.failures) == (3, {})
+    names = set(read_coordinates(tmp_path / "picks.star").micrographs)
+    assert names <= {str(tmp_path / "data" / f"mic_{i:02d}.mrc") for i in range(3)}
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command in this process; its exit status."""
+    monkeypatch.setattr(sys, "argv", ["cryoquery", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_the_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_micrographs(tmp_path / "data", N)
+    write_coordinates(tmp_path / "known.star", known_picks(range(2)))
+    monkeypatch.chdir(tmp_path)
+    size = ("--pixel-size", 2.0, "--diameter-angstrom", 40)
+    assert run(monkeypatch, "init", "p", "--micrographs", "data/*.mrc", *size, "--initial", 3) == 0
+    assert (
+        f"p: {N} micrographs, 0 with labels, 3 to label first; next: cryoquery label p"
+        in capsys.readouterr().out
+    )
+    assert run(monkeypatch, "export", "p", "out.star") == 1
+    assert run(monkeypatch, "import-labels", "p", "known.star") == 0
+    assert "p: 24 particles for 2 items from known.star" in capsys.readouterr().out
+    assert run(monkeypatch, "export", "p", "out.star") == 0
+    assert "out.star: 24 particles on 2 micrographs" in capsys.readouterr().out
+    assert set(read_coordinates("out.star").micrographs) == {"data/mic_00.mrc", "data/mic_01.mrc"}
+    assert run(monkeypatch, "export", "p", "picks.star", "--picks") == 1
+    assert "train one with 'cryoquery step'" in capsys.readouterr().err
+
+
+def test_a_pattern_that_the_shell_expanded_is_recognized(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    paths = write_micrographs(tmp_path / "data", 3)
+    for arguments in (
+        ("p", "--micrographs", *paths, "--diameter-px", 20),
+        ("--diameter-px", 20, "--micrographs", *paths, "p"),
+    ):
+        assert run(monkeypatch, "init", *arguments) == 1
+        said = capsys.readouterr().err
+        assert "put it in quotes: --micrographs 'DIR/*.mrc'" in said
+        assert said.count("\n") == 1
+    assert run(monkeypatch, "init", "p", "--diameter-px", 20) == 2
