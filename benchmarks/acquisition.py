@@ -7,7 +7,7 @@
     python benchmarks/acquisition.py experiments/benchmark_real --time
 
 F1 is that of pixels on the reported split. Areas under the curve are trapezoids divided by their range: over
-the labelled share, as in the report, and over its logarithm, in which a geometric schedule has even steps.
+the labeled share, as in the report, and over its logarithm, in which a geometric schedule has even steps.
 Differences are paired by seed, with the interval of the paired t-test over the seeds; the one *with
 micrographs* also has the variance over held-out micrographs (docs/comparison.md).
 
@@ -50,7 +50,7 @@ TARGETS = (0.95, 0.98)
 
 
 def aulc_by_doubling(fractions: ArrayLike, scores: ArrayLike) -> float | None:
-    """Area under the curve over the logarithm of the labelled share: every doubling counts the same."""
+    """Area under the curve over the logarithm of the labeled share: every doubling counts the same."""
     return aulc(np.log2(np.asarray(fractions, dtype=np.float64)), scores)
 
 
@@ -122,7 +122,7 @@ def markdown(pool: Pool) -> str:
 
 
 def overview(pools: Sequence[Pool]) -> str:
-    """Gains in area of all strategies on all pools, over the labelled share, against each baseline."""
+    """Gains in area of all strategies on all pools, over the labeled share, against each baseline."""
     runs = list(dict.fromkeys(run for pool in pools for run in pool.runs))
     parts = []
     for baseline in (STRATIFIED, RANDOM):
@@ -166,7 +166,7 @@ def heading(pool: Pool) -> str:
         f"## {pool.name}",
         "",
         f"{results.environment['n_train_images']} images to choose from, {', '.join(map(str, counts))} "
-        f"labelled; {len(pool.measurements.micrographs)} micrographs in {results.split}. Full supervision: "
+        f"labeled; {len(pool.measurements.micrographs)} micrographs in {results.split}. Full supervision: "
         f"F1 {number(full[0])} pooled, {number(full[1])} mean over groups.",
     ]
     return "\n".join(lines)
@@ -284,7 +284,7 @@ def by_iteration(pool: Pool) -> str:
 
 
 def asked_for(pool: Pool, dataset: Dataset) -> str:
-    """What was labelled: how much of it random sampling would have asked for, which groups, how crowded."""
+    """What was labeled: how much of it random sampling would have asked for, which groups, how crowded."""
     facts = PoolFacts.of(dataset)
     share = {run: [] for run in pool.runs}  # type: dict[str, list[float]]
     chance = []
@@ -295,7 +295,7 @@ def asked_for(pool: Pool, dataset: Dataset) -> str:
             for run, values in zip(overlap.runs, overlap.share, strict=True):
                 share[run].append(float(values[at]))
     groups = sorted(set(facts.groups))
-    header = ["labelled at the end", "overlap of queries with random", *groups, "particles per image"]
+    header = ["labeled at the end", "overlap of queries with random", *groups, "particles per image"]
     rows = [["the pool", f"{np.mean(chance):.3f} by chance" if chance else "–"]]
     rows[0] += [f"{facts.share(group):.0%}" for group in groups] + [f"{facts.particles.mean():.1f}"]
     for found in selections(pool.results, facts):

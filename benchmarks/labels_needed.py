@@ -85,7 +85,7 @@ class Curves:
 def times_fewer(
     results: Results, run: str, baseline: str, target: float | None
 ) -> tuple[float, Interval | None] | None:
-    """How many times fewer labelled particles the mean curve of ``run`` needs than that of ``baseline``.
+    """How many times fewer labeled particles the mean curve of ``run`` needs than that of ``baseline``.
 
     For the F1 ``target``, or where that is None for the best that the baseline reaches. With a bootstrap
     interval over the seeds, which are resampled together; None where neither arrives.

@@ -80,7 +80,7 @@ def oracle_bound(
 
 
 def greedy(run: Run, context: Context, n_batches: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """One run of the oracle: its labelled sets, and the scores of each iteration."""
+    """One run of the oracle: its labeled sets, and the scores of each iteration."""
     answers = SimulatedOracle(context.dataset)
     answers.ask(np.arange(len(context.pool)))
     sets = [initial_set(context.pool, run.counts[0], run.seed)]
@@ -94,7 +94,7 @@ def greedy(run: Run, context: Context, n_batches: int, say: Callable[[str], None
         best = max(range(len(tried)), key=lambda i: other_f1(tried[i][0], context.splits[1]))
         record, sets = tried[best]
         records.append(record)
-        say(f"seed {run.seed}, {count} labelled: F1 {record['f1']:.3f}, batch {best} of {n_batches}")
+        say(f"seed {run.seed}, {count} labeled: F1 {record['f1']:.3f}, batch {best} of {n_batches}")
     return {"labeled": [labeled.tolist() for labeled in sets], "iterations": records}
 
 
@@ -120,7 +120,7 @@ def other_f1(record: Mapping[str, Any], split: str) -> float:
 def drawn(
     groups: Sequence[str], labeled: NDArray[np.int64], n: int, n_batches: int, seed: int
 ) -> list[NDArray[np.int64]]:
-    """Batches of ``n`` unlabelled images: at random and in equal shares of the groups, in turn."""
+    """Batches of ``n`` unlabeled images: at random and in equal shares of the groups, in turn."""
     free = np.setdiff1d(np.arange(len(groups)), labeled)
     rng = np.random.default_rng([seed, len(labeled), n_batches])
     batches = []

@@ -42,7 +42,7 @@ SEED = 8
 HELD_OUT = {"10017": (2, 4), "10028": (1, 2), "10146": (2, 3)}
 """Micrographs of each clean set in val and in test."""
 ALWAYS_TRAIN = ("10146_noisy", "10947")
-TWINS = r"^(May08_\d\d\.\d\d\.\d\d)"
+NEAR_DUPLICATES = r"^(May08_\d\d\.\d\d\.\d\d)"
 FIELDS_HELD_OUT = {"val": 16, "test": 32}
 """Fields of each group in val and in test."""
 DOMINANT, DOMINANCE = "10017", 10
@@ -72,7 +72,7 @@ Rows = Mapping[str, Sequence[int]]
 
 
 def real_micrographs(shared: Path) -> list[SourceMicrograph]:
-    """All published micrographs with their splits; twins of the noisy ones are for training like these."""
+    """All published micrographs with their splits; near-duplicates of the noisy ones train, too."""
     folders = [shared / f"empiar_{name}" for name in (*HELD_OUT, *ALWAYS_TRAIN)]
     micrographs = sorted(read_sources(folders).micrographs, key=lambda m: (m.group, m.name))
     noisy = {m.name.removesuffix(".bin") for m in micrographs if m.group in ALWAYS_TRAIN}
@@ -90,7 +90,9 @@ def real_micrographs(shared: Path) -> list[SourceMicrograph]:
 
 def real_pools(shared: Path, out: Path, names: Sequence[str], n_workers: int) -> dict[str, Dataset]:
     """The pools of real fields: all fields are cut once, and each pool is some of them."""
-    config = BuildConfig(field=FIELD, particle_px=PARTICLE_PX, twins=TWINS, n_workers=n_workers)
+    config = BuildConfig(
+        field=FIELD, particle_px=PARTICLE_PX, near_duplicates=NEAR_DUPLICATES, n_workers=n_workers
+    )
     with tempfile.TemporaryDirectory() as folder:
         micrographs = real_micrographs(shared)
         everything = build_dataset(

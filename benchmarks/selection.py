@@ -88,7 +88,7 @@ def compare_methods(args: argparse.Namespace) -> None:
     points = rng.standard_normal((args.candidates, args.features), dtype=np.float32)
     labeled = rng.standard_normal((args.labeled, args.features), dtype=np.float32)
     n = args.picks
-    print(f"{n} of {len(points)} × {args.features} features, {len(labeled)} labelled")
+    print(f"{n} of {len(points)} × {args.features} features, {len(labeled)} labeled")
     k_center(points, labeled, 1)  # starts the threads of BLAS
     ours, rows = timed(lambda: k_center(points, labeled, n))
     exact, exact_rows = timed(lambda: exact_k_center(points, labeled, n))
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a line per method, then one per strategy."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--candidates", type=int, default=5172, help="images to choose from (default: 5172)")
-    parser.add_argument("--labeled", type=int, default=517, help="labelled images (default: 517)")
+    parser.add_argument("--labeled", type=int, default=517, help="labeled images (default: 517)")
     parser.add_argument("--features", type=int, default=256, help="features of an image (default: 256)")
     parser.add_argument("--picks", type=int, default=517, help="images to choose (default: 517)")
     parser.add_argument("--pool", type=int, default=1_000_000, help="images of the large pool")
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         compare_methods(args)
     kept = ("labeled", "features", "picks", "pool")
     sizes = [text for name in kept for text in (f"--{name}", str(getattr(args, name)))]
-    print(f"{args.picks} of {args.pool} × {args.features} features, {args.labeled} labelled")
+    print(f"{args.picks} of {args.pool} × {args.features} features, {args.labeled} labeled")
     for name in args.strategies:
         command = [sys.executable, __file__, *sizes, "--only", name]
         print(

@@ -3,7 +3,7 @@
     python benchmarks/stopping.py EXPERIMENT … [--score particle_f1] [--simulated 200]
 
 Of each run the rule sees what a person would: scores of each model on a slice of the held-out micrographs
-that grows as a quarter of what is labelled, and how much predictions changed (``examples.npz`` of consecutive
+that grows as a quarter of what is labeled, and how much predictions changed (``examples.npz`` of consecutive
 iterations). The truth is the other split. Where an experiment has one split only, half of its micrographs,
 drawn at random, play the one part and the others the other.
 
@@ -34,7 +34,7 @@ from cryoquery.active.stopping import ENOUGH, points, should_stop
 from cryoquery.storage.atomic import read_json
 
 SHARE = 0.25
-"""Of the labelled micrographs that are held out."""
+"""Of the labeled micrographs that are held out."""
 MIN_HELD_OUT = 2
 BASELINES = ("full_supervision",)
 

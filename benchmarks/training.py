@@ -3,10 +3,10 @@
     python benchmarks/training.py [--base-channels 64] [--size 256] [--batch 4] [--rounds 5] [--compile]
 
 The plain way stands in `plain.py`. A step has its images on the device already. An epoch reads them: the
-plain one decodes PNG files, ours (`cryoquery.network.train.fit`) takes them from the dataset and turns them.
-All variants take turns in one process; what counts is the ratio, not the seconds. On a GPU ours is measured
-with and without deterministic algorithms, and the plain one with and without the TF32 that torch uses in
-convolutions unless told otherwise.
+plain one decodes PNG files, ours (`cryoquery.network.train.fit`) takes them from the dataset and turns
+them. All variants take turns in one process; what counts is the ratio, not the seconds. On a GPU ours is
+measured with and without deterministic algorithms, and the plain one with and without the TF32 that
+torch uses in convolutions unless told otherwise.
 
 The rate in FLOP/s is set against that of a large matrix product on the same machine, in both precisions.
 """

@@ -1,4 +1,4 @@
-"""A strategy of one's own: images that hold about as many particles as labelling is comfortable with.
+"""A strategy of one's own: images that hold about as many particles as labeling is comfortable with.
 
 Put ``plugins = ["strategy_of_your_own.py"]`` into a config beside this file, and ``comfortable`` or
 ``doubtful_crowds`` into its ``strategies``.
@@ -17,4 +17,4 @@ def comfortable(candidates: Candidates, n: int) -> list[Choice]:
 
 
 register("comfortable", comfortable, "about 100 expected particles", needs=["n_particles"])
-register("doubtful_crowds", "power(per_minute(foreground(entropy)), beta=4)", "doubt per minute of labelling")
+register("doubtful_crowds", "power(per_minute(foreground(entropy)), beta=4)", "doubt per minute of labeling")

@@ -53,7 +53,7 @@ def test_expressions_of_a_config(tmp_path: Path) -> None:
         **small(
             tmp_path,
             strategies=("random", "mine"),
-            expressions={"mine": "power(foreground(mutual_information('turns4')), beta=10)"},
+            expressions={"mine": "power(foreground(mutual_information('dihedral4')), beta=10)"},
         )
     )
     run_experiment(config)

@@ -15,7 +15,7 @@ from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.errors import ConfigError
 from cryoquery.network.device import DeviceConfig
-from cryoquery.network.loader import turn
+from cryoquery.network.loader import apply_symmetries
 from cryoquery.network.model import AttentionUNet, ModelConfig, initial_weights
 from cryoquery.network.optimize import Training, TrainingConfig
 from cryoquery.network.predict import Predictor, compute_signals
@@ -43,15 +43,15 @@ def signal(text: str) -> Signal:
 
 
 def plain_members(images: torch.Tensor) -> list[torch.Tensor]:
-    """Probabilities (k, h, w) of each of the eight symmetries, with the turns of training."""
+    """Probabilities (k, h, w) of each of the eight symmetries, with the symmetries of training."""
     members = []
     for number in range(8):
-        turned = turn(images, torch.full((len(images),), number))
+        turned = apply_symmetries(images, torch.full((len(images),), number))
         with torch.no_grad():
             p = torch.sigmoid(network()(turned))
-        back = [turn(p, torch.full((len(images),), k)) for k in range(8)]
+        back = [apply_symmetries(p, torch.full((len(images),), k)) for k in range(8)]
         # The symmetry that undoes it: found by trying, so that this test knows no convention.
-        undone = [turn(turned, torch.full((len(images),), k)) for k in range(8)]
+        undone = [apply_symmetries(turned, torch.full((len(images),), k)) for k in range(8)]
         (k,) = [k for k in range(8) if torch.equal(undone[k], images)]
         members.append(back[k][:, 0])
     return members
@@ -60,11 +60,16 @@ def plain_members(images: torch.Tensor) -> list[torch.Tensor]:
 def test_turns_against_the_plain_way(dataset: Dataset) -> None:
     pool = Pool.of(dataset)
     indices = np.array([7, 2, 5])
-    texts = ("mean(mutual_information)", "mean(expected_entropy)", "mean(entropy('turns'))")
+    texts = ("mean(mutual_information)", "mean(expected_entropy)", "mean(entropy('dihedral'))")
     wanted = {text: STATISTICS[signal(text)] for text in texts}
     passed: list[int] = []
     found = compute_signals(
-        Predictor(network(), FABRIC, batch_size=2), pool, indices, wanted, passed.append, ENSEMBLES["turns"]
+        Predictor(network(), FABRIC, batch_size=2),
+        pool,
+        indices,
+        wanted,
+        passed.append,
+        ENSEMBLES["dihedral"],
     )
     assert sum(passed) == 8 * 3
     images = torch.from_numpy((pool.levels[indices].astype(np.float32) - 128) / 32)[:, None]
@@ -79,13 +84,13 @@ def test_turns_against_the_plain_way(dataset: Dataset) -> None:
 
 
 def test_members_of_each_ensemble() -> None:
-    turns, turns4, snapshots = (ENSEMBLES[name] for name in ("turns", "turns4", "snapshots"))
-    assert [some.n_members((32, 32), 5) for some in (turns, turns4, snapshots)] == [8, 4, 5]
-    assert turns.n_members((32, 48), 5) == 4
+    symmetries, turns4, snapshots = (ENSEMBLES[name] for name in ("dihedral", "dihedral4", "snapshots"))
+    assert [some.n_members((32, 32), 5) for some in (symmetries, turns4, snapshots)] == [8, 4, 5]
+    assert symmetries.n_members((32, 48), 5) == 4
     predictor = Predictor(network(), FABRIC)
     wide = torch.randn(1, 1, 32, 48)
     with torch.no_grad():
-        members = list(turns.probabilities(predictor, wide))
+        members = list(symmetries.probabilities(predictor, wide))
     assert [tuple(p.shape) for p in members] == [(1, 32, 48)] * 4
     assert torch.equal(members[0], torch.sigmoid(predictor.network(wide)[:, 0]))
 
@@ -100,7 +105,7 @@ def test_what_is_the_same_under_all_turns_has_no_mutual_information(dataset: Dat
         Pool.of(dataset),
         np.arange(4),
         {"mi": STATISTICS[signal("mean(mutual_information)")]},
-        ensemble=ENSEMBLES["turns"],
+        ensemble=ENSEMBLES["dihedral"],
     )
     assert found["mi"] == pytest.approx(0, abs=1e-6)
 

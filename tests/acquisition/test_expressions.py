@@ -14,8 +14,8 @@ READABLE = [
     "power(foreground(mutual_information), beta=(1, 100))",
     "mix((0.7, power(top_fraction(entropy, 0.05))), (0.3, k_means))",
     "mix(uncertainty, 0.7, diversity)",
-    "stratified(power(boundary(entropy('turns'), width_px=2), standardize=False), otherwise=random)",
-    "clustered(top(per_particle(expected_entropy(ensemble='turns4'))), k=5)",
+    "stratified(power(boundary(entropy('dihedral'), width_px=2), standardize=False), otherwise=random)",
+    "clustered(top(per_particle(expected_entropy(ensemble='dihedral4'))), k=5)",
     "k_center(mean(margin), shortlist=4)",
     "cost_aware(objects(least_confidence))",
     "top(per_minute(mean(entropy), seconds_per_image=0))",
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_refused_in_a_line(text: str, said: str) -> None:
 def test_an_expression_knows_what_it_needs() -> None:
     needs = strategy_of("mix((0.5, top(mean(mutual_information))), (0.5, k_center(foreground(entropy))))")
     assert {(signal.key, signal.ensemble) for signal in needs.needs} == {
-        ("mutual_information@turns", "turns"),
+        ("mutual_information@dihedral", "dihedral"),
         ("foreground(entropy)", ""),
         ("features", ""),
     }

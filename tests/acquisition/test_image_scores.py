@@ -144,11 +144,13 @@ def test_mutual_information_is_what_the_members_disagree_on() -> None:
         expected_entropy=((entropy(p[0]) + entropy(p[1])) / 2)[None],
     )
     ln2 = float(np.log(2))
-    assert PixelScore("mutual_information", "turns")(together).flatten().tolist() == pytest.approx(
+    assert PixelScore("mutual_information", "dihedral")(together).flatten().tolist() == pytest.approx(
         [0, 0, ln2]
     )
-    assert PixelScore("expected_entropy", "turns")(together).flatten().tolist() == pytest.approx([ln2, 0, 0])
-    assert PixelScore("entropy", "turns")(together).flatten().tolist() == pytest.approx([ln2, 0, ln2])
+    assert PixelScore("expected_entropy", "dihedral")(together).flatten().tolist() == pytest.approx(
+        [ln2, 0, 0]
+    )
+    assert PixelScore("entropy", "dihedral")(together).flatten().tolist() == pytest.approx([ln2, 0, ln2])
 
 
 def test_the_gradient_of_the_last_layer_against_autograd() -> None:
@@ -178,8 +180,8 @@ def test_a_key_says_all_that_a_signal_depends_on() -> None:
     a, b = (next(iter(strategy_of(f"top(top_fraction(entropy, {f}))").needs)) for f in (0.05, 0.1))
     assert a != b
     assert STATISTICS[a](maps()).tolist() != STATISTICS[b](maps()).tolist()
-    again = reduced(image_scores.mean, "mean", PixelScore("entropy", "turns"))
-    assert (again.key, again.ensemble) == ("entropy@turns", "turns")
+    again = reduced(image_scores.mean, "mean", PixelScore("entropy", "dihedral"))
+    assert (again.key, again.ensemble) == ("entropy@dihedral", "dihedral")
     for row in STRATEGIES.values():
         for signal in row.strategy.needs:
             assert signal.ensemble in ("", *ENSEMBLES)

@@ -51,7 +51,7 @@ def chosen(strategy: str, some: Candidates, n: int) -> list[int]:
 
 
 EVERY = [
-    "power(top_fraction(mutual_information('turns4')), beta=(0.5, 20))",
+    "power(top_fraction(mutual_information('dihedral4')), beta=(0.5, 20))",
     "stratified(k_center)",
     "stratified(stratified(random), otherwise=clustered(random))",
     "clustered(power(foreground(entropy)), k=3)",
@@ -59,10 +59,10 @@ EVERY = [
     "mix(random, 0.5, typiclust)",
     "k_means(boundary(margin), shortlist=2)",
     "k_center(objects(entropy), shortlist=1.5)",
-    "allotted(k_means, by=skill, power=4, otherwise=clustered(random))",
-    "among(k_means, skill('turns4'), share=0.3)",
-    "allotted(random, by=skill, power=100)",
-    "allotted(among(random, skill), by=skill, power=2, otherwise=among(clustered(random), skill))",
+    "proportional(k_means, by=skill, power=4, otherwise=clustered(random))",
+    "prefilter(k_means, skill('dihedral4'), share=0.3)",
+    "proportional(random, by=skill, power=100)",
+    "proportional(prefilter(random, skill), by=skill, otherwise=prefilter(clustered(random), skill))",
     "cost_aware(mean(entropy), seconds_per_image=0)",
     "stochastic_batch(mean(entropy), batches=7)",
     "prob_cover(purity=0.5)",
@@ -90,7 +90,7 @@ def test_networks_that_find_all_images_alike_are_no_trouble(strategy: str, value
 
 @pytest.mark.parametrize("strategy", EVERY)
 def test_more_than_there_are_is_refused(strategy: str) -> None:
-    with pytest.raises(ConfigError, match="a query of 39 images: only 38 are unlabelled"):
+    with pytest.raises(ConfigError, match="a query of 39 images: only 38 are unlabeled"):
         select(strategy, candidates(), 39)
 
 
@@ -112,8 +112,8 @@ def test_which_strategies_are_the_same_in_disguise() -> None:
         ("top(per_minute(mean(entropy), seconds_per_particle=0))", "top(mean(entropy))"),
         ("mix((1, top(mean(entropy))))", "top(mean(entropy))"),
         ("clustered(top(mean(entropy)), k=1)", "top(mean(entropy))"),
-        ("among(top(mean(entropy)), mean(entropy), 0.5)", "top(mean(entropy))"),
-        ("among(top(mean(entropy)), mean(margin), 1)", "top(mean(entropy))"),
+        ("prefilter(top(mean(entropy)), mean(entropy), 0.5)", "top(mean(entropy))"),
+        ("prefilter(top(mean(entropy)), mean(margin), 1)", "top(mean(entropy))"),
         ("stochastic_batch(mean(entropy), batches=1)", "stochastic_batch(mean(margin), batches=1)"),
     ]
     for first, second in same:
@@ -169,16 +169,18 @@ def test_stratified_takes_the_best_of_each_group() -> None:
     assert sorted(query) == [28, 32, 36, 37, 38, 39]
 
 
-def test_allotted_makes_up_for_what_is_labelled() -> None:
-    # Group b: every fourth image from the first, 10 of 40; both labelled images are of it.
-    query = chosen("allotted(random)", candidates(labeled=(0, 4)), 6)
+def test_allotted_makes_up_for_what_is_labeled() -> None:
+    # Group b: every fourth image from the first, 10 of 40; both labeled images are of it.
+    query = chosen("proportional(random)", candidates(labeled=(0, 4)), 6)
     assert Counter("ab"[i % 4 == 0] for i in query) == {"a": 4, "b": 2}
 
 
 def test_allotted_follows_its_score() -> None:
     skill = np.where(np.arange(40) % 4 == 0, 0.9, 0.3)
     for power, in_b in ((1, 9), (2, 10)):  # 3 to 1, and 9 to 1, of twelve; b has only ten
-        query = chosen(f"allotted(random, by=skill, power={power})", candidates(labeled=(), skill=skill), 12)
+        query = chosen(
+            f"proportional(random, by=skill, power={power})", candidates(labeled=(), skill=skill), 12
+        )
         assert sum(i % 4 == 0 for i in query) == in_b
     # A group that nothing is known of still gets its eleventh part; odds within a group follow the score.
     query = chosen("auto", candidates(labeled=(), skill=np.where(np.arange(40) % 4 == 0, 0.0, 0.3)), 11)
@@ -189,8 +191,11 @@ def test_allotted_follows_its_score() -> None:
         odds.update(i < 20 for i in chosen("auto", candidates(labeled=(), seed=seed, skill=skill), 2))
     assert odds[True] / odds.total() == pytest.approx(0.25, abs=0.05)
     with pytest.raises(ConfigError, match="one group"):
-        chosen("allotted(random)", replace(candidates(), groups=["a"] * 40), 3)
-    assert len(chosen("allotted(random, otherwise=random)", replace(candidates(), groups=["a"] * 40), 3)) == 3
+        chosen("proportional(random)", replace(candidates(), groups=["a"] * 40), 3)
+    assert (
+        len(chosen("proportional(random, otherwise=random)", replace(candidates(), groups=["a"] * 40), 3))
+        == 3
+    )
 
 
 def test_clustered_takes_from_each_cluster() -> None:
@@ -231,9 +236,9 @@ def test_the_shortlist_holds_the_highest_scores() -> None:
 def test_among_leaves_out_what_scores_low() -> None:
     scores = np.arange(40, dtype=float)
     some = candidates(entropy=scores)
-    assert set(chosen("among(random, mean(entropy), 0.25)", some, 9)) <= set(range(30, 40))
-    assert set(chosen("among(random, mean(entropy), 0.25)", some, 10)) == set(range(30, 40))
-    assert set(chosen("among(random, mean(entropy), 0.25)", some, 12)) == set(range(28, 40))
+    assert set(chosen("prefilter(random, mean(entropy), 0.25)", some, 9)) <= set(range(30, 40))
+    assert set(chosen("prefilter(random, mean(entropy), 0.25)", some, 10)) == set(range(30, 40))
+    assert set(chosen("prefilter(random, mean(entropy), 0.25)", some, 12)) == set(range(28, 40))
 
 
 def test_cost_is_counted_in_minutes() -> None:
@@ -290,7 +295,7 @@ def test_of_stochastic_batches_the_best_is_taken() -> None:
 
 
 def test_clasp_pe_is_two_thirds_foreground() -> None:
-    told = {"foreground(entropy@turns)": np.arange(40.0) ** 9, "entropy@turns": np.arange(40.0)[::-1] ** 9}
+    told = {"foreground(entropy@dihedral)": np.arange(40.0) ** 9, "entropy@dihedral": np.arange(40.0)[::-1] ** 9}
     query = chosen("clasp_pe", candidates(progress=1.0, **told), 9)
     assert set(query) == {39, 38, 37, 36, 35, 34, 2, 3, 4}
 

@@ -184,7 +184,7 @@ def test_impossible_numbers_are_refused(n: int) -> None:
 
 
 @pytest.mark.parametrize("labeled", [np.zeros((4, 3)), np.full((4, 2), np.nan)])
-def test_labelled_features_that_do_not_fit_are_refused(labeled: np.ndarray) -> None:
+def test_labeled_features_that_do_not_fit_are_refused(labeled: np.ndarray) -> None:
     with pytest.raises(ValueError, match="labeled_features"):
         k_center(np.zeros((6, 2)), labeled, 2)
 
@@ -324,7 +324,7 @@ def test_a_larger_pool_is_chosen_from_by_shortlists(
     assert choices[-1].reason.endswith("(of 40 drawn at random)") == (name != "hybrid" or n > 1)
 
 
-def test_the_network_sees_only_the_shortlist_and_what_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_sees_only_the_shortlist_and_what_is_labeled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selections, "SHORTLIST", 40)
     some = candidates(n=400)
     seen: list[np.ndarray] = []
@@ -343,7 +343,7 @@ def test_every_candidate_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen == set(some.indices.tolist())
 
 
-def test_what_one_shortlist_yields_counts_as_labelled_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_shortlist_yields_counts_as_labeled_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selections, "SHORTLIST", 40)
     some = candidates(n=400)
     asked: list[np.ndarray] = []
@@ -357,7 +357,7 @@ def test_what_one_shortlist_yields_counts_as_labelled_for_the_next(monkeypatch: 
     assert labeled_then.tolist() == sorted([*some.labeled, *taken[:10]])
 
 
-def test_core_set_depends_on_what_is_labelled() -> None:
+def test_core_set_depends_on_what_is_labeled() -> None:
     some = candidates()
     chosen = [c.index for c in select("core_set", some, 5)]
     vectors = some.signals.vectors
@@ -366,7 +366,7 @@ def test_core_set_depends_on_what_is_labelled() -> None:
 
 
 def test_too_large_a_query_and_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="only 34 are unlabelled"):
+    with pytest.raises(ConfigError, match="only 34 are unlabeled"):
         select("entropy", candidates(), 35)
     with pytest.raises(ConfigError, match="'entropie': unknown; choose from uncertainty"):
         select("entropie", candidates(), 3)

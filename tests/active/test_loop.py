@@ -140,7 +140,7 @@ def test_labels_of_the_pool_change_nothing(context: Context, tmp_path: Path, str
 
 
 def test_labels_that_were_asked_for_do_matter(context: Context, tmp_path: Path) -> None:
-    """The poison of the test above works: in a labelled mask it changes the weights."""
+    """The poison of the test above works: in a labeled mask it changes the weights."""
     clean = active_learning(run_of(tmp_path / "clean"), context, SimulatedOracle(context.dataset))
     poisoned_path = tmp_path / "poisoned_data"
     shutil.copytree(context.dataset.path, poisoned_path)

@@ -31,7 +31,7 @@ def noisy(dataset: Dataset, seed: int = 0, **noise: float) -> NoisyOracle:
     return oracle
 
 
-def test_a_person_answers_only_what_was_labelled(dataset: Dataset) -> None:
+def test_a_person_answers_only_what_was_labeled(dataset: Dataset) -> None:
     oracle = HumanOracle(dataset, np.array([2, 5]))
     with pytest.raises(DataError, match=r"item 3 .*has no labels"):
         oracle.ask(np.array([2, 3]))

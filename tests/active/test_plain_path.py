@@ -2,12 +2,12 @@
 
 The plain loop has float32 in contiguous memory, Adam as it comes, no reading ahead, whole probability maps
 that are kept and scored with NumPy, and its own loss, recalibration and selection. It shares the network,
-the first labelled set, the order of the data (`Training.epochs`) and the seeds of the queries.
+the first labeled set, the order of the data (`Training.epochs`) and the seeds of the queries.
 
 Layouts differ in rounding, and training on a few small images blows that up: Adam makes whole steps of
 gradients that are next to nothing, and batch normalization divides by what few pixels vary. So the
-learning rate is low. The images still depend on every part: without the turns or the recalibration others
-are selected.
+learning rate is low. The images still depend on every part: without the symmetries or the
+recalibration others are selected.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def train_plainly(network: AttentionUNet, dataset: Dataset, labeled: np.ndarray,
     network.train()
     for batches in epochs:
         for batch in batches:
-            assert batch.turns is not None
-            pairs = list(zip(labeled[batch.positions], batch.turns, strict=True))
+            assert batch.symmetries is not None
+            pairs = list(zip(labeled[batch.positions], batch.symmetries, strict=True))
             images = np.stack([turned(dataset.images[row], turn) for row, turn in pairs])
             masks = np.stack([turned(dataset.masks[row], turn) for row, turn in pairs])
             optimizer.zero_grad()
@@ -106,7 +106,7 @@ def train_plainly(network: AttentionUNet, dataset: Dataset, labeled: np.ndarray,
 
 
 def turned(image: np.ndarray, turn: int) -> np.ndarray:
-    """Quarter turns, from number 4 on after mirroring."""
+    """Quarter symmetries, from number 4 on after mirroring."""
     return np.rot90(np.fliplr(image) if turn >= 4 else image, turn % 4)
 
 

@@ -207,7 +207,7 @@ def test_strategies_are_compared_with_each_other_and_with_the_ceiling(
     }
     folder = str(run_experiment(parse(ExperimentConfig, values, "toy")))
     acquisition.main([folder, "--oracle", "2", "--seeds", "1", "2"])
-    assert "seed 2, 8 labelled" in capsys.readouterr().out
+    assert "seed 2, 8 labeled" in capsys.readouterr().out
     acquisition.main([folder, "--out", str(tmp_path / "table.md")])
     text = (tmp_path / "table.md").read_text()
     for expected in (

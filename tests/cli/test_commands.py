@@ -59,7 +59,7 @@ def test_an_experiment_from_the_command_line(
     command = ("experiment", tmp_path / "c.toml", "--dataset", tmp_path / "data", "--workers", "1")
     assert run(monkeypatch, *command) == 0
     shown = capsys.readouterr().out
-    assert "entropy_sampling seed 1 · iteration 1/2 · 2 labelled · F1" in shown
+    assert "entropy_sampling seed 1 · iteration 1/2 · 2 labeled · F1" in shown
     assert "100% done" in shown
     assert (tmp_path / "e" / "comparison_results" / "learning_curves.png").is_file()
     assert run(monkeypatch, "status", tmp_path / "e") == 0
@@ -192,6 +192,6 @@ def test_the_three_numbers_of_the_demo(tmp_path: Path) -> None:
     }
     config = ExperimentConfig(dataset=tmp_path / "data", seeds=(1,))
     first, second, third = three_numbers(efficiency, config)
-    assert "all 8 images labelled: 0.900" in first
+    assert "all 8 images labeled: 0.900" in first
     assert "Entropy Sampling 0.800 (the best), Random Sampling 0.700" in second
     assert "Entropy Sampling 4 (the first), Random Sampling not reached" in third

@@ -206,7 +206,7 @@ def test_diameters() -> None:
         ({"sizes": 64}, "sizes"),
         ({"particle_px": 0}, "particle_px=0"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "together below 1"),
-        ({"twins": "["}, "twins='[': not a regular expression"),
+        ({"near_duplicates": "["}, "near_duplicates='[': not a regular expression"),
     ],
 )
 def test_the_configuration_is_checked(options: dict[str, object], message: str) -> None:

@@ -122,7 +122,7 @@ def test_twins_across_splits(tmp_path: Path) -> None:
     dataset = build(tmp_path, [source(f"m{i}") for i in range(4)], **WHOLE)
     records = tuple(replace(record, field_of_view="same") for record in dataset.records)
     text = "\n".join(inspect_dataset(replace(dataset, records=records)).warnings)
-    assert "twins in different splits: a/" in text
+    assert "near-duplicates in different splits: a/" in text
 
 
 def test_fields_put_together_are_the_micrograph(tmp_path: Path) -> None:
@@ -161,8 +161,10 @@ def test_real_groups_are_judged_as_they_deserve(tmp_path: Path, real_data: Path)
         "10146_noisy": "fits",
         "10947": "undecided",
     }
-    assert not any("ORIENTATION" in warning or "twins" in warning for warning in inspection.warnings)
-    assert sum("taken for twins" in note for note in inspection.notes) == 4
+    assert not any(
+        "ORIENTATION" in warning or "near_duplicates" in warning for warning in inspection.warnings
+    )
+    assert sum("taken for near-duplicates" in note for note in inspection.notes) == 4
     turned = read_sources(paths[:2], SourceOptions(flip_y=True))
     warnings = inspect_dataset(
         build_dataset(turned.micrographs, tmp_path / "turned", BuildConfig(field=128))

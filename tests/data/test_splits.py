@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cryoquery.data.source import SourceMicrograph
-from cryoquery.data.splits import assign_splits, tie_twins
+from cryoquery.data.splits import assign_splits, tie_near_duplicates
 from cryoquery.errors import ConfigError, DataError
 
 
@@ -63,11 +63,11 @@ def test_fixed_splits_are_kept() -> None:
 
 
 def test_twins_share_a_split_and_small_groups_still_train() -> None:
-    """As in EMPIAR-10146: four of eleven micrographs have a noisy twin in a group of their own."""
+    """As in EMPIAR-10146: four of eleven micrographs have a noisy near-duplicate in a group of their own."""
     micrographs = [micrograph(f"m{i}_avg", "clean") for i in range(11)]
     micrographs += [micrograph(f"m{i}", "noisy") for i in range(4)]
     for seed in range(20):
-        tied, notes = tie_twins(micrographs, r"(m\d+)")
+        tied, notes = tie_near_duplicates(micrographs, r"(m\d+)")
         assert not notes
         splits = by_key(tied, assign_splits(tied, 0, 0.25, seed=seed))
         for i in range(4):
@@ -85,7 +85,7 @@ def test_equal_particles_mean_twins() -> None:
         micrograph("c", "g", 4),
         replace(micrograph("c", "h"), particles=micrograph("c", "g", 4).particles),
     ]
-    tied, notes = tie_twins([first, binned, *few, micrograph("d", "g", 6)])
+    tied, notes = tie_near_duplicates([first, binned, *few, micrograph("d", "g", 6)])
     assert len(notes) == 1
     assert "g/a" in notes[0]
     assert "h/b" in notes[0]

@@ -231,7 +231,7 @@ def test_events_for_tensorboard(dataset: Dataset, tmp_path: Path) -> None:
     events = EventAccumulator(str(out / "random_sampling" / "tensorboard"))
     events.Reload()
     f1 = [json.loads(path.read_text())["f1"] for path in sorted(out.glob("*/iteration_*/metrics.json"))]
-    found = events.Scalars("F1 by labelled images")
+    found = events.Scalars("F1 by labeled images")
     assert [event.step for event in found] == [2, 4, 6]
     assert [event.value for event in found] == pytest.approx(f1, abs=1e-6)
     assert len(events.Scalars("loss by epoch")) == 2 + 1 + 1

@@ -222,7 +222,7 @@ def test_a_dataset_that_changed_is_refused(dataset: Dataset, tmp_path: Path) -> 
         ({"strategies": ["entropie"]}, "'entropie': unknown; choose from uncertainty, entropy"),
         ({"strategies": ["entropy", "entropy"]}, "twice"),
         ({"seeds": []}, "at least one seed"),
-        ({"schedule": {"counts": [5, 30]}}, "30 images are to be labelled, the pool has 20"),
+        ({"schedule": {"counts": [5, 30]}}, "30 images are to be labeled, the pool has 20"),
         ({"schedule": {"counts": [5, 5]}}, "must be positive and increase"),
         ({"schedule": {"counts": [5], "fractions": [0.5]}}, "either counts or fractions"),
         ({"schedule": {"fractions": [0.01, 0.02]}}, "use fewer or larger steps"),

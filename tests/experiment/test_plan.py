@@ -72,7 +72,7 @@ def test_a_plan_by_fractions_needs_the_dataset(tmp_path: Path) -> None:
 def test_a_plan_that_does_not_fit_the_dataset(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     config = load_config(PROTOCOL, dataset=tmp_path / "data", image_size=32)
-    with pytest.raises(ConfigError, match="5172 images are to be labelled, the pool has 20"):
+    with pytest.raises(ConfigError, match="5172 images are to be labeled, the pool has 20"):
         make_plan(config)
 
 

@@ -10,7 +10,7 @@ from conftest import make_dataset
 
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.network.device import DeviceConfig
-from cryoquery.network.loader import N_AHEAD, Batch, BatchLoader, ahead, turn
+from cryoquery.network.loader import N_AHEAD, Batch, BatchLoader, ahead, apply_symmetries
 
 
 def test_images_come_in_order_and_turned(tmp_path) -> None:
@@ -25,9 +25,11 @@ def test_images_come_in_order_and_turned(tmp_path) -> None:
         batches, BatchLoader(labeled, DeviceConfig().fabric())(batches), strict=True
     ):
         rows = labeled.indices[batch.positions]
-        turns = torch.from_numpy(batch.turns)
-        assert torch.equal(images, turn(torch.from_numpy(pool.levels[rows])[:, None], turns))
-        assert torch.equal(masks, turn(torch.from_numpy(dataset.masks[rows])[:, None], turns))
+        symmetries = torch.from_numpy(batch.symmetries)
+        assert torch.equal(images, apply_symmetries(torch.from_numpy(pool.levels[rows])[:, None], symmetries))
+        assert torch.equal(
+            masks, apply_symmetries(torch.from_numpy(dataset.masks[rows])[:, None], symmetries)
+        )
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3])
@@ -35,7 +37,7 @@ def test_shares_of_a_batch_make_up_the_batch(n_ranks: int) -> None:
     batch = Batch(np.array([9, 4, 7, 1, 3]), np.arange(5))
     shares = [batch.share(rank, n_ranks) for rank in range(n_ranks)]
     assert np.concatenate([share.positions for share in shares]).tolist() == [9, 4, 7, 1, 3]
-    assert np.concatenate([share.turns for share in shares]).tolist() == [0, 1, 2, 3, 4]
+    assert np.concatenate([share.symmetries for share in shares]).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_reading_runs_ahead_but_not_far() -> None:

@@ -12,7 +12,7 @@ from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import LabeledImages, Pool, valid_pixels
 from cryoquery.errors import CryoqueryError
 from cryoquery.network.device import DeviceConfig
-from cryoquery.network.loader import turn
+from cryoquery.network.loader import apply_symmetries
 from cryoquery.network.model import ModelConfig, initial_weights
 from cryoquery.network.optimize import Training, TrainingConfig, TrainingStep
 from cryoquery.network.predict import Predictor
@@ -113,18 +113,21 @@ def test_a_loss_that_is_not_finite_stops_the_training(dataset: Dataset) -> None:
 
 def test_the_eight_symmetries() -> None:
     image = torch.arange(9.0).reshape(1, 1, 3, 3).repeat(8, 1, 1, 1)
-    turned = turn(image, torch.arange(8))
+    turned = apply_symmetries(image, torch.arange(8))
     assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
     assert torch.equal(turned[0], image[0])
     oblong = torch.arange(6.0).reshape(1, 1, 2, 3).repeat(8, 1, 1, 1)
-    assert len({tuple(t.flatten().tolist()) for t in turn(oblong, torch.arange(8))}) == 4
+    assert len({tuple(t.flatten().tolist()) for t in apply_symmetries(oblong, torch.arange(8))}) == 4
 
 
 def test_images_and_masks_turn_together() -> None:
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.normal(size=(5, 1, 8, 8)))
-    turns = torch.from_numpy(rng.integers(8, size=5))
-    assert torch.equal(turn((image > 0).to(torch.uint8), turns), (turn(image, turns) > 0).to(torch.uint8))
+    symmetries = torch.from_numpy(rng.integers(8, size=5))
+    assert torch.equal(
+        apply_symmetries((image > 0).to(torch.uint8), symmetries),
+        (apply_symmetries(image, symmetries) > 0).to(torch.uint8),
+    )
 
 
 def test_padding_does_not_reach_the_weights(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_what_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_a_second_labelling_of_real_micrographs(real_data: Path) -> None:
+def test_a_second_labeling_of_real_micrographs(real_data: Path) -> None:
     """The published score of crYOLO on all micrographs of this set is 0.90, after the flip."""
     labels = real_data / "empiar_10017"
     flip = Placement.of(swap_xy=False, flip_y=True, flip_x=False, scale=1.0)

@@ -213,7 +213,7 @@ def test_options_that_cannot_be_used(picker: Picker, options: dict, message: str
 def test_the_recipe_in_the_model(picker: Picker, model: Path) -> None:
     recipe = picker.recipe
     assert (recipe.scale, recipe.image_side, recipe.particle_px) == ("particle", 64, 8.0)
-    assert recipe.tuned_on == "labelled training images"
+    assert recipe.tuned_on == "labeled training images"
     assert recipe.tuned_f1 is not None
     assert recipe.tuned_f1 > 0.9
     assert isinstance(load_model(model), torch.nn.Module)

@@ -54,8 +54,8 @@ def recipe(predictor: Predictor, dataset: Dataset, splits: tuple[str, ...]) -> P
 
 def test_the_reported_split_is_never_tuned_on(predictor: Predictor, dataset: Dataset) -> None:
     assert recipe(predictor, dataset, ("test", "val")).tuned_on == "val"
-    assert recipe(predictor, dataset, ("val", "test")).tuned_on == "labelled training images"
-    assert recipe(predictor, dataset, ("val",)).tuned_on == "labelled training images"
+    assert recipe(predictor, dataset, ("val", "test")).tuned_on == "labeled training images"
+    assert recipe(predictor, dataset, ("val",)).tuned_on == "labeled training images"
 
 
 def test_labels_of_other_images_do_not_reach_the_threshold(

@@ -76,7 +76,7 @@ def test_different_kinds_and_all_defoci_are_among_the_first(project: Project) ->
     assert sum(one.score for one in train) == pytest.approx(1.0)
 
 
-def test_what_is_labelled_is_not_proposed_again(project: Project) -> None:
+def test_what_is_labeled_is_not_proposed_again(project: Project) -> None:
     first = {one.item for one in propose(project, 8)}
     second = {one.item for one in propose(project, 8, exclude=first)}
     assert len(second) == 8

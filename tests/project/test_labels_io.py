@@ -90,7 +90,7 @@ def write_untrained(path: Path, project: Project) -> None:
 
 
 @pytest.fixture
-def labelled(tmp_path: Path) -> Project:
+def labeled(tmp_path: Path) -> Project:
     write_coordinates(tmp_path / "known.star", known_picks(range(N)))
     return make_project(tmp_path, N, labels=[tmp_path / "known.star"])
 
@@ -105,10 +105,10 @@ def test_known_picks_seed_the_labels_of_a_new_project(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.star", "out.txt", "out.cs", "out.json", "star", "box", "cbox", "csv"])
-def test_labels_survive_every_format(labelled: Project, tmp_path: Path, name: str) -> None:
-    before = found(labelled)
+def test_labels_survive_every_format(labeled: Project, tmp_path: Path, name: str) -> None:
+    before = found(labeled)
     out = tmp_path / name
-    written = export_labels(labelled, state_of(labelled), out, file_format=None if out.suffix else name)
+    written = export_labels(labeled, state_of(labeled), out, file_format=None if out.suffix else name)
     assert (written.n_micrographs, written.n_particles) == (N, 12 * N)
     again = make_project(tmp_path / "again", N)
     imported = import_labels(again, out)
@@ -120,12 +120,12 @@ def test_labels_survive_every_format(labelled: Project, tmp_path: Path, name: st
             np.testing.assert_array_equal(own.particles_yx, before[key].particles_yx)
 
 
-def test_exports_name_micrographs_as_they_were_given(labelled: Project, tmp_path: Path) -> None:
-    export_labels(labelled, state_of(labelled), tmp_path / "o.star")
+def test_exports_name_micrographs_as_they_were_given(labeled: Project, tmp_path: Path) -> None:
+    export_labels(labeled, state_of(labeled), tmp_path / "o.star")
     picks = read_coordinates(tmp_path / "o.star")
     assert set(picks.micrographs) == {str(tmp_path / "data" / f"mic_{i:02d}.mrc") for i in range(N)}
     assert (picks.pixel_size, picks.diameter_px) == (2.0, DIAMETER_PX)
-    export_labels(labelled, state_of(labelled), tmp_path / "o.json", file_format="coco")
+    export_labels(labeled, state_of(labeled), tmp_path / "o.json", file_format="coco")
     assert read_coordinates(tmp_path / "o.json").file_format == "coco"
 
 
@@ -171,13 +171,13 @@ def test_labels_of_whole_micrographs_are_dealt_to_fields(tmp_path: Path) -> None
     assert len(picks.by_micrograph()) == 2
 
 
-def test_what_people_labelled_stays(labelled: Project, tmp_path: Path) -> None:
+def test_what_people_labeled_stays(labeled: Project, tmp_path: Path) -> None:
     project = make_project(tmp_path / "other", N)
     answer(project, 1, "ann", [{"op": "empty", "value": True}])
-    export_labels(labelled, state_of(labelled), tmp_path / "o.star")
+    export_labels(labeled, state_of(labeled), tmp_path / "o.star")
     first = import_labels(project, tmp_path / "o.star")
     assert first.n_items == N - 1
-    assert "left out 1 that people have labelled" in first.notes[0]
+    assert "left out 1 that people have labeled" in first.notes[0]
     assert import_labels(project, tmp_path / "o.star").n_items == N - 1
     assert labels(state_of(project))[1].empty
 
@@ -222,7 +222,7 @@ def test_files_that_do_not_fit_are_refused_or_noted(tmp_path: Path) -> None:
     assert "such as 'nowhere.mrc'" in imported.notes[0]
     assert "1 picks outside" in imported.notes[1]
     empty = make_project(tmp_path / "empty", 2)
-    with pytest.raises(ProjectError, match="nothing is labelled"):
+    with pytest.raises(ProjectError, match="nothing is labeled"):
         export_labels(empty, state_of(empty), tmp_path / "o.star")
     (tmp_path / "bad.json").write_text(
         json.dumps({"kind": "cryoquery labels", "version": 1, "labels": [{"particles": 3}]})

@@ -148,10 +148,10 @@ def test_the_curve_is_measured_on_the_labels_of_today(stepped: Project) -> None:
 def test_nothing_new_makes_no_step(stepped: Project) -> None:
     said: list[str] = []
     assert step(stepped.path, say=said.append) == stepped.path / "steps" / "step_2"
-    assert "nothing was labelled since step_2" in said[0]
+    assert "nothing was labeled since step_2" in said[0]
 
 
-def test_the_held_out_are_never_trained_on_and_unlabelled_ones_never_measured(stepped: Project) -> None:
+def test_the_held_out_are_never_trained_on_and_unlabeled_ones_never_measured(stepped: Project) -> None:
     label_set = current_labels(stepped)
     data = labeled_dataset(stepped.dataset, label_set.labels, stepped.path / "work")
     assert set(data.rows("val")) == set(label_set.labels) & set(items_of(stepped, "val"))
@@ -164,13 +164,13 @@ def test_the_held_out_are_never_trained_on_and_unlabelled_ones_never_measured(st
     assert (other.path / "images.npy").is_symlink()
     assert np.array_equal(other.images, stepped.dataset.images)
     masks = (other.path / "masks.npy").stat()
-    assert masks.st_blocks * 512 < masks.st_size, "what is not labelled takes no room"
+    assert masks.st_blocks * 512 < masks.st_size, "what is not labeled takes no room"
 
 
 def test_too_few_labels_are_a_sentence(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p", 6)
     label(project, items_of(project, "train")[:1])
-    with pytest.raises(ProjectError, match="1 micrographs with 8 particles are labelled to train on"):
+    with pytest.raises(ProjectError, match="1 micrographs with 8 particles are labeled to train on"):
         step(project.path)
     assert not (project.path / "steps").exists()
 
@@ -318,7 +318,7 @@ def _query(project: Project, label_set: LabelSet) -> list[dict]:
     return query_entries(chosen, planned.held_out)
 
 
-def test_fields_are_labelled_and_suggested_one_by_one(tmp_path: Path) -> None:
+def test_fields_are_labeled_and_suggested_one_by_one(tmp_path: Path) -> None:
     project = make_project(tmp_path / "p", 4, unit="field", training={"initial_epochs": 1, "batch_size": 4})
     label(project, [*items_of(project, "train")[:2], *items_of(project, "val")[:1]])
     folder = step(project.path)
@@ -401,10 +401,10 @@ def test_a_step_on_slurm_reads_files_only(
 
 def test_the_commands_say_how_it_stands(stepped: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("step", str(stepped.path)) == 0
-    assert "nothing was labelled since step_2" in capsys.readouterr().out
+    assert "nothing was labeled since step_2" in capsys.readouterr().out
     assert run_command("status", str(stepped.path)) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "9 of 16 micrographs labelled (4 of them held out to measure F1), 72 particles" in said
+    assert "9 of 16 micrographs labeled (4 of them held out to measure F1), 72 particles" in said
     assert "expected to raise F1 by" in said
     metrics = read_json(stepped.path / "steps" / "step_2" / "metrics.json")
     assert "F1 of picks (95 %)" in said

@@ -90,7 +90,7 @@ def wait_for_queue(client: httpx.Client, number: int) -> dict[str, Any]:
 
 
 def f1_on_the_rest(project: Project, number: int, items: list[int], truth: Truth) -> float:
-    """Of the model of a step, on items that nobody has labelled."""
+    """Of the model of a step, on items that nobody has labeled."""
     picker = load_picker(project.steps_path / f"step_{number}" / "model.pt", project.config.device)
     n_matched = n_all = 0
     by_path: dict[Path, list[int]] = {}

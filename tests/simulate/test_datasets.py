@@ -198,7 +198,7 @@ def test_carbon_is_darker_and_rougher_and_carries_no_particle() -> None:
         assert (distance + radius <= scene.carbon.hole_radius_px).all()
 
 
-def test_crystals_and_aggregates_are_dark_and_unlabelled() -> None:
+def test_crystals_and_aggregates_are_dark_and_unlabeled() -> None:
     config = small(n_micrographs=12, junk=NO_JUNK.model_copy(update={"crystals": 3.0, "aggregates": 1.0}))
     y, x = np.mgrid[:192, :256]
     darker = []

@@ -13,7 +13,7 @@ from leases_of_others import write_lease
 
 from cryoquery.errors import ExperimentError
 from cryoquery.storage import leases as leases
-from cryoquery.storage.leases import Owner, Watch, alone, leased, take_away, try_lease
+from cryoquery.storage.leases import LeaseObserver, Owner, alone, leased, take_away, try_lease
 
 HOLDS = "from pathlib import Path; from cryoquery.storage.leases import try_lease; import sys, time\n"
 HOLDS += "lease = try_lease(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
@@ -41,7 +41,7 @@ def test_a_killed_owner_is_replaced_at_once(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         assert try_lease(path) is None
-        assert not Watch(path).is_abandoned()
+        assert not LeaseObserver(path).is_abandoned()
         process.kill()
         process.wait()
     started = time.monotonic()
@@ -61,7 +61,7 @@ def test_an_owner_elsewhere_is_gone_when_its_counter_stands_still(
 ) -> None:
     monkeypatch.setattr(leases, "SILENT_SECONDS", 0.4)
     path = tmp_path / "c"
-    watch = Watch(path)
+    watch = LeaseObserver(path)
     for beat in range(6):
         write_lease(path, elsewhere(), beat=beat)
         assert not watch.is_abandoned(), "it beats"
@@ -106,7 +106,7 @@ def test_an_owner_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
     lease = try_lease(tmp_path / "c")
     assert lease is not None
-    watch = Watch(tmp_path / "c")
+    watch = LeaseObserver(tmp_path / "c")
     watch.is_abandoned()
     before = (tmp_path / "c").read_text()
     time.sleep(0.5)
@@ -131,6 +131,6 @@ def test_a_claim_without_a_readable_owner_is_waited_for_and_then_taken(
 ) -> None:
     monkeypatch.setattr(leases, "SILENT_SECONDS", 0.2)
     (tmp_path / "c").write_text(content)
-    assert not Watch(tmp_path / "c").is_abandoned()
+    assert not LeaseObserver(tmp_path / "c").is_abandoned()
     with leased(tmp_path / "c") as mine:
         assert mine

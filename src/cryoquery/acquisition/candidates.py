@@ -110,12 +110,12 @@ class NetworkSignals:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The unlabelled images that a query chooses from."""
+    """The unlabeled images that a query chooses from."""
 
     indices: NDArray[np.int64]
     """(n,) ascending indices into the pool."""
     labeled: NDArray[np.int64]
-    """(m,) ascending indices of what is labelled."""
+    """(m,) ascending indices of what is labeled."""
     groups: Sequence[str]
     """Group of every image of the pool."""
     signals: SignalSource
@@ -137,7 +137,7 @@ class Candidates:
         return self.values(FEATURES)
 
     def labeled_features(self) -> NDArray[np.float32]:
-        """Pooled bottleneck features of the labelled images, (m, c)."""
+        """Pooled bottleneck features of the labeled images, (m, c)."""
         return self.signals.values(FEATURES, self.labeled)
 
     def at(self, rows: NDArray[np.int64]) -> Candidates:
@@ -145,7 +145,7 @@ class Candidates:
         return replace(self, indices=np.sort(self.indices[rows]))
 
     def pretrained_features(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features learned without labels: of the candidates (n, c), and of the labelled images (m, c).
+        """Features learned without labels: of the candidates (n, c), and of the labeled images (m, c).
 
         Raises:
             ConfigError: there are none.
@@ -159,7 +159,7 @@ class Candidates:
         return features[self.indices], features[self.labeled]
 
     def without(self, taken: NDArray[np.int64]) -> Candidates:
-        """The same candidates less the pool indices ``taken``, which count as labelled from here on."""
+        """The same candidates less the pool indices ``taken``, which count as labeled from here on."""
         return replace(
             self,
             indices=np.setdiff1d(self.indices, taken),
@@ -208,7 +208,7 @@ class Strategy:
     needs: frozenset[Signal] = frozenset()
     """What it asks for of the candidates."""
     looks_at_labeled: bool = False
-    """Whether it asks for the features of the labelled images, too."""
+    """Whether it asks for the features of the labeled images, too."""
     by_group: bool = False
     """Whether it needs a pool of more than one group."""
 

@@ -1,4 +1,4 @@
-"""Choose images that differ: from each other, and from those that are labelled."""
+"""Choose images that differ: from each other, and from those that are labeled."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def _nearest_to_each(clusters: NDArray[np.float64], points: NDArray[np.float64])
 def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArray[np.int64]:
     """``n`` rows of ``features`` (m, c) by the greedy k-center rule, in the order they were chosen.
 
-    Each row taken is the one farthest from everything labelled or taken before it (Gonzalez 1985;
+    Each row taken is the one farthest from everything labeled or taken before it (Gonzalez 1985;
     the core-set of Sener & Savarese 2018, arXiv:1708.00489); ties go to the lowest row. With nothing
-    labelled yet the first is the row nearest to the mean.
+    labeled yet the first is the row nearest to the mean.
 
     The rows are those of the plain algorithm with every distance computed in float64, whatever the
     number of threads. Only the few rows farthest away are followed pick by pick: the others can only
@@ -73,7 +73,7 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
 
     Args:
         features: (m, c) of the candidates; of float32 only blocks and the rows that are followed are copied.
-        labeled_features: (k, c) of what is labelled; k may be 0.
+        labeled_features: (k, c) of what is labeled; k may be 0.
         n: how many to choose.
 
     Raises:

@@ -19,13 +19,13 @@ from cryoquery.network.predict import Ensemble, Predictor
 
 
 @dataclass(frozen=True)
-class Turns:
+class DihedralEnsemble:
     """The network on an image as it is, turned and mirrored (Wang et al. 2019, arXiv:1807.07356)."""
 
     n: int
     """8: all symmetries of the square; 4: the quarter turns. An image that is not square has four in all."""
 
-    def turns(self, image_shape: tuple[int, int]) -> list[tuple[int, bool]]:
+    def symmetries(self, image_shape: tuple[int, int]) -> list[tuple[int, bool]]:
         """Quarter turns, and whether to mirror before them, of each member."""
         if image_shape[0] != image_shape[1]:
             return [(k, mirrored) for mirrored in (False, True) for k in (0, 2)]
@@ -33,11 +33,11 @@ class Turns:
 
     def n_members(self, image_shape: tuple[int, int], n_snapshots: int) -> int:  # noqa: ARG002
         """See `Ensemble`."""
-        return len(self.turns(image_shape))
+        return len(self.symmetries(image_shape))
 
     def probabilities(self, predictor: Predictor, images: Tensor) -> Iterator[Tensor]:
         """See `Ensemble`."""
-        for quarters, mirrored in self.turns((images.shape[-2], images.shape[-1])):
+        for quarters, mirrored in self.symmetries((images.shape[-2], images.shape[-1])):
             turned = images.flip(-1) if mirrored else images
             turned = torch.rot90(turned, quarters, (-2, -1))
             p = torch.rot90(_probability(predictor, predictor.network, turned), -quarters, (-2, -1))
@@ -57,7 +57,7 @@ class Snapshots:
         if n_snapshots < 2:
             raise ConfigError(
                 'ensemble "snapshots": this training kept none; set training.snapshots to at least 2, '
-                'or use the ensemble "turns"'
+                'or use the ensemble "dihedral"'
             )
         return n_snapshots
 
@@ -74,4 +74,8 @@ def _probability(predictor: Predictor, network: AttentionUNet, images: Tensor) -
     return torch.sigmoid(logits[:, 0].float())
 
 
-ENSEMBLES: dict[str, Ensemble] = {"turns": Turns(8), "turns4": Turns(4), "snapshots": Snapshots()}
+ENSEMBLES: dict[str, Ensemble] = {
+    "dihedral": DihedralEnsemble(8),
+    "dihedral4": DihedralEnsemble(4),
+    "snapshots": Snapshots(),
+}

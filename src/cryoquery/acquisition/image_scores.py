@@ -185,7 +185,7 @@ def pooled_gradients(maps: Maps) -> Tensor:
 FEATURES = STATISTICS.signal("features", pooled_features)
 GRADIENTS = STATISTICS.signal("gradients", pooled_gradients)
 LEARNED = Signal("learned")
-"""Features learned without labels, of labelled images too; the network's own where there are none."""
+"""Features learned without labels, of labeled images too; the network's own where there are none."""
 BASE = (*(reduced(mean, "mean", PixelScore(name)) for name in PIXEL_SCORES), FEATURES)
 """What every pass of a network alone yields: strategies that share a network share it."""
 

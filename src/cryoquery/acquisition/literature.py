@@ -119,7 +119,7 @@ def typiclust(k: Annotated[int, Field(ge=1)] = 20) -> Strategy:
 
 
 def prob_cover(purity: Annotated[float, Field(gt=0, le=1)] = 0.95) -> Strategy:
-    """The images around which most others lie that no labelled one covers (arXiv:2205.11320).
+    """The images around which most others lie that no labeled one covers (arXiv:2205.11320).
 
     The radius of what an image covers is the largest at which the share ``purity`` of all balls is
     pure, with as many clusters as there will be labels. Features as for `typiclust`.
@@ -131,7 +131,7 @@ def prob_cover(purity: Annotated[float, Field(gt=0, le=1)] = 0.95) -> Strategy:
         radius = typical.purity_radius(points, n_clusters, candidates.rng, purity)
         return typical.prob_cover(points, labeled, n, radius)
 
-    strategy = by_features(rows, "many like it, none of them labelled")
+    strategy = by_features(rows, "many like it, none of them labeled")
     return replace(strategy, needs=frozenset({LEARNED}))
 
 

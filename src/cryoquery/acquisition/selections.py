@@ -144,16 +144,16 @@ def _counted_within(sizes: NDArray[np.int64]) -> Rows:
     return np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def allotted(
+def proportional(
     selection: SomeStrategy,
     by: SomeScore | None = None,
     power: Exponent = 1.0,
     otherwise: SomeStrategy | None = None,
 ) -> Strategy:
-    """Shares of all that is labelled for every group, in proportion to a power of its mean of ``by``.
+    """Shares of all that is labeled for every group, in proportion to a power of its mean of ``by``.
 
-    The mean is that of what is not labelled yet; a group has at least `LEAST_SHARE` of the highest, so that
-    none is given up. What is labelled already counts: a group that has much gets less of the query. Without
+    The mean is that of what is not labeled yet; a group has at least `LEAST_SHARE` of the highest, so that
+    none is given up. What is labeled already counts: a group that has much gets less of the query. Without
     ``by`` the shares are equal. Within each group ``selection`` chooses. A group that runs out leaves its
     share to the others. In a pool of one group ``otherwise`` chooses.
 
@@ -163,7 +163,7 @@ def allotted(
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
         if len(set(candidates.groups)) < 2:
-            return _of_one_group("allotted", candidates, n, otherwise)
+            return _of_one_group("proportional", candidates, n, otherwise)
         parts = np.unique(candidates.groups, return_inverse=True)[1]
         of = parts[candidates.indices], parts[candidates.labeled]
         chosen = _in_shares(candidates, n, *of, selection, by, power)
@@ -182,9 +182,9 @@ def clustered(
     by: SomeScore | None = None,
     power: Exponent = 1.0,
 ) -> Strategy:
-    """As `allotted`, for ``k`` clusters of the features in place of groups: where none are known.
+    """As `proportional`, for ``k`` clusters of the features in place of groups: where none are known.
 
-    What is labelled is clustered with the candidates. Clusters differ in size, and the smallest hold what
+    What is labeled is clustered with the candidates. Clusters differ in size, and the smallest hold what
     is odd: with equal shares most of a query is that.
     """
 
@@ -212,7 +212,7 @@ def _in_shares(
     by: ImageScore | None,
     power: float,
 ) -> list[Choice]:
-    """Shares for parts of the pool, given as a number for each candidate (m,) and labelled image (k,)."""
+    """Shares for parts of the pool, given as a number for each candidate (m,) and labeled image (k,)."""
     parts, part_of = np.unique(part_of, return_inverse=True)
     sizes = np.bincount(part_of)
     scores = np.ones(len(candidates)) if by is None else by(candidates)
@@ -310,15 +310,15 @@ def k_means(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strate
 
 
 def k_center(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strategy:
-    """Greedy k-center given the labelled images (the core-set of Sener & Savarese, arXiv:1708.00489).
+    """Greedy k-center given the labeled images (the core-set of Sener & Savarese, arXiv:1708.00489).
 
     With a ``score`` only among the ``shortlist`` times as many images where it is highest.
     """
-    rows = by_features(_k_center_rows, "farthest from everything labelled", looks_at_labeled=True)
+    rows = by_features(_k_center_rows, "farthest from everything labeled", looks_at_labeled=True)
     return _of_shortlist(rows, score, shortlist)
 
 
-def among(selection: SomeStrategy, score: SomeScore, share: Share = 0.5) -> Strategy:
+def prefilter(selection: SomeStrategy, score: SomeScore, share: Share = 0.5) -> Strategy:
     """What ``selection`` takes from the share of the candidates where ``score`` is highest."""
     return _of_highest(selection, score, lambda candidates, _: int(np.ceil(share * len(candidates))))
 
@@ -351,7 +351,7 @@ def by_features(
 
     A shortlist of `SHORTLIST` candidates is drawn uniformly with the candidates' generator, which a
     smaller pool leaves alone. At most a quarter of it is taken. A larger query goes on with another
-    shortlist of what is left, where all that was taken counts as labelled: so its time grows with
+    shortlist of what is left, where all that was taken counts as labeled: so its time grows with
     ``n``, its memory does not, and no query is refused.
     """
 

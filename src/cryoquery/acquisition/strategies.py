@@ -40,7 +40,7 @@ class NamedStrategy:
         return _built(self.expression)
 
 
-_NOISY = "power({}(entropy(ensemble='turns')), beta=(1, 100))"
+_NOISY = "power({}(entropy(ensemble='dihedral')), beta=(1, 100))"
 _SKILLED = "power(skill, standardize=False)"
 _HYBRID = "mix((0.7, top(mean(least_confidence))), (0.3, k_means))"
 
@@ -54,7 +54,7 @@ STRATEGIES: dict[str, NamedStrategy] = {
     "stratified_random": NamedStrategy(
         "stratified(random)", "at random, equal shares per group; the baseline where groups are uneven"
     ),
-    "core_set": NamedStrategy("k_center", "greedy k-center given the labelled images", "arXiv:1708.00489"),
+    "core_set": NamedStrategy("k_center", "greedy k-center given the labeled images", "arXiv:1708.00489"),
     "bald": NamedStrategy(
         "top(mean(mutual_information))",
         "highest mean mutual information of an image's eight turns",
@@ -100,10 +100,10 @@ STRATEGIES: dict[str, NamedStrategy] = {
         "typiclust", "typical images of clusters with few labels; for cold starts", "arXiv:2202.02794"
     ),
     "prob_cover": NamedStrategy(
-        "prob_cover", "images that most others are like and none labelled is", "arXiv:2205.11320"
+        "prob_cover", "images that most others are like and none labeled is", "arXiv:2205.11320"
     ),
     "auto": NamedStrategy(
-        f"allotted({_SKILLED}, by=skill, otherwise={_SKILLED})",
+        f"proportional({_SKILLED}, by=skill, otherwise={_SKILLED})",
         "shares of groups by their mean expected skill, by lot within; the default of projects",
     ),
 }
@@ -246,7 +246,7 @@ def select(name: str, candidates: Candidates, n: int) -> list[Choice]:
             are left, or all are of one group where it needs several.
     """
     if n > len(candidates):
-        raise ConfigError(f"a query of {n} images: only {len(candidates)} are unlabelled; ask for fewer")
+        raise ConfigError(f"a query of {n} images: only {len(candidates)} are unlabeled; ask for fewer")
     check_known(name)
     chosen = strategy_of(name)(candidates, n)
     indices = {choice.index for choice in chosen}

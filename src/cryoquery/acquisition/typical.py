@@ -71,10 +71,10 @@ def typiclust(
 ) -> NDArray[np.int64]:
     """``n`` rows of ``features`` (m, c), in the order they were chosen: the most typical of each cluster.
 
-    All rows, labelled ones too, are put into as many clusters as there will be labels (k-means, at most
+    All rows, labeled ones too, are put into as many clusters as there will be labels (k-means, at most
     `MAX_CLUSTERS`). The clusters with the fewest labels come first, the larger ones of these before the
     smaller ones, those below `MIN_CLUSTER` rows at the very end; each gives its most typical row, the one
-    with the smallest mean distance to its ``k`` nearest neighbors among the cluster's unlabelled rows.
+    with the smallest mean distance to its ``k`` nearest neighbors among the cluster's unlabeled rows.
     Where there are fewer clusters than rows are wanted, they take further turns. Ties go to the cluster
     that holds the lowest row, and to the lowest row in it.
 
@@ -82,7 +82,7 @@ def typiclust(
 
     Args:
         features: (m, c) of the candidates.
-        labeled_features: (l, c) of what is labelled; l may be 0.
+        labeled_features: (l, c) of what is labeled; l may be 0.
         n: how many to choose.
         rng: starts k-means.
         k: neighbors that make up the typicality; fewer where a cluster has fewer.
@@ -119,7 +119,7 @@ def typiclust(
 def prob_cover(features: ArrayLike, labeled_features: ArrayLike, n: int, radius: float) -> NDArray[np.int64]:
     """``n`` rows of ``features`` (m, c), in the order they were chosen, whose balls cover the most rows.
 
-    Each row taken is the one with the most rows within ``radius`` of it that no labelled or taken row
+    Each row taken is the one with the most rows within ``radius`` of it that no labeled or taken row
     covers yet (greedy maximum coverage); ties go to the lowest row. Once all are covered, the next is the
     row that lies in the fewest balls, of these the one whose own ball holds the most rows, so that there
     are always ``n``. Which rows lie within the
@@ -129,7 +129,7 @@ def prob_cover(features: ArrayLike, labeled_features: ArrayLike, n: int, radius:
 
     Args:
         features: (m, c) of the candidates.
-        labeled_features: (l, c) of what is labelled; l may be 0.
+        labeled_features: (l, c) of what is labeled; l may be 0.
         n: how many to choose.
         radius: of the balls, between vectors of length 1, so 0 to 2; see `purity_radius`.
 

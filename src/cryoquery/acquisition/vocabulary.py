@@ -18,7 +18,7 @@ from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.acquisition.selections import Share, SomeScore, top
 
 SomePixels: TypeAlias = InstanceOf[PixelScore]
-EnsembleName: TypeAlias = Literal["turns", "turns4", "snapshots"]
+EnsembleName: TypeAlias = Literal["dihedral", "dihedral4", "snapshots"]
 
 
 def least_confidence(ensemble: EnsembleName | None = None) -> PixelScore:
@@ -36,12 +36,12 @@ def margin(ensemble: EnsembleName | None = None) -> PixelScore:
     return PixelScore("margin", ensemble or "")
 
 
-def mutual_information(ensemble: EnsembleName = "turns") -> PixelScore:
+def mutual_information(ensemble: EnsembleName = "dihedral") -> PixelScore:
     """Entropy of an ensemble's mean less the mean of its entropies: what it disagrees on."""
     return PixelScore("mutual_information", ensemble)
 
 
-def expected_entropy(ensemble: EnsembleName = "turns") -> PixelScore:
+def expected_entropy(ensemble: EnsembleName = "dihedral") -> PixelScore:
     """Mean over an ensemble of its members' entropies: what all of them doubt."""
     return PixelScore("expected_entropy", ensemble)
 
@@ -108,7 +108,7 @@ def per_minute(
     seconds_per_image: Annotated[float, Field(ge=0)] = LabelCost().seconds_per_image,
     seconds_per_particle: Annotated[float, Field(ge=0)] = LabelCost().seconds_per_particle,
 ) -> ImageScore:
-    """An image score per minute that labelling the image is expected to take.
+    """An image score per minute that labeling the image is expected to take.
 
     Raises:
         ValueError: an image would cost nothing.
@@ -155,9 +155,9 @@ SELECTION_WORDS = (
     selections.random,
     selections.power,
     selections.stratified,
-    selections.allotted,
+    selections.proportional,
     selections.clustered,
-    selections.among,
+    selections.prefilter,
     selections.mix,
     selections.k_means,
     selections.k_center,

@@ -1,4 +1,4 @@
-"""What the trainings of a seed begin with: weights drawn at random, or learned on the unlabelled pool."""
+"""What the trainings of a seed begin with: weights drawn at random, or learned on the unlabeled pool."""
 
 from __future__ import annotations
 

@@ -41,13 +41,13 @@ class Oracle(Protocol):
         """The dataset with this oracle's answers as particles; for images that were asked for only."""
 
     def ask(self, indices: NDArray[np.int64]) -> None:
-        """Have the pool images ``indices`` labelled. Those labelled already cost nothing."""
+        """Have the pool images ``indices`` labeled. Those labeled already cost nothing."""
 
     def masks(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Masks (n, h, w) of images that were asked for: BACKGROUND, PARTICLE or IGNORE."""
 
     def n_particles(self, indices: NDArray[np.int64]) -> int:
-        """How many particles were labelled in these images, all of which were asked for."""
+        """How many particles were labeled in these images, all of which were asked for."""
 
 
 class SimulatedOracle:
@@ -82,7 +82,7 @@ class SimulatedOracle:
 
 
 class HumanOracle(SimulatedOracle):
-    """Answers from what people have labelled of a project, and refuses what nobody has."""
+    """Answers from what people have labeled of a project, and refuses what nobody has."""
 
     def __init__(self, dataset: Dataset, labeled: NDArray[np.int64]) -> None:
         """``labeled``: indices of the pool images that have labels in ``dataset``."""
@@ -94,7 +94,7 @@ class HumanOracle(SimulatedOracle):
         """See `Oracle`.
 
         Raises:
-            DataError: nobody has labelled one of them.
+            DataError: nobody has labeled one of them.
         """
         waiting = np.asarray(indices)[~self._labeled[indices]]
         if len(waiting):
@@ -144,7 +144,7 @@ class NoisyOracle(SimulatedOracle):
         return masks
 
     def n_particles(self, indices: NDArray[np.int64]) -> int:
-        """See `Oracle`: as many as it labelled, right or wrong."""
+        """See `Oracle`: as many as it labeled, right or wrong."""
         self._check(indices)
         return self.labels.n_particles(indices)
 

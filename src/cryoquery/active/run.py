@@ -30,7 +30,7 @@ class Run:
     """Its row in the table of strategies, or an expression."""
     seed: int
     counts: tuple[int, ...]
-    """How many images are labelled in each iteration."""
+    """How many images are labeled in each iteration."""
     folder: Path
     from_scratch: bool = False
     """Train every iteration from fresh weights instead of those of the one before."""

@@ -109,7 +109,7 @@ def interval(scores: ArrayLike, rng: np.random.Generator, level: float = 0.95) -
 def expected_gain(
     curve: Sequence[Point], n_more: float, agreement: Sequence[float | None] = ()
 ) -> Gain | None:
-    """What ``n_more`` labelled items are expected to bring; None for fewer than `MIN_POINTS` points.
+    """What ``n_more`` labeled items are expected to bring; None for fewer than `MIN_POINTS` points.
 
     Args:
         curve: one point per model, in the order they were made.

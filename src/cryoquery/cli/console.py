@@ -66,7 +66,7 @@ class ExperimentProgress:
             case IterationStarted():
                 self._now = (event.run, event.seed, event.iteration)
                 number = f"iteration {event.iteration + 1}/{event.n_iterations}"
-                self._where = f"{event.run} seed {event.seed} · {number} · {event.n_labeled} labelled"
+                self._where = f"{event.run} seed {event.seed} · {number} · {event.n_labeled} labeled"
                 self._epoch = ""
             case EpochEnded():
                 self._epoch = f" · epoch {event.epoch}/{event.n_epochs} · loss {event.loss:.4f}"
@@ -138,7 +138,7 @@ def duration(seconds: float) -> str:
 
 
 def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
-    """Every run with its labelled counts and training passes, then what the whole will take."""
+    """Every run with its labeled counts and training passes, then what the whole will take."""
 
     def say(line: str = "") -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -149,7 +149,7 @@ def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
         cost, run = planned.cost, planned.run
         if run.counts != counts:
             counts = run.counts
-            say(f"labelled images: {', '.join(map(str, counts))}")
+            say(f"labeled images: {', '.join(map(str, counts))}")
         n_saved = cost.n_saved_training + cost.n_saved_inference
         saved = f", {n_saved:,} saved" if n_saved else ""
         say(

@@ -60,7 +60,9 @@ def import_(
     split_by: Annotated[
         Literal["micrograph", "group"], typer.Option(help="What stays together.")
     ] = "micrograph",
-    twins: Annotated[str | None, typer.Option(help="Regex: names with the same match share a split.")] = None,
+    near_duplicates: Annotated[
+        str | None, typer.Option(help="Regex: names with the same match share a split.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     labels: Annotated[
         Literal["auto", "coordinates", "masks"], typer.Option(help="What to take as the truth.")

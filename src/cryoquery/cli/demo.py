@@ -83,8 +83,8 @@ def three_numbers(efficiency: dict[str, Any], config: ExperimentConfig) -> list[
         )["n_labeled_images"],
     )
     return [
-        f"1. full supervision, all {n_train} images labelled: {efficiency['full_supervision_f1'][seed]:.3f}",
+        f"1. full supervision, all {n_train} images labeled: {efficiency['full_supervision_f1'][seed]:.3f}",
         f"2. at 50 % of the labels: {at_half(best)} (the best), {at_half('random_sampling')}",
-        f"3. images labelled to come within 0.01 of full supervision: {enough(soonest)} (the first), "
+        f"3. images labeled to come within 0.01 of full supervision: {enough(soonest)} (the first), "
         f"{enough('random_sampling')}",
     ]

@@ -26,7 +26,7 @@ def init(
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     unit: Annotated[
-        Literal["micrograph", "field"], typer.Option(help="What is labelled at a time.")
+        Literal["micrograph", "field"], typer.Option(help="What is labeled at a time.")
     ] = "micrograph",
     table: Annotated[
         Path | None,
@@ -47,7 +47,7 @@ def init(
     scale: Scale = 1.0,
     force: Force = False,
 ) -> None:
-    """A new project of micrographs that nobody has labelled; then: cryoquery label PROJECT.
+    """A new project of micrographs that nobody has labeled; then: cryoquery label PROJECT.
 
     Reads every micrograph once. One that cannot be read is reported and left out.
     """
@@ -126,7 +126,7 @@ def import_labels(
     scale: Scale = 1.0,
     force: Force = False,
 ) -> None:
-    """Labels from a file into a project; what people have labelled there stays as it is."""
+    """Labels from a file into a project; what people have labeled there stays as it is."""
     from cryoquery.formats.placement import Placement
     from cryoquery.project.folder import open_project
     from cryoquery.project.labels_io import import_labels as import_file

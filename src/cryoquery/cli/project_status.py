@@ -1,4 +1,4 @@
-"""How a project stands: F1 so far, what labelling cost, who labelled, and what more labels would bring."""
+"""How a project stands: F1 so far, what labeling cost, who labeled, and what more labels would bring."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def show_project(path: Path | str, console: Console) -> None:
     unit = f"{said['unit']}s"
     left_out = f", {said['n_left_out']} skipped or bad" if said["n_left_out"] else ""
     console.print(
-        f"{said['name']}: {said['n_labeled']} of {said['n_items']} {unit} labelled ({said['n_held_out']} of "
+        f"{said['name']}: {said['n_labeled']} of {said['n_items']} {unit} labeled ({said['n_held_out']} of "
         f"them held out to measure F1){left_out}, {said['n_particles']} particles, {said['hours']:.1f} h",
         highlight=False,
     )

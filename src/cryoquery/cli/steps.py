@@ -13,12 +13,12 @@ from cryoquery.cli.terminal import counting
 
 def step(
     project: Annotated[Path, typer.Argument(help="Folder that 'cryoquery init' made.")],
-    force: Annotated[bool, typer.Option("--force", help="Also where nothing new was labelled.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also where nothing new was labeled.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="With Slurm: stay until the job has ended.")
     ] = True,
 ) -> None:
-    """Train on what is labelled, measure F1, choose what to label next; run again to go on."""
+    """Train on what is labeled, measure F1, choose what to label next; run again to go on."""
     from cryoquery.project.step import step as do_next_step
     from cryoquery.storage.atomic import read_json
 

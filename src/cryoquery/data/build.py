@@ -41,7 +41,7 @@ from cryoquery.data.preprocess import (
 )
 from cryoquery.data.preprocess import Field as FieldOfImage
 from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
-from cryoquery.data.splits import SplitBy, assign_splits, tie_twins
+from cryoquery.data.splits import SplitBy, assign_splits, tie_near_duplicates
 from cryoquery.errors import ConfigError, CryoqueryError, DataError
 from cryoquery.formats.placement import to_scaled
 
@@ -77,8 +77,8 @@ class BuildConfig(CheckedModel):
     test_fraction: float | None = Field(default=None, ge=0, lt=1)
     """Fraction of those without a split that is drawn for test; None: 0.25."""
     split_by: SplitBy = "micrograph"
-    twins: str | None = None
-    """Regular expression: names in which it finds the same text are of one place, see `tie_twins`."""
+    near_duplicates: str | None = None
+    """Regular expression: names with the same match are of one place, see `tie_near_duplicates`."""
     seed: int = Field(default=0, ge=0)
     n_workers: int = Field(default_factory=default_workers, gt=0)
     """Threads, one per core where not given. Memory is needed for so many micrographs at a time; the result
@@ -94,7 +94,7 @@ class BuildConfig(CheckedModel):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        check_pattern("twins", self.twins)
+        check_pattern("near_duplicates", self.near_duplicates)
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise ConfigError(
                 f"val_fraction={self.val_fraction:g}, test_fraction={self.test_fraction:g}: "
@@ -142,7 +142,7 @@ def build_dataset(
         raise ConfigError(
             f"disc_fraction={config.disc_fraction:g}: masks are given; use --labels coordinates"
         )
-    plans, twin_notes = _plan(micrographs, config)
+    plans, duplicate_notes = _plan(micrographs, config)
     records = [record for plan in plans for record in plan.records]
     _check_space(out, len(records), config.side)
     recipe = {
@@ -161,7 +161,7 @@ def build_dataset(
             for record in plan.records
         ]
         particles = {plan.source.key: plan.source.particles for plan in plans if len(plan.source.particles)}
-        writer.finish(finished, particles, recipe, [*notes, *twin_notes])
+        writer.finish(finished, particles, recipe, [*notes, *duplicate_notes])
     return open_dataset(out)
 
 
@@ -178,7 +178,7 @@ class _Plan:
 
 def _plan(micrographs: Sequence[SourceMicrograph], config: BuildConfig) -> tuple[list[_Plan], list[str]]:
     _refuse_equal_names(micrographs)
-    tied, notes = tie_twins(micrographs, config.twins)
+    tied, notes = tie_near_duplicates(micrographs, config.near_duplicates)
     test_fraction = DEFAULT_TEST_FRACTION if config.test_fraction is None else config.test_fraction
     splits = assign_splits(tied, config.val_fraction or 0.0, test_fraction, config.split_by, config.seed)
     diameters = micrograph_diameters(tied)

@@ -1,4 +1,4 @@
-"""A picture of a dataset: a few images per group with a circle around every labelled particle."""
+"""A picture of a dataset: a few images per group with a circle around every labeled particle."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
       images.npy      (n, h, w) uint8   normalized images, see `decode`
       masks.npy       (n, h, w) uint8   BACKGROUND, PARTICLE or IGNORE
       images.csv      one row per image, in the order of the arrays; no labels but the particle diameter
-      particles.csv   every labelled particle centre, in pixels of its original micrograph
+      particles.csv   every labeled particle center, in pixels of its original micrograph
       dataset.json    version, recipe, notes of the import, fingerprint
 
 Rows are sorted by split, training images first, so that the index of a training image is its row.
@@ -116,7 +116,7 @@ class ImageRecord:
     diameter_px: float
     """Particle diameter in original pixels."""
     field_of_view: str
-    """Equal for twins: micrographs that show the same place and must share a split."""
+    """Equal for near-duplicates: micrographs that show the same place and must share a split."""
     center: float
     """Intensity of the micrograph that became 0."""
     spread: float
@@ -165,7 +165,7 @@ class Dataset:
         return np.asarray(points[inside])
 
     def n_particles(self, rows: Sequence[int] | NDArray[np.int64]) -> int:
-        """How many labelled centers lie in the images ``rows``."""
+        """How many labeled centers lie in the images ``rows``."""
         return int(self._particles_per_image[np.asarray(rows, dtype=np.int64)].sum())
 
     def n_foreground(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

@@ -41,7 +41,7 @@ class Counts:
     n_micrographs: int
     n_images: int
     n_particles: int
-    """Labelled centers within the images."""
+    """Labeled centers within the images."""
     foreground: float
     """Fraction of the pixels (without padding) that belong to particles."""
     scale: float
@@ -86,7 +86,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
         orientations[group], disagreement = _look_at(dataset, group, micrographs)
         warnings += _orientation_warnings(group, orientations[group], dataset, micrographs)
         warnings += disagreement
-    warnings += _twin_warnings(dataset.records)
+    warnings += _near_duplicate_warnings(dataset.records)
     for group, micrographs in by_group.items():
         warnings += _label_warnings(dataset, group, micrographs)
     warnings += _split_warnings(dataset.records)
@@ -238,7 +238,7 @@ def _turned_by_import(dataset: Dataset) -> Orientation:
     return Orientation(swap_xy, flip_y, flip_x)
 
 
-def _twin_warnings(records: Sequence[ImageRecord]) -> list[str]:
+def _near_duplicate_warnings(records: Sequence[ImageRecord]) -> list[str]:
     splits: dict[str, dict[str, str]] = defaultdict(dict)
     for record in records:
         splits[record.field_of_view].setdefault(record.split, f"{record.group}/{record.micrograph}")
@@ -246,7 +246,9 @@ def _twin_warnings(records: Sequence[ImageRecord]) -> list[str]:
     for _, by_split in sorted(splits.items()):
         if len(by_split) > 1:
             names = " and ".join(f"{name} ({split})" for split, name in sorted(by_split.items()))
-            warnings.append(f"twins in different splits: {names}; scores on one are learned from the other")
+            warnings.append(
+                f"near-duplicates in different splits: {names}; scores on one are learned from the other"
+            )
     return warnings
 
 

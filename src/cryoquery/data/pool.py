@@ -36,7 +36,7 @@ class Pool:
     micrographs: tuple[str, ...]
     disc_px: NDArray[np.float64] | None = None
     """(n,) diameter of the discs in the masks, pixels of the image: a person states the particle's
-    diameter before anything is labelled. None where nobody did."""
+    diameter before anything is labeled. None where nobody did."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> Pool:
@@ -92,19 +92,19 @@ def valid_pixels(content: NDArray[np.int64], height: int, width: int) -> NDArray
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """The labelled part of a pool: all that training sees."""
+    """The labeled part of a pool: all that training sees."""
 
     pool: Pool
     indices: NDArray[np.int64]
     """Ascending indices into the pool."""
     read_masks: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    """The oracle's masks (k, h, w) of labelled indices (k,)."""
+    """The oracle's masks (k, h, w) of labeled indices (k,)."""
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def batch(self, positions: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Images and masks, each (k, h, w), at ``positions`` (k,) within the labelled images."""
+        """Images and masks, each (k, h, w), at ``positions`` (k,) within the labeled images."""
         indices = self.indices[np.asarray(positions)]
         return self.pool.read(indices), self.read_masks(indices)
 

@@ -16,7 +16,7 @@ MAX_DIAMETER_RATIO = 1.25
 
 @dataclass(frozen=True)
 class SourceMicrograph:
-    """One labelled micrograph. Pixels are read when they are asked for, not before."""
+    """One labeled micrograph. Pixels are read when they are asked for, not before."""
 
     name: str
     """Unique within its group: the stem of its file."""
@@ -35,7 +35,7 @@ class SourceMicrograph:
     split: str | None = None
     """The split its source puts it in; None: to be drawn."""
     field_of_view: str | None = None
-    """Equal for twins, which show the same place; None: only itself."""
+    """Equal for near-duplicates, which show the same place; None: only itself."""
     diameter_px: float | None = None
     """Particle diameter in pixels of this micrograph, where known otherwise than from ``particles``."""
 

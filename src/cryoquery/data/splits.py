@@ -20,12 +20,12 @@ from cryoquery.errors import ConfigError, DataError
 SplitBy = Literal["micrograph", "group"]
 
 MIN_COMMON_PARTICLES = 5
-"""Micrographs with fewer particles than this are never taken for twins because of them."""
+"""Micrographs with fewer particles than this are never taken for near-duplicates because of them."""
 SAME_PLACE = 1e-3
 """Distance, as a fraction of the micrograph, below which two particles are the same."""
 
 
-def tie_twins(
+def tie_near_duplicates(
     micrographs: Sequence[SourceMicrograph], pattern: str | None = None
 ) -> tuple[list[SourceMicrograph], list[str]]:
     """Give micrographs that show the same place one ``field_of_view``; say what was tied unasked.
@@ -45,7 +45,7 @@ def tie_twins(
     for first, second in _same_particles(micrographs):
         if ties.join(first, second):
             pair = " and ".join(_title(micrographs[i]) for i in (first, second))
-            notes.append(f"{pair}: the same particles, so taken for twins and kept in one split")
+            notes.append(f"{pair}: the same particles, so taken for near-duplicates and kept in one split")
     result = list(micrographs)
     for members in ties.clusters():
         named = [view for i in members if (view := micrographs[i].field_of_view) is not None]
@@ -65,13 +65,13 @@ def assign_splits(
     """The split of each micrograph: the one its source gave it, or else one that is drawn.
 
     Twins (equal ``field_of_view``) go together. By micrograph, the fractions hold in each group and
-    at least one micrograph (with its twins) of a group stays in train; by group, whole groups are
+    at least one micrograph (with its near-duplicates) of a group stays in train; by group, whole groups are
     drawn. The result depends neither on the order of the micrographs nor on other groups (except
-    through twins).
+    through near-duplicates).
 
     Raises:
         ConfigError: the fractions leave nothing for training.
-        DataError: twins (or, by group, a group) lie in different splits of the source; or there is
+        DataError: near-duplicates (or, by group, a group) lie in different splits of the source; or there is
             only one group to draw from.
     """
     if val_fraction < 0 or test_fraction < 0 or val_fraction + test_fraction >= 1:
@@ -116,7 +116,7 @@ class _Unit:
             if one.split != fixed[0].split:
                 raise DataError(
                     f"{_title(fixed[0])} is in {fixed[0].split}, {_title(one)} in {one.split}, but they "
-                    "must share a split (twins or one group); remove one or change its folder"
+                    "must share a split (near-duplicates or one group); remove one or change its folder"
                 )
         name = min(_title(micrograph) for micrograph in micrographs)
         groups = frozenset(micrograph.group for micrograph in micrographs)

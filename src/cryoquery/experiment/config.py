@@ -30,7 +30,7 @@ PROGRESSIVE = "progressive_supervised"
 
 
 class Schedule(CheckedModel):
-    """How many images are labelled in each iteration: by count, or by fraction of the training images."""
+    """How many images are labeled in each iteration: by count, or by fraction of the training images."""
 
     counts: tuple[int, ...] | None = None
     fractions: tuple[float, ...] | None = None
@@ -55,7 +55,7 @@ class Schedule(CheckedModel):
         if self.counts is not None:
             if self.counts[-1] > n_train:
                 raise ConfigError(
-                    f"schedule.counts: {self.counts[-1]} images are to be labelled, the pool has {n_train}; "
+                    f"schedule.counts: {self.counts[-1]} images are to be labeled, the pool has {n_train}; "
                     "use fractions, or counts up to that number"
                 )
             return self.counts
@@ -97,7 +97,7 @@ class ExperimentConfig(CheckedModel):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     pretraining: PretrainingConfig | None = None
-    """What trainings from scratch start from is learned on the unlabelled pool, once per seed; None: it is
+    """What trainings from scratch start from is learned on the unlabeled pool, once per seed; None: it is
     drawn at random."""
     cold_start: ColdStart = "random"
     """How the first images of each seed are chosen, for all strategies; all but random need pretraining."""
@@ -152,7 +152,7 @@ class ExperimentConfig(CheckedModel):
             if self.training.snapshots < 2 and self._asks_for_snapshots(name):
                 raise ConfigError(
                     f"strategies: {name}: needs snapshots of each training; set training.snapshots to "
-                    'at least 2, or use the ensemble "turns"'
+                    'at least 2, or use the ensemble "dihedral"'
                 )
         if self.training.snapshots and self.device.n_devices > 1:
             raise ConfigError("training.snapshots: are kept on one device only; set device.n_devices=1")

@@ -21,7 +21,7 @@ from cryoquery.experiment.config import ExperimentConfig, check_image_size, load
 from cryoquery.network.device import describe
 from cryoquery.storage.atomic import read_json, write_json, write_text
 from cryoquery.storage.cache import Cache
-from cryoquery.storage.leases import Watch, leased
+from cryoquery.storage.leases import LeaseObserver, leased
 from cryoquery.storage.provenance import digest, source_commit
 
 CONFIG, ENVIRONMENT, OWN_CACHE = "config.toml", "environment.json", ".cache"
@@ -78,7 +78,9 @@ def is_begun(out: Path) -> bool:
 
 def _somebody_works(out: Path) -> bool:
     """Whether a run is under way, in a job of Slurm say."""
-    return any(not Watch(lease).is_abandoned() for lease in out.rglob(".running") if lease.parent != out)
+    return any(
+        not LeaseObserver(lease).is_abandoned() for lease in out.rglob(".running") if lease.parent != out
+    )
 
 
 def enter(out: Path) -> ExperimentConfig:

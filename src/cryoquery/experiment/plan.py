@@ -141,7 +141,7 @@ class _Images:
     image_shape: tuple[int, int] = (16, 16)
     n_held_out: int = 0
     n_tuned: int = 0
-    """Validation images that thresholds are tuned on; 0: they are tuned on the labelled ones."""
+    """Validation images that thresholds are tuned on; 0: they are tuned on the labeled ones."""
 
     @classmethod
     def of(cls, dataset: Dataset, splits: Sequence[str], n_train: int) -> _Images:
@@ -197,7 +197,7 @@ def _query_cost(
         cost += Cost(0, n_passes * n_images, 0, (len(wanted) - n_passes) * n_images)
         seen |= marks if name else marks | {("scored", signal.key, *key) for signal in BASE}
     if looks_at_labeled:
-        cost += _once(Cost(0, count), ("scored what is labelled", *key), seen)
+        cost += _once(Cost(0, count), ("scored what is labeled", *key), seen)
     return cost
 
 

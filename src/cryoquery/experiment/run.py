@@ -29,7 +29,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What became of a run."""
 
     run: str
@@ -40,7 +40,7 @@ class Outcome:
     """Whether other runs would fail of the same: the disk is full, or its server has gone."""
 
 
-def do_run(config: ExperimentConfig, context: Context, run: Run, progress: Progress = silent) -> Outcome:
+def do_run(config: ExperimentConfig, context: Context, run: Run, progress: Progress = silent) -> RunOutcome:
     """Do what is left of a run. What goes wrong with it ends up in the outcome and in its log.
 
     Another process that is at work on the same run is waited for.
@@ -60,14 +60,16 @@ def do_run(config: ExperimentConfig, context: Context, run: Run, progress: Progr
         run_log.close("failed", reason or f"{type(error).__name__}: {error}")
         if reason is None:
             raise
-        return Outcome(run.name, run.seed, reason, isinstance(error, OSError) and error.errno in FATAL_ERRNOS)
+        return RunOutcome(
+            run.name, run.seed, reason, isinstance(error, OSError) and error.errno in FATAL_ERRNOS
+        )
     except BaseException as error:
         run_log.close("stopped", str(error) or type(error).__name__)
         raise
     run_log.close("finished")
     with suppress(CryoqueryError, OSError):  # another run's files may be damaged; this one is finished
         drop_models(enter(config.out), context, run.seed)
-    return Outcome(run.name, run.seed)
+    return RunOutcome(run.name, run.seed)
 
 
 def is_finished(run: Run) -> bool:

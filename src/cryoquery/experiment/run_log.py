@@ -36,14 +36,14 @@ from cryoquery.active.run import Run
 from cryoquery.errors import DataError
 from cryoquery.slurm import job_number
 from cryoquery.storage.atomic import read_json, remove_leftovers, write_json
-from cryoquery.storage.leases import Watch
+from cryoquery.storage.leases import LeaseObserver
 
 STATE, LOG, METRICS = "state.json", "run.log", "metrics.jsonl"
 LEASE = ".running"
 """The lease of the process that works on a run, in its folder."""
 SECONDS_BETWEEN = 1.0
 
-_watches: dict[Path, Watch] = {}
+_watches: dict[Path, LeaseObserver] = {}
 """Kept between looks: a lease on another machine counts as abandoned when it stood still for a while."""
 
 
@@ -58,7 +58,7 @@ def read_state(folder: Path, run: str, seed: int) -> RunState:
     except (DataError, TypeError):
         return RunState(run, seed)
     if state.state == "running":
-        watch = _watches.setdefault(folder, Watch(folder / LEASE))
+        watch = _watches.setdefault(folder, LeaseObserver(folder / LEASE))
         if watch.is_abandoned() or not (folder / LEASE).exists():
             return dataclasses.replace(state, state="lost", message="its process is gone")
     return state

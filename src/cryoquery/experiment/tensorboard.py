@@ -35,5 +35,5 @@ class TensorBoardLog:
                 self._epochs += 1
                 self._writer.add_scalar("loss by epoch", event.loss, self._epochs)
             case IterationEnded():
-                self._writer.add_scalar("F1 by labelled images", event.f1, self._n_labeled)
+                self._writer.add_scalar("F1 by labeled images", event.f1, self._n_labeled)
                 self._writer.flush()

@@ -1,4 +1,4 @@
-"""The labelling server: a project's page in a browser, on this machine only."""
+"""The labeling server: a project's page in a browser, on this machine only."""
 
 from cryoquery.label.serve import serve
 

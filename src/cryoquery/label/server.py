@@ -244,7 +244,7 @@ def _send_picture(ready: ReadyPicture) -> Response:
 
 @router.get("/api/status")
 async def status(request: Request) -> Response:
-    """How far labelling has come."""
+    """How far labeling has come."""
     service: LabelService = request.app.state.service
     # A state never changes, so that other threads may look at it.
     return JSONResponse(await asyncio.to_thread(summarize, service.project, service.state))

@@ -25,7 +25,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.network.checkpoint import Weights
-from cryoquery.network.optimize import Training, TrainingStep, Watch, optimize
+from cryoquery.network.optimize import OnStep, Training, TrainingStep, optimize
 
 Result = TypeVar("Result")
 
@@ -34,7 +34,7 @@ def optimize_distributed(
     training: Training,
     fabric: Fabric,
     n_processes: int,
-    watch: Watch,
+    watch: OnStep,
     compiled: bool = False,
     checkpoint: Path | None = None,
 ) -> Weights:

@@ -1,4 +1,4 @@
-"""Labelled images on their way into the network: on its device, in a given order, turned as told."""
+"""Labeled images on their way into the network: on its device, in a given order, turned as told."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Batch:
     """Which images go through the network together, and how each of them is turned."""
 
     positions: NDArray[np.int64]
-    """(k,) within the labelled images."""
-    turns: NDArray[np.int64] | None = None
-    """(k,) symmetries of the square, see `turn`; None: as they are."""
+    """(k,) within the labeled images."""
+    symmetries: NDArray[np.int64] | None = None
+    """(k,) symmetries of the square, see `apply_symmetries`; None: as they are."""
 
     def share(self, rank: int, n_ranks: int) -> Batch:
         """The part of the batch that one of several processes takes."""
-        turns = None if self.turns is None else np.array_split(self.turns, n_ranks)[rank]
-        return Batch(np.array_split(self.positions, n_ranks)[rank], turns)
+        symmetries = None if self.symmetries is None else np.array_split(self.symmetries, n_ranks)[rank]
+        return Batch(np.array_split(self.positions, n_ranks)[rank], symmetries)
 
 
 class BatchLoader:
-    """Labelled images and their masks, resident on a GPU where they fit, else read ahead from disk."""
+    """Labeled images and their masks, resident on a GPU where they fit, else read ahead from disk."""
 
     def __init__(self, labeled: LabeledImages, fabric: Fabric, resident: bool = True) -> None:
         """``resident``: keep them on a GPU where they fit."""
@@ -61,15 +61,15 @@ class BatchLoader:
 
         Nothing in here waits for the device, but for a moment when it begins.
         """
-        turns = [batch.turns for batch in batches if batch.turns is not None]
-        all_turns = torch.from_numpy(np.concatenate(turns)).to(self._device) if turns else None
+        symmetries = [batch.symmetries for batch in batches if batch.symmetries is not None]
+        all_symmetries = torch.from_numpy(np.concatenate(symmetries)).to(self._device) if symmetries else None
         ends = np.cumsum([len(batch.positions) for batch in batches])
         for batch, end, (images, masks) in zip(batches, ends, self._load_all(batches), strict=True):
-            if all_turns is None:
+            if all_symmetries is None:
                 yield images, masks
             else:
-                some = all_turns[end - len(batch.positions) : end]
-                yield turn(images, some), turn(masks, some)
+                some = all_symmetries[end - len(batch.positions) : end]
+                yield apply_symmetries(images, some), apply_symmetries(masks, some)
 
     def _load_all(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         if self._resident is None:
@@ -118,15 +118,15 @@ def to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def turn(images: Tensor, turns: Tensor) -> Tensor:
-    """Apply to each image (n, c, h, w) one of the 8 symmetries of the square, numbered in ``turns`` (n,).
+def apply_symmetries(images: Tensor, symmetries: Tensor) -> Tensor:
+    """Apply to each image (n, c, h, w) one of the 8 symmetries of the square, by its number (n,).
 
     Numbers 0 to 3 are quarter turns, 4 to 7 the same after mirroring. Images that are not square
     are only mirrored and turned by halves.
     """
     square = images.shape[-1] == images.shape[-2]
-    quarters = (turns % 4 if square else 2 * (turns % 2))[:, None, None, None]
-    mirrored = (turns >= 4)[:, None, None, None]
+    quarters = (symmetries % 4 if square else 2 * (symmetries % 2))[:, None, None, None]
+    mirrored = (symmetries >= 4)[:, None, None, None]
     # A quarter turn is a transposition and a flip; whether to flip is decided per image, on the device.
     images = torch.where(mirrored, images.flip(-1), images)
     if square:

@@ -61,7 +61,7 @@ class TrainingConfig(CheckedModel):
     augment: bool = True
     """Turn and mirror every image at random (the 8 symmetries of the square)."""
     recalibrate: bool = True
-    """Average the statistics of batch normalization once more at the end, over labelled images."""
+    """Average the statistics of batch normalization once more at the end, over labeled images."""
     fine_tune: bool = True
     """Go on from the weights of the iteration before; false: always from scratch."""
 
@@ -117,7 +117,7 @@ class TrainingStep:
     """Mean loss of the epoch, on its last step only: looking earlier would stall the device."""
 
 
-Watch = Callable[[TrainingStep], None]
+OnStep = Callable[[TrainingStep], None]
 
 
 @dataclass(frozen=True)
@@ -151,33 +151,34 @@ class Training:
     def epochs(self) -> Iterator[list[Batch]]:
         """The batches of each epoch, and of one more for the recalibration.
 
-        Order and turns come from the seed and the number of images alone, so that equal labelled
+        Order and symmetries come from the seed and the number of images alone, so that equal labeled
         sets give equal weights, whichever strategy chose them and however many devices there are.
         """
         n = len(self.labeled)
         rng = np.random.default_rng([self.seed, n])
         for _ in range(self.n_epochs):
             order = rng.permutation(n)
-            turns = rng.integers(8, size=n) if self.config.augment else None
-            yield _batches(order, turns, self.config.n_steps(n))
+            symmetries = rng.integers(8, size=n) if self.config.augment else None
+            yield _batches(order, symmetries, self.config.n_steps(n))
         n_last = self.config.n_recalibrated(n)
         yield _batches(rng.permutation(n)[:n_last], None, self.config.n_steps(max(n_last, 1)))
 
 
-def _batches(order: NDArray[np.int64], turns: NDArray[np.int64] | None, n: int) -> list[Batch]:
+def _batches(order: NDArray[np.int64], symmetries: NDArray[np.int64] | None, n: int) -> list[Batch]:
     """Even batches: no image is dropped, and none is alone with its statistics."""
     positions = np.array_split(order, n)
-    if turns is None:
+    if symmetries is None:
         return [Batch(some) for some in positions]
     return [
-        Batch(some, some_turns) for some, some_turns in zip(positions, np.array_split(turns, n), strict=True)
+        Batch(some, some_symmetries)
+        for some, some_symmetries in zip(positions, np.array_split(symmetries, n), strict=True)
     ]
 
 
 def optimize(
     training: Training,
     fabric: Fabric,
-    watch: Watch,
+    watch: OnStep,
     compiled: bool = False,
     checkpoint: Path | None = None,
     total: Callable[[Tensor], Tensor] | None = None,

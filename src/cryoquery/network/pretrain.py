@@ -28,7 +28,7 @@ from cryoquery.data.pool import Pool, valid_pixels
 from cryoquery.errors import ConfigError, CryoqueryError, DataError
 from cryoquery.network.checkpoint import Weights, load_checkpoint
 from cryoquery.network.device import place
-from cryoquery.network.loader import ahead, to_device, turn
+from cryoquery.network.loader import ahead, apply_symmetries, to_device
 from cryoquery.network.model import SIZE_MULTIPLE, AttentionUNet, ModelConfig, initial_weights
 from cryoquery.network.predict import Predictor, network_input
 from cryoquery.storage.atomic import write_bytes, write_file
@@ -49,7 +49,7 @@ Watch = Callable[[int], None]
 
 
 class PretrainingConfig(CheckedModel):
-    """How a network is prepared on unlabelled images."""
+    """How a network is prepared on unlabeled images."""
 
     steps: int = Field(default=300, ge=1)
     """Optimizer steps; each takes two views of every image of its batch."""
@@ -223,7 +223,7 @@ class View:
 
     levels: NDArray[np.uint8]
     """(k, v, v) parts of the images."""
-    turns: NDArray[np.int64]
+    symmetries: NDArray[np.int64]
     """(k,) see `cryoquery.network.loader.turn`."""
     gain: NDArray[np.float32]
     """(k, 1, 1, 1) factors of the contrast."""
@@ -249,7 +249,7 @@ def make_views(what: Pretraining, step: int, indices: NDArray[np.int64]) -> list
         views.append(
             View(
                 levels=np.stack(parts),
-                turns=rng.integers(8, size=len(indices)),
+                symmetries=rng.integers(8, size=len(indices)),
                 gain=np.exp(rng.normal(0, config.gain, shape)).astype(np.float32),
                 brightness=rng.normal(0, config.gain, shape).astype(np.float32),
                 noise=strength * rng.standard_normal((len(indices), 1, side, side), dtype=np.float32),
@@ -261,7 +261,7 @@ def make_views(what: Pretraining, step: int, indices: NDArray[np.int64]) -> list
 def _on(view: View, fabric: Fabric) -> Tensor:
     """The pixels of a view, (k, 1, v, v), on the device."""
     device = fabric.device
-    images = turn(to_device(view.levels, device), torch.from_numpy(view.turns).to(device))
+    images = apply_symmetries(to_device(view.levels, device), torch.from_numpy(view.symmetries).to(device))
     gain, brightness, noise = (
         torch.from_numpy(values).to(device) for values in (view.gain, view.brightness, view.noise)
     )

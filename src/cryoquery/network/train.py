@@ -1,4 +1,4 @@
-"""Fit one network to labelled images, on one device or on several."""
+"""Fit one network to labeled images, on one device or on several."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cryoquery.network.device import DeviceConfig, place
 from cryoquery.network.distributed import optimize_distributed
 from cryoquery.network.loader import BatchLoader
 from cryoquery.network.model import AttentionUNet
-from cryoquery.network.optimize import Training, Watch, copied_weights, optimize
+from cryoquery.network.optimize import OnStep, Training, copied_weights, optimize
 from cryoquery.network.predict import network_input
 
 
 def fit(
     training: Training,
     fabric: Fabric,
-    watch: Watch = lambda step: None,
+    watch: OnStep = lambda step: None,
     device: DeviceConfig | None = None,
     checkpoint: Path | None = None,
     snapshots: list[Weights] | None = None,

@@ -31,7 +31,7 @@ ONE_PER_FILE = (".box", ".cbox", ".csv")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchResult:
     """What became of many micrographs."""
 
     picks: Picks
@@ -55,7 +55,7 @@ def pick_micrographs(
     optics: Optics | None = None,
     n_workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Outcome:
+) -> BatchResult:
     """Pick ``micrographs`` and write the picks to ``out``; one that cannot be picked stops no other.
 
     The picks are written at the end, whole or not at all. Nothing is written where no micrograph could
@@ -113,7 +113,7 @@ def pick_micrographs(
     everything = concatenate(parts)
     if parts:
         write_coordinates(out, everything, format=file_format, optics=optics, micrograph_shapes=shapes)
-    return Outcome(everything, len(parts), failures, tuple(notes))
+    return BatchResult(everything, len(parts), failures, tuple(notes))
 
 
 def check_target(out: Path, micrographs: Sequence[Path], file_format: str | None) -> None:

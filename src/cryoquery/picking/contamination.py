@@ -20,7 +20,7 @@ TEXTURE_SIGMA = 1.0
 FINE_SIGMA = 0.25
 """Texture is what is finer than a Gaussian of this sigma, in particle diameters."""
 BRIGHTNESS = 0.6
-"""The low-pass image is off by so many standard deviations of a pixel; labelled particles hardly reach it."""
+"""The low-pass image is off by so many standard deviations of a pixel; labeled particles hardly reach it."""
 TEXTURE = 0.18
 """The texture is so much coarser, as a natural logarithm; films of carbon reach 0.2 to 0.6."""
 ROBUST_SIGMAS = 3.0

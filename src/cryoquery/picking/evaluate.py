@@ -65,11 +65,11 @@ def evaluate(
     """Scores of a network on the images of ``split``, each of which passes it once.
 
     Pixel scores (`PixelCounts.scores`) are pooled over the split at threshold 0.5. Particle scores
-    (`mean_particle_scores`) compare picks with labelled centers at most half a particle diameter
+    (`mean_particle_scores`) compare picks with labeled centers at most half a particle diameter
     away, over whole micrographs: fields are put together again before they are picked, so that a
     particle on the border of two fields is one particle. Also ``per_group`` and ``per_micrograph``.
 
-    What the masks say to IGNORE counts nowhere: neither its pixels, nor picks and labelled centers on them.
+    What the masks say to IGNORE counts nowhere: neither its pixels, nor picks and labeled centers on them.
 
     Args:
         predictor: the network.
@@ -148,7 +148,7 @@ class PredictedMicrograph:
     probability: NDArray[np.float32]
     """(h, w) of the micrograph put together at the scale of the dataset; 0 where no field was asked for."""
     truth_yx: NDArray[np.float64]
-    """(n, 2) labelled centers in these images, in pixels of ``probability``; none that is to be ignored."""
+    """(n, 2) labeled centers in these images, in pixels of ``probability``; none that is to be ignored."""
     masks: Mapping[int, NDArray[np.uint8]]
     """(h, w) of each image, by its row in the dataset."""
     ignored: NDArray[np.bool_]

@@ -24,7 +24,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """Particles that were found, best first."""
 
     centers_yx: NDArray[np.float64]
@@ -38,7 +38,7 @@ def find_particles(
     disc_diameter_px: float,
     threshold: float = DEFAULT_THRESHOLD,
     min_distance_px: float | None = None,
-) -> Found:
+) -> Detections:
     """Find the discs in a map of probabilities (h, w) in [0, 1].
 
     Centers are the maxima of `disc_scores`, which tells discs apart that touch or overlap by less
@@ -55,11 +55,11 @@ def find_particles(
     is_peak = (scores == ndimage.maximum_filter(scores, size=3)) & (scores >= max(threshold, FLOOR))
     peaks, n_peaks = ndimage.label(is_peak, structure=np.ones((3, 3)))
     if n_peaks == 0 or scores.min() == scores.max():
-        return Found(np.empty((0, 2)), np.empty(0))
+        return Detections(np.empty((0, 2)), np.empty(0))
     plateaus, heights = _plateaus(scores, peaks, n_peaks)
     distance = MIN_DISTANCE * disc_diameter_px if min_distance_px is None else min_distance_px
     kept = _apart(plateaus, heights, distance)
-    return Found(_refine(scores, plateaus[kept]), np.minimum(heights[kept], 1.0))
+    return Detections(_refine(scores, plateaus[kept]), np.minimum(heights[kept], 1.0))
 
 
 def _plateaus(

@@ -1,7 +1,7 @@
 """How to pick with a network: the scale it was trained at, the discs it draws, its score threshold.
 
 The threshold is never tuned on the split that is reported. Where a dataset has a validation split
-beside a reported test split it is tuned there, otherwise on the labelled training images.
+beside a reported test split it is tuned there, otherwise on the labeled training images.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.01), 2)
 AS_GOOD = 0.005
 """Thresholds within so much of the best F1 are equally good; the middle of them is taken."""
 MIN_PARTICLES = 20
-"""With fewer labelled particles nothing is tuned."""
+"""With fewer labeled particles nothing is tuned."""
 
-TunedOn = Literal["val", "labelled training images", "nothing"]
+TunedOn = Literal["val", "labeled training images", "nothing"]
 
 
 class PickingRecipe(CheckedModel):
@@ -108,7 +108,7 @@ def tuning_rows(
     """What a threshold is tuned on, and its rows: never the split that is reported."""
     if splits and splits[0] == "test" and len(rows := dataset.rows("val")):
         return "val", rows
-    return "labelled training images", np.sort(labeled)
+    return "labeled training images", np.sort(labeled)
 
 
 def tune_threshold(
@@ -120,8 +120,8 @@ def tune_threshold(
     """The score threshold of the best particle F1 on the images ``rows``, macro over micrographs.
 
     Returns:
-        threshold, its F1 (None: too few labelled particles to tune on, the default is given), and the
-        number of labelled particles.
+        threshold, its F1 (None: too few labeled particles to tune on, the default is given), and the
+        number of labeled particles.
     """
     chosen = _whole_micrographs(dataset, rows)
     curves, n_particles = [], 0

@@ -40,7 +40,7 @@ class Proposal:
 
     item: int
     rank: int
-    """0 is to be labelled first."""
+    """0 is to be labeled first."""
     reason: str
     score: float
     """Share of the items of its purpose that it stands for, in [0, 1]."""
@@ -63,9 +63,9 @@ class _Stratum:
 
 
 def held_out_order(project: Project) -> list[int]:
-    """The items that are never trained on, in the fixed random order in which they are to be labelled.
+    """The items that are never trained on, in the fixed random order in which they are to be labeled.
 
-    The first of them that are labelled are a random sample of the project, however many they are.
+    The first of them that are labeled are a random sample of the project, however many they are.
     """
     rows = project.dataset.rows("val")
     rng = np.random.default_rng([project.config.seed, 1])
@@ -89,7 +89,7 @@ def propose(
     Args:
         project: with its images; no model and no labels are needed.
         n: how many.
-        exclude: items that are not to be proposed, such as those that are labelled.
+        exclude: items that are not to be proposed, such as those that are labeled.
         progress: called with (items looked at, all of them).
     """
     held_out = [item for item in held_out_order(project) if item not in exclude]

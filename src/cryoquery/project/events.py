@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoquery.errors import ProjectError
-from cryoquery.storage.leases import Watch, leased
+from cryoquery.storage.leases import LeaseObserver, leased
 
 VERSION = 1
 """Of the table; a file with a higher number was written by a newer cryoquery."""
@@ -275,7 +275,7 @@ def _lease(path: Path) -> Path:
 
 def _refusal(path: Path) -> Callable[[], bool]:
     """What a waiting writer asks: it never waits for one that lives."""
-    watch = Watch(_lease(path))
+    watch = LeaseObserver(_lease(path))
 
     def refuse() -> bool:
         if not watch.is_abandoned() and watch.is_alive():

@@ -51,7 +51,7 @@ class LabelSet:
     seconds: float
     """Of activity of everybody on everything."""
     seconds_per_item: float | None
-    """Of what was labelled by hand; None: nothing was timed."""
+    """Of what was labeled by hand; None: nothing was timed."""
 
     @property
     def seqs(self) -> dict[str, int]:

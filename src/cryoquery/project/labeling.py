@@ -131,10 +131,10 @@ class TaskState:
 
     def copy(self) -> TaskState:
         """Another one with the same content, that can be changed alone."""
-        twin = TaskState(**{**vars(self), "document": self.document.copy()})
-        twin.skipped_by, twin.seconds = dict(self.skipped_by), dict(self.seconds)
-        twin.submissions = list(self.submissions)
-        return twin
+        copy = TaskState(**{**vars(self), "document": self.document.copy()})
+        copy.skipped_by, copy.seconds = dict(self.skipped_by), dict(self.seconds)
+        copy.submissions = list(self.submissions)
+        return copy
 
 
 def task_id(item: int, repeat: int = 0) -> str:

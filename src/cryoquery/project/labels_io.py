@@ -47,12 +47,12 @@ def export_labels(
         file_format: where the suffix does not say; ``coco`` for a ``.json`` file of COCO.
 
     Raises:
-        ProjectError: nothing is labelled.
+        ProjectError: nothing is labeled.
         DataError: ``out`` cannot be written, or its format cannot hold several micrographs.
     """
     found = labels(state)
     if not found:
-        raise ProjectError(f"{project.path}: nothing is labelled yet; label with 'cryoquery label'")
+        raise ProjectError(f"{project.path}: nothing is labeled yet; label with 'cryoquery label'")
     picks = label_picks(project, found)
     named = {project.items[item].micrograph for item in found}
     if out.suffix.lower() == ".json" and file_format is None:
@@ -65,7 +65,7 @@ def export_labels(
 
 
 def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
-    """The labelled particles as picks, micrographs by the path that they were given as.
+    """The labeled particles as picks, micrographs by the path that they were given as.
 
     Args:
         project: whose labels they are.
@@ -133,7 +133,7 @@ def _label_entry(own: ItemLabels) -> dict[str, Any]:
 def import_acts(project: Project, state: ProjectState, found: LabelFile) -> tuple[list[Act], list[str]]:
     """The acts that record labels of a file, and notes on what is left out.
 
-    Items that a person has labelled or works on, and bad ones, are left out; labels that came from a
+    Items that a person has labeled or works on, and bad ones, are left out; labels that came from a
     file are replaced.
 
     Args:
@@ -155,7 +155,7 @@ def import_acts(project: Project, state: ProjectState, found: LabelFile) -> tupl
             name = f"import-{stamp}-{item.number}"
             acts.append(Act(name, PERSON, "imported", str(item.number), body))
     if taken:
-        notes.append(f"{found.path}: left out {taken} that people have labelled, work on, or call bad")
+        notes.append(f"{found.path}: left out {taken} that people have labeled, work on, or call bad")
     return acts, notes
 
 

@@ -1,4 +1,4 @@
-"""Make a project of micrographs that nobody has labelled."""
+"""Make a project of micrographs that nobody has labeled."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write
 from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import PARTICLE_PX, SETTINGS_FILE, ProjectConfig, write_settings
-from cryoquery.project.sources import Found, FoundMicrograph, find_micrographs, micrograph_paths
+from cryoquery.project.sources import MicrographSearch, UsableMicrograph, find_micrographs, micrograph_paths
 from cryoquery.storage.atomic import staged_directory
 
 FIELD_SIDE = 256
@@ -215,7 +215,7 @@ def choose_images(sources: Sequence[SourceMicrograph], unit: str) -> BuildConfig
     return BuildConfig(field=math.ceil(side / SIDE_STEP) * SIDE_STEP, particle_px=particle_px)
 
 
-def _diameter_px(one: FoundMicrograph, options: InitOptions) -> float:
+def _diameter_px(one: UsableMicrograph, options: InitOptions) -> float:
     if options.diameter_px is not None:
         diameter, said = options.diameter_px, f"--diameter-px {options.diameter_px:g}"
     else:
@@ -239,7 +239,7 @@ def _diameter_px(one: FoundMicrograph, options: InitOptions) -> float:
     return diameter
 
 
-def _common_folder(path: Path, micrographs: Sequence[FoundMicrograph]) -> Path:
+def _common_folder(path: Path, micrographs: Sequence[UsableMicrograph]) -> Path:
     """The folder that holds all micrographs; links to folders are followed, links to files are not."""
     folders = [os.fspath(one.path.absolute().parent.resolve()) for one in micrographs]
     common = Path(os.path.commonpath(folders))
@@ -256,7 +256,7 @@ def _stated_folder(path: Path, folder: Path) -> str:
     return folder.as_posix()
 
 
-def _source(one: FoundMicrograph, diameter_px: float, split: str, invert: bool) -> SourceMicrograph:
+def _source(one: UsableMicrograph, diameter_px: float, split: str, invert: bool) -> SourceMicrograph:
     def read() -> NDArray[np.float32]:
         pixels = read_micrograph(one.path).pixels
         return -pixels if invert else pixels
@@ -277,7 +277,7 @@ def _build(
     staged: Path,
     path: Path,
     folder: Path,
-    found: Found,
+    found: MicrographSearch,
     diameters: dict[str, float],
     options: InitOptions,
     report: Report,
@@ -320,7 +320,7 @@ def _build(
     return [f"{name}: {reason}" if name not in reason else reason for (_, name), reason in failures.items()]
 
 
-def _row(one: FoundMicrograph, folder: Path) -> MicrographRow:
+def _row(one: UsableMicrograph, folder: Path) -> MicrographRow:
     real = one.path.absolute().parent.resolve() / one.path.name
     return MicrographRow(
         name=one.name,
@@ -344,7 +344,7 @@ def _write_thumbnails(project: Project, report: Report) -> None:
 
 
 def _read_label_files(
-    labels: Sequence[Path], found: Found, diameters: dict[str, float], options: InitOptions
+    labels: Sequence[Path], found: MicrographSearch, diameters: dict[str, float], options: InitOptions
 ) -> list[LabelFile]:
     files = {one.name: one.path for one in found.micrographs}
     shapes = {one.name: one.shape for one in found.micrographs}

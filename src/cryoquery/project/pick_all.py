@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoquery.errors import ProjectError
-from cryoquery.picking.batch import Outcome, check_target, pick_micrographs
+from cryoquery.picking.batch import BatchResult, check_target, pick_micrographs
 from cryoquery.picking.picker import PickOptions, load_picker
 from cryoquery.project.folder import Project, finished_steps
 
@@ -31,7 +31,7 @@ def export_picks(
     file_format: str | None = None,
     threshold: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Outcome:
+) -> BatchResult:
     """Pick all micrographs of a project with its newest model and write the picks.
 
     Args:

@@ -26,7 +26,7 @@ DEFAULT_GROUP = "micrographs"
 
 
 @dataclass(frozen=True)
-class FoundMicrograph:
+class UsableMicrograph:
     """A micrograph that can be opened, and what is known of it."""
 
     name: str
@@ -42,10 +42,10 @@ class FoundMicrograph:
 
 
 @dataclass(frozen=True)
-class Found:
+class MicrographSearch:
     """The micrographs of a new project."""
 
-    micrographs: tuple[FoundMicrograph, ...]
+    micrographs: tuple[UsableMicrograph, ...]
     failures: tuple[str, ...] = ()
     """Files whose header cannot be read, and why."""
     notes: tuple[str, ...] = field(default=())
@@ -89,7 +89,7 @@ def find_micrographs(
     pixel_size: float | None = None,
     conditions: Conditions | None = None,
     group_pattern: str | None = None,
-) -> Found:
+) -> MicrographSearch:
     """Read the headers of micrographs, and name and group them.
 
     Args:
@@ -107,7 +107,7 @@ def find_micrographs(
     names = _names(paths)
     rows = conditions.match(paths) if conditions else {}
     optics = conditions.pixel_size if conditions else None
-    found: list[FoundMicrograph] = []
+    found: list[UsableMicrograph] = []
     failures: list[str] = []
     doubts: Counter[str] = Counter()
     for name, path in zip(names, paths, strict=True):
@@ -120,7 +120,7 @@ def find_micrographs(
         doubts.update([chosen.note] if chosen.note else [])
         row = rows.get(path)
         found.append(
-            FoundMicrograph(
+            UsableMicrograph(
                 name=name,
                 path=path,
                 shape=header.shape,
@@ -135,7 +135,7 @@ def find_micrographs(
     notes = [f"{_counted(n)}: {doubt}" for doubt, n in doubts.items()]
     if conditions and len(rows) < len(paths):
         notes.append(f"{conditions.path}: does not know {_counted(len(paths) - len(rows))} of {len(paths)}")
-    return Found(tuple(found), tuple(failures), tuple(notes))
+    return MicrographSearch(tuple(found), tuple(failures), tuple(notes))
 
 
 def match_to_files(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import matplotlib as mpl
 
 from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.report import figures
-from cryoquery.report.findings import Findings, find
+from cryoquery.report.findings import Comparison, find
 from cryoquery.report.methods import methods
 from cryoquery.report.page import page
 from cryoquery.report.selection import selection_record
@@ -42,7 +42,7 @@ def compare(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, flo
         return _write(find(Path(experiment_dir).resolve(), label_cost))
 
 
-def _write(findings: Findings) -> Path:
+def _write(findings: Comparison) -> Path:
     out = findings.results.config.out / "comparison_results"
     out.mkdir(exist_ok=True)
     remove_leftovers(out)

@@ -98,7 +98,7 @@ def _bounds(interval: Interval | None) -> list[float] | None:
 def against(measurements: Measurements, baseline: str) -> dict[str, Any]:
     """Every strategy minus ``baseline``, paired by seed, p values adjusted by Holm within each number."""
     results = measurements.results
-    first = results.first_of_twins
+    first = results.first_of_identical
     runs = [run for run in results.runs() if run.endswith("_sampling") and run != baseline]
     compared: dict[str, Any] = {}
     beyond_half = any(curve.fractions[-1] > HALF + ROUNDING for curve in results.of(baseline))
@@ -144,7 +144,7 @@ def limits(measurements: Measurements) -> dict[str, Any]:
     random sampling and for the first step of Holm's correction.
     """
     results = measurements.results
-    runs = [run for run in results.judged() if results.of(RANDOM) and run not in results.first_of_twins]
+    runs = [run for run in results.judged() if results.of(RANDOM) and run not in results.first_of_identical]
     pairs = {run: len(results.seeds(run, RANDOM)) for run in runs}
     tested = [n for n in pairs.values() if n >= 2]
     chance = measurements.of(RANDOM, aulc)

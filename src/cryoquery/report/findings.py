@@ -24,7 +24,7 @@ from cryoquery.report.tables import performance_table
 
 
 @dataclass(frozen=True)
-class Findings:
+class Comparison:
     """What the tables, figures and pages are drawn from."""
 
     results: Results
@@ -40,7 +40,7 @@ class Findings:
     """Why the dataset is not there."""
 
 
-def find(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, float] | None = None) -> Findings:
+def find(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, float] | None = None) -> Comparison:
     """Read an experiment and work out everything that its report says.
 
     Raises:
@@ -50,7 +50,7 @@ def find(experiment_dir: Path | str, label_cost: LabelCost | Mapping[str, float]
     measurements = Measurements(results)
     dataset, missing = find_dataset(results)
     pool = PoolFacts.of(dataset) if dataset else None
-    return Findings(
+    return Comparison(
         results,
         measurements,
         performance_table(results),

@@ -76,7 +76,7 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
     seed = min(results.seeds_of_any())
     kept = {}
     for curve in results.curves:
-        if curve.seed == seed and curve.run not in results.first_of_twins and (chosen := _stages(curve)):
+        if curve.seed == seed and curve.run not in results.first_of_identical and (chosen := _stages(curve)):
             kept[curve.run] = chosen
     if not kept:
         return []

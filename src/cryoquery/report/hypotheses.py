@@ -207,8 +207,8 @@ class Finding:
 
 
 def _judge_all(results: Results, runs: Sequence[str], test: Callable[[str], Finding]) -> tuple[Judgment, ...]:
-    """Test every strategy, adjust for their number, and give twins the verdict of the first of them."""
-    first = {twin: one for twin, one in results.first_of_twins.items() if one in runs}
+    """Test every strategy, adjust for their number, and give identical runs one verdict."""
+    first = {run: one for run, one in results.first_of_identical.items() if one in runs}
     own = [run for run in runs if run not in first]
     found = {run: test(run) for run in own}
     p_for = _adjusted({run: found[run].p_for for run in own})
@@ -309,7 +309,7 @@ def _beside_stratified(measurements: Measurements) -> str:
             return "Stratified random sampling was not run: with several groups it is the harder baseline."
         return ""
     baseline = measurements.of(STRATIFIED, aulc)
-    runs = [run for run in results.judged() if run not in results.first_of_twins]
+    runs = [run for run in results.judged() if run not in results.first_of_identical]
     tested = {}
     for run in runs:
         difference = measurements.of(run, aulc).minus(baseline)

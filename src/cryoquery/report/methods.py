@@ -13,7 +13,7 @@ import torch
 from cryoquery.data.dataset import Dataset
 from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE
 from cryoquery.report.efficiency import TOLERATED_LOSS, Measurements
-from cryoquery.report.findings import Findings
+from cryoquery.report.findings import Comparison
 from cryoquery.report.runs import RANDOM, STRATIFIED, Results, label
 from cryoquery.report.statistics import N_REPLICATES
 from cryoquery.report.words import listed, plural
@@ -33,7 +33,7 @@ DESCRIPTIONS = {
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def methods(findings: Findings) -> str:
+def methods(findings: Comparison) -> str:
     """The text of `methods.md`; numbers that are not known any more are left out."""
     results = findings.results
     paragraphs = [
@@ -137,7 +137,7 @@ def _evaluation(results: Results, measurements: Measurements) -> str:
     )
 
 
-def _statistics(findings: Findings) -> str:
+def _statistics(findings: Comparison) -> str:
     """The tests that were made, and no others."""
     text = "**Statistics**: Runs are paired by seed. "
     tested = {

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report import computing, figures, gallery
 from cryoquery.report.analysis import TESTED
-from cryoquery.report.findings import Findings
+from cryoquery.report.findings import Comparison
 from cryoquery.report.methods import methods, provenance
 from cryoquery.report.remarks import area_rows, cost_rows, elsewhere_rows, limit_sentences, notices
 from cryoquery.report.runs import label, short_label
@@ -33,7 +33,7 @@ class Drawing:
     caption: str
 
 
-def page(findings: Findings) -> str:
+def page(findings: Comparison) -> str:
     """The whole page; the same findings give the same bytes."""
     environment = Environment(
         loader=PackageLoader("cryoquery.report"),
@@ -73,7 +73,7 @@ def page(findings: Findings) -> str:
     )
 
 
-def _curves(findings: Findings) -> list[Drawing]:
+def _curves(findings: Comparison) -> list[Drawing]:
     results = findings.results
     if all(run == FULL_SUPERVISION for run in results.runs()):
         return []
@@ -96,7 +96,7 @@ def _curves(findings: Findings) -> list[Drawing]:
     ]
 
 
-def _against(findings: Findings, baseline: str) -> dict[str, Any]:
+def _against(findings: Comparison, baseline: str) -> dict[str, Any]:
     compared = findings.analysis["against"][baseline]
     drawing = None
     if any(compared.values()):
@@ -114,7 +114,7 @@ def _names(compared: Mapping[str, Any]) -> dict[str, str]:
     return {run: short_label(run) for rows in compared.values() for run in rows}
 
 
-def _asked(findings: Findings) -> list[Drawing]:
+def _asked(findings: Comparison) -> list[Drawing]:
     drawings = []
     if findings.overlaps and len(findings.overlaps[0].runs) > 1:
         more = len(findings.overlaps) - figures.MAX_PANELS
@@ -143,7 +143,7 @@ def _asked(findings: Findings) -> list[Drawing]:
     return drawings
 
 
-def _wins(findings: Findings) -> dict[str, Any]:
+def _wins(findings: Comparison) -> dict[str, Any]:
     wins = findings.analysis["wins"]
     names = [short_label(run) for run in wins["runs"]]
     share = [[wins["share"][a][b] for b in wins["runs"]] for a in wins["runs"]]

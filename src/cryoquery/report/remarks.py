@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cryoquery.report.findings import Findings
+from cryoquery.report.findings import Comparison
 from cryoquery.report.runs import RANDOM, STRATIFIED, label, mean_and_std, short_label
 from cryoquery.report.words import listed, mean_std, plural
 
 
-def notices(findings: Findings) -> list[str]:
+def notices(findings: Comparison) -> list[str]:
     """What a reader must know before the numbers."""
     results = findings.results
     said = []
@@ -32,7 +32,7 @@ def notices(findings: Findings) -> list[str]:
     return said
 
 
-def cost_rows(findings: Findings) -> list[dict[str, Any]]:
+def cost_rows(findings: Comparison) -> list[dict[str, Any]]:
     """For each run what half of the labels cost, and what it took to come near full supervision."""
     results = findings.results
     rows = []
@@ -54,7 +54,7 @@ def cost_rows(findings: Findings) -> list[dict[str, Any]]:
     return rows
 
 
-def area_rows(findings: Findings) -> list[tuple[str, ...]]:
+def area_rows(findings: Comparison) -> list[tuple[str, ...]]:
     """For each run its AULC, that up to 50 %, and its headroom, mean ± std over seeds."""
     rows = []
     for run, numbers in findings.analysis["runs"].items():
@@ -64,7 +64,7 @@ def area_rows(findings: Findings) -> list[tuple[str, ...]]:
     return rows
 
 
-def elsewhere_rows(findings: Findings) -> list[tuple[str, ...]]:
+def elsewhere_rows(findings: Comparison) -> list[tuple[str, ...]]:
     """F1 on the held-out splits that are not reported: split, run, pixel F1 and particle F1 at the end."""
     results = findings.results
     return [
@@ -82,7 +82,7 @@ def elsewhere_rows(findings: Findings) -> list[tuple[str, ...]]:
     ]
 
 
-def limit_sentences(findings: Findings) -> list[str]:
+def limit_sentences(findings: Comparison) -> list[str]:
     """What cannot be concluded from this experiment."""
     results, limits = findings.results, findings.analysis["limits"]
     said = []

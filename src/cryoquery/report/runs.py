@@ -122,9 +122,9 @@ class Results:
         return [group for group in groups if len(group) > 1]
 
     @cached_property
-    def first_of_twins(self) -> dict[str, str]:
+    def first_of_identical(self) -> dict[str, str]:
         """For each strategy that repeats another one, the first of those it is identical with."""
-        return {twin: group[0] for group in self.identical for twin in group[1:]}
+        return {run: group[0] for group in self.identical for run in group[1:]}
 
     def _same(self, a: str, b: str) -> bool:
         mine, theirs = ({curve.seed: curve for curve in self.of(run)} for run in (a, b))

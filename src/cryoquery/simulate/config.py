@@ -39,9 +39,9 @@ class Protein(CheckedModel):
     share: float = Field(default=1.0, gt=0)
     """Share of the micrographs that show this protein, relative to the other shares."""
     coverage: float = Field(default=0.15, ge=0, le=1.0)
-    """Expected part of the clean ice that the labelled discs would cover without overlap."""
+    """Expected part of the clean ice that the labeled discs would cover without overlap."""
     min_distance: float = Field(default=1.0, ge=0.2, le=5)
-    """Smallest distance of two labelled centers in diameters; below 1 particles overlap."""
+    """Smallest distance of two labeled centers in diameters; below 1 particles overlap."""
     dose: float = Field(default=20.0, gt=0, le=1000)
     """Electrons per Å² that are counted where there is no ice: the dose on the specimen times the
     camera's efficiency. It decides the noise."""
@@ -118,9 +118,9 @@ class Junk(CheckedModel):
     crystals: float = Field(default=0.8, ge=0, le=50)
     """Ice crystals and other dark contamination, 60–240 Å in radius."""
     aggregates: float = Field(default=0.5, ge=0, le=20)
-    """Clumps of particles that lie on top of each other. They are not labelled."""
+    """Clumps of particles that lie on top of each other. They are not labeled."""
     fragments: float = Field(default=4.0, ge=0, le=1000)
-    """Broken pieces of the protein. They are not labelled."""
+    """Broken pieces of the protein. They are not labeled."""
     carbon: float = Field(default=0.15, ge=0, le=1)
     """Probability that carbon film covers a part of the micrograph."""
     hot_pixels: float = Field(default=2.0, ge=0, le=10_000)

@@ -53,7 +53,7 @@ class Scene:
     index: int
     protein: Protein
     particles: Placed
-    """Labelled where the center lies inside the micrograph."""
+    """Labeled where the center lies inside the micrograph."""
     aggregates: Placed
     fragments: Placed
     crystals: tuple[Crystal, ...]

@@ -188,7 +188,7 @@ def alone(folder: Path, waiting: Callable[[str], None] = lambda owner: None) -> 
         raise ExperimentError(f"{folder}: is a file; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
 
-    def refuse(watch: Watch) -> bool:
+    def refuse(watch: LeaseObserver) -> bool:
         if watch.is_alive():
             raise ExperimentError(
                 f"{folder}: {watch.owner} is running this experiment; wait for it, or stop it first"
@@ -200,9 +200,11 @@ def alone(folder: Path, waiting: Callable[[str], None] = lambda owner: None) -> 
 
 
 @contextmanager
-def _held(path: Path, leave: Callable[[Watch], bool], waiting: Callable[[str], None]) -> Iterator[bool]:
+def _held(
+    path: Path, leave: Callable[[LeaseObserver], bool], waiting: Callable[[str], None]
+) -> Iterator[bool]:
     """Hold the lease ``path``; False once ``leave`` says of somebody else's lease that the wait is over."""
-    watch = Watch(path)
+    watch = LeaseObserver(path)
     told = False
     while (lease := try_lease(path)) is None:
         if watch.is_abandoned():
@@ -221,7 +223,7 @@ def _held(path: Path, leave: Callable[[Watch], bool], waiting: Callable[[str], N
         lease.release()
 
 
-class Watch:
+class LeaseObserver:
     """Looks at somebody else's lease from time to time, and judges whether its owner still works."""
 
     def __init__(self, path: Path) -> None:
@@ -256,7 +258,7 @@ class Watch:
 
 def remove_abandoned(path: Path) -> None:
     """Remove a lease whose owner is seen to be gone."""
-    watch = Watch(path)
+    watch = LeaseObserver(path)
     if path.exists() and watch.is_abandoned():
         take_away(path, watch.token)
 
@@ -289,13 +291,13 @@ _COUNTER_DIGITS = 12
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LeaseContent:
     counter: str
     token: str
     owner: Owner | None
 
 
-def _read(path: Path) -> _Found | None:
+def _read(path: Path) -> _LeaseContent | None:
     """What a lease says; None where there is none. One that is being written has no owner yet."""
     try:
         text = path.read_text()
@@ -309,9 +311,9 @@ def _read(path: Path) -> _Found | None:
     try:
         values = json.loads(rest)
         token = values.pop("token")
-        return _Found(counter, token, Owner(**values))
+        return _LeaseContent(counter, token, Owner(**values))
     except (ValueError, TypeError, KeyError, AttributeError):
-        return _Found(counter, "", None)
+        return _LeaseContent(counter, "", None)
 
 
 def _boot() -> str:

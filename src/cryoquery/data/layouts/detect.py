@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cryoquery.data.dataset import SPLITS
 from cryoquery.data.layouts.match import (
-    Findings,
-    Found,
+    LayoutContent,
+    MatchedFiles,
     coordinates_in,
     group_name,
     has_images,
@@ -24,18 +24,18 @@ from cryoquery.errors import DataError
 CRYOPPP_COORDINATES = Path("ground_truth") / "particle_coordinates"
 
 
-def find_cryoppp(folder: Path) -> Findings | None:
+def find_cryoppp(folder: Path) -> LayoutContent | None:
     """CryoPPP: ``micrographs/*`` and ``ground_truth/particle_coordinates/<stem>.csv``."""
     if not (folder / "micrographs").is_dir() or not (folder / CRYOPPP_COORDINATES).is_dir():
         return None
-    findings = Findings()
-    images = images_in(folder / "micrographs", findings.notes)
+    content = LayoutContent()
+    images = images_in(folder / "micrographs", content.notes)
     coordinates = coordinates_in(folder / CRYOPPP_COORDINATES)
-    findings.micrographs += pair(images, group_name(folder), coordinates, {}, findings.notes)
-    return findings
+    content.micrographs += pair(images, group_name(folder), coordinates, {}, content.notes)
+    return content
 
 
-def find_cryotransformer(folder: Path) -> Findings | None:
+def find_cryotransformer(folder: Path) -> LayoutContent | None:
     """CryoTransformer: ``train|val|test/*`` and ``particle_coordinates/<stem>.csv``.
 
     The folders are the splits. A row of zeros stands for *no particles*, and so does a missing file.
@@ -43,41 +43,41 @@ def find_cryotransformer(folder: Path) -> Findings | None:
     splits = [split for split in SPLITS if has_images(folder / split)]
     if not splits or not (folder / "particle_coordinates").is_dir():
         return None
-    findings = Findings()
+    content = LayoutContent()
     coordinates = coordinates_in(folder / "particle_coordinates")
-    images = {split: images_in(folder / split, findings.notes) for split in splits}
+    images = {split: images_in(folder / split, content.notes) for split in splits}
     group = group_name(folder)
     everything = [image for split in splits for image in images[split]]
-    for found in pair(everything, group, coordinates, {}, findings.notes):
+    for found in pair(everything, group, coordinates, {}, content.notes):
         split = found.image.parent.name
         found = replace(found, split=split, dummy_boxes=True, empty_without_labels=True)
-        findings.micrographs.append(found)
-    return findings
+        content.micrographs.append(found)
+    return content
 
 
-def find_cryosegnet(folder: Path) -> Findings | None:
+def find_cryosegnet(folder: Path) -> LayoutContent | None:
     """CryoSegNet: ``images/*`` and ``masks/<stem>_mask.*``, directly or in ``train|val|test``."""
     parts = [(split, folder / split) for split in SPLITS if _has_images_and_masks(folder / split)]
-    findings = Findings()
+    content = LayoutContent()
     if parts:
         for split, part in parts:
-            images, masks = images_in(part / "images", findings.notes), masks_in(part / "masks")
-            found = pair(images, group_name(folder), {}, masks, findings.notes)
-            findings.micrographs += with_split(found, split)
-        return findings
+            images, masks = images_in(part / "images", content.notes), masks_in(part / "masks")
+            found = pair(images, group_name(folder), {}, masks, content.notes)
+            content.micrographs += with_split(found, split)
+        return content
     if not _has_images_and_masks(folder):
         return None
-    images, masks = images_in(folder / "images", findings.notes), masks_in(folder / "masks")
+    images, masks = images_in(folder / "images", content.notes), masks_in(folder / "masks")
     owner = folder.resolve().parent if folder.resolve().name in SPLITS else folder
-    findings.micrographs += pair(images, group_name(owner), {}, masks, findings.notes)
-    return findings
+    content.micrographs += pair(images, group_name(owner), {}, masks, content.notes)
+    return content
 
 
 def _has_images_and_masks(folder: Path) -> bool:
     return (folder / "images").is_dir() and (folder / "masks").is_dir()
 
 
-def find_plain(folder: Path) -> Findings | None:
+def find_plain(folder: Path) -> LayoutContent | None:
     """The plain layout: ``micrographs/*`` with ``coordinates/<stem>.csv``, ``masks/<stem>_mask.*`` or both.
 
     A ``manifest.csv`` in the folder or above it may state pixel sizes and diameters.
@@ -85,15 +85,17 @@ def find_plain(folder: Path) -> Findings | None:
     labels = (folder / "coordinates", folder / "masks")
     if not (folder / "micrographs").is_dir() or not any(path.is_dir() for path in labels):
         return None
-    findings = Findings()
-    images = images_in(folder / "micrographs", findings.notes)
-    pairs = pair(images, group_name(folder), coordinates_in(labels[0]), masks_in(labels[1]), findings.notes)
+    content = LayoutContent()
+    images = images_in(folder / "micrographs", content.notes)
+    pairs = pair(images, group_name(folder), coordinates_in(labels[0]), masks_in(labels[1]), content.notes)
     manifest = _read_manifest(folder)
-    findings.micrographs += [_with_manifest(found, manifest) for found in pairs]
-    return findings
+    content.micrographs += [_with_manifest(found, manifest) for found in pairs]
+    return content
 
 
-def _with_manifest(found: Found, manifest: dict[str, tuple[float | None, float | None]]) -> Found:
+def _with_manifest(
+    found: MatchedFiles, manifest: dict[str, tuple[float | None, float | None]]
+) -> MatchedFiles:
     pixel_size, diameter = manifest.get(found.image.name, (None, None))
     return replace(found, pixel_size=pixel_size, diameter_px=diameter)
 
@@ -130,7 +132,7 @@ def _positive(path: Path, line_number: int, text: str | None) -> float | None:
     return value
 
 
-LAYOUTS: dict[str, tuple[Callable[[Path], Findings | None], str]] = {
+LAYOUTS: dict[str, tuple[Callable[[Path], LayoutContent | None], str]] = {
     "CryoPPP": (find_cryoppp, "[<id>/]micrographs/ + [<id>/]ground_truth/particle_coordinates/<stem>.csv"),
     "CryoTransformer": (find_cryotransformer, "train|val|test/*.jpg + particle_coordinates/<stem>.csv"),
     "CryoSegNet": (find_cryosegnet, "[<id>/][train|val/]images/ + masks/<stem>_mask.*"),

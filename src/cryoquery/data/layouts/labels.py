@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.data.layouts.match import Found, shorten
+from cryoquery.data.layouts.match import MatchedFiles, shorten
 from cryoquery.data.layouts.options import SourceOptions
 from cryoquery.errors import DataError
 from cryoquery.formats import Header, Picks, concatenate, match_micrographs, read_coordinates
@@ -19,7 +19,7 @@ SharedPicks = Mapping[Path, Mapping[Path, Picks]]
 """Picks by the file of coordinates and by the micrograph's file."""
 
 
-def read_shared(labeled: Sequence[Found]) -> dict[Path, dict[Path, Picks]]:
+def read_shared(labeled: Sequence[MatchedFiles]) -> dict[Path, dict[Path, Picks]]:
     """Files of coordinates that several micrographs share, read once: the picks of each image by file."""
     images: dict[Path, list[Path]] = defaultdict(list)
     for found in labeled:
@@ -37,7 +37,9 @@ def read_shared(labeled: Sequence[Found]) -> dict[Path, dict[Path, Picks]]:
     return shared
 
 
-def without_unnamed(labeled: Sequence[Found], shared: SharedPicks) -> tuple[list[Found], list[str]]:
+def without_unnamed(
+    labeled: Sequence[MatchedFiles], shared: SharedPicks
+) -> tuple[list[MatchedFiles], list[str]]:
     """Leave out micrographs that a shared file does not name: it cannot say *no particles*."""
     kept, left_out = [], defaultdict(list)
     for found in labeled:
@@ -57,7 +59,7 @@ def without_unnamed(labeled: Sequence[Found], shared: SharedPicks) -> tuple[list
 
 
 def read_particles(
-    found: Found,
+    found: MatchedFiles,
     header: Header,
     diameter: float | None,
     options: SourceOptions,
@@ -103,7 +105,7 @@ def read_particles(
     return particles
 
 
-def _own_picks(found: Found, picks: Picks) -> Picks:
+def _own_picks(found: MatchedFiles, picks: Picks) -> Picks:
     """Those picks of a file that are of this micrograph; all, where the file names none or only one."""
     names = dict.fromkeys(picks.micrographs.tolist())
     if len(names) <= 1:

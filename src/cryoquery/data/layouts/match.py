@@ -17,7 +17,7 @@ SUFFIXES_FOR_ALL = (".star", ".txt", ".cs", ".json")
 
 
 @dataclass(frozen=True)
-class Found:
+class MatchedFiles:
     """A micrograph and the files that go with it."""
 
     image: Path
@@ -53,10 +53,10 @@ class Found:
 
 
 @dataclass
-class Findings:
+class LayoutContent:
     """All that a layout finds in one folder."""
 
-    micrographs: list[Found] = field(default_factory=list)
+    micrographs: list[MatchedFiles] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -109,7 +109,7 @@ def _by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
 
 def pair(
     images: Iterable[Path], group: str, coordinates: dict[str, Path], masks: dict[str, Path], notes: list[str]
-) -> Iterator[Found]:
+) -> Iterator[MatchedFiles]:
     """Micrographs with the labels of the same stem; labels that are left over are noted.
 
     A file of coordinates may have an ending like ``_autopick``; a single one may be for all.
@@ -123,7 +123,7 @@ def pair(
         if alone_there.suffix.lower() in SUFFIXES_FOR_ALL:
             for_all = coordinates.popitem()[1]
     for image in images:
-        yield Found(
+        yield MatchedFiles(
             image, group, coordinates.get(micrograph_stem(image), for_all), masks.get(micrograph_stem(image))
         )
     for kind, labels in (("coordinates", coordinates), ("masks", masks)):
@@ -147,7 +147,7 @@ def _with_endings(
     return paired
 
 
-def with_split(found: Iterable[Found], split: str) -> Iterator[Found]:
+def with_split(found: Iterable[MatchedFiles], split: str) -> Iterator[MatchedFiles]:
     """The same micrographs in a fixed split."""
     return (replace(one, split=split) for one in found)
 

@@ -17,7 +17,7 @@ from cryoquery.data.dataset import MicrographKey
 from cryoquery.data.layouts.detect import LAYOUTS
 from cryoquery.data.layouts.discs import find_discs
 from cryoquery.data.layouts.labels import SharedPicks, read_particles, read_shared, without_unnamed
-from cryoquery.data.layouts.match import Findings, Found, shorten
+from cryoquery.data.layouts.match import LayoutContent, MatchedFiles, shorten
 from cryoquery.data.layouts.options import SourceOptions, matched_part
 from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.errors import DataError
@@ -87,15 +87,15 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
             f"{path}: no such folder; give the folder that holds the micrographs and their labels"
         )
     try:
-        findings = _find(path)
+        content = _find(path)
     except OSError as error:
         raise DataError(
             f"{error.filename}: cannot be listed ({error.strerror}); check its permissions"
         ) from None
-    everything = [_regroup(found, options) for found in findings.micrographs]
+    everything = [_regroup(found, options) for found in content.micrographs]
     _refuse_equal_stems(everything)
     labeled = [found for found in everything if found.is_labeled(options.labels)]
-    notes = list(findings.notes) + _unlabeled_notes(everything, options)
+    notes = list(content.notes) + _unlabeled_notes(everything, options)
     if not labeled:
         raise DataError(
             f"{path}: {len(everything)} micrographs, none with {_missing(options)}; {_example(everything)}"
@@ -112,30 +112,30 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     return Source(tuple(micrographs), tuple(notes), (path.resolve().name,), options)
 
 
-def _find(root: Path) -> Findings:
+def _find(root: Path) -> LayoutContent:
     folders = [root]
     for _ in range(MAX_DEPTH + 1):
         recognized = {folder: _recognize(folder) for folder in folders}
-        found = {folder: findings for folder, findings in recognized.items() if findings is not None}
+        found = {folder: content for folder, content in recognized.items() if content is not None}
         if found:
             others = [folder.name for folder in folders if folder not in found]
             notes = [f"{root}: folders left out, of no known layout: {shorten(others)}"] if others else []
-            together = Findings(notes=notes)
-            for findings in found.values():
-                together.micrographs += findings.micrographs
-                together.notes += findings.notes
+            together = LayoutContent(notes=notes)
+            for content in found.values():
+                together.micrographs += content.micrographs
+                together.notes += content.notes
             return together
         folders = sorted(child for folder in folders for child in folder.iterdir() if child.is_dir())
     looked_for = "; ".join(f"{name}: {pattern}" for name, (_, pattern) in LAYOUTS.items())
     raise DataError(f"{root}: no layout that is known. Looked for {looked_for}")
 
 
-def _recognize(folder: Path) -> Findings | None:
+def _recognize(folder: Path) -> LayoutContent | None:
     candidates = (find(folder) for find, _ in LAYOUTS.values())
-    return next((findings for findings in candidates if findings is not None), None)
+    return next((content for content in candidates if content is not None), None)
 
 
-def _regroup(found: Found, options: SourceOptions) -> Found:
+def _regroup(found: MatchedFiles, options: SourceOptions) -> MatchedFiles:
     if options.group_pattern is None:
         return found
     return replace(found, group=matched_part(options.group_pattern, found.name) or found.group)
@@ -162,7 +162,7 @@ def _regroup_by_diameter(micrographs: Sequence[SourceMicrograph]) -> list[Source
     return regrouped
 
 
-def _refuse_equal_stems(everything: Iterable[Found]) -> None:
+def _refuse_equal_stems(everything: Iterable[MatchedFiles]) -> None:
     seen: dict[MicrographKey, Path] = {}
     for found in everything:
         other = seen.setdefault((found.group, found.name), found.image)
@@ -173,7 +173,7 @@ def _refuse_equal_stems(everything: Iterable[Found]) -> None:
             )
 
 
-def _unlabeled_notes(everything: Sequence[Found], options: SourceOptions) -> list[str]:
+def _unlabeled_notes(everything: Sequence[MatchedFiles], options: SourceOptions) -> list[str]:
     left_out, empty = defaultdict(list), defaultdict(list)
     for found in everything:
         if not found.is_labeled(options.labels):
@@ -193,14 +193,14 @@ def _missing(options: SourceOptions) -> str:
     return {"auto": "coordinates or a mask", "coordinates": "coordinates", "masks": "a mask"}[options.labels]
 
 
-def _example(everything: Sequence[Found]) -> str:
+def _example(everything: Sequence[MatchedFiles]) -> str:
     if not everything:
         return "the folder for micrographs is empty"
     stem = everything[0].name
     return f"{everything[0].image.name} needs {stem}.csv or {stem}_mask.* in the folder of labels"
 
 
-def _load(found: Found, options: SourceOptions, shared: SharedPicks) -> SourceMicrograph:
+def _load(found: MatchedFiles, options: SourceOptions, shared: SharedPicks) -> SourceMicrograph:
     header = read_header(found.image)
     pixel_size = options.pixel_size or found.pixel_size or header.pixel_size
     diameter = options.diameter_px
@@ -249,7 +249,7 @@ def _read_mask(path: Path, options: SourceOptions) -> NDArray[np.bool_]:
 
 
 def _disagreement_notes(
-    micrographs: Sequence[SourceMicrograph], found: Sequence[Found], options: SourceOptions
+    micrographs: Sequence[SourceMicrograph], found: Sequence[MatchedFiles], options: SourceOptions
 ) -> list[str]:
     """Where both kinds of labels exist: do the centers lie in the masks? Tried on a few of each group."""
     shares: dict[str, list[float]] = defaultdict(list)
@@ -269,7 +269,7 @@ def _disagreement_notes(
     ]
 
 
-def _box_notes(found: Sequence[Found], options: SourceOptions) -> list[str]:
+def _box_notes(found: Sequence[MatchedFiles], options: SourceOptions) -> list[str]:
     if options.diameter_px or options.diameter_angstrom:
         return []
     boxes = Counter(

@@ -23,7 +23,7 @@ from cryoquery.experiment.config import (
 )
 from cryoquery.experiment.executors.local import do_in_pool, n_workers
 from cryoquery.experiment.folder import begin, equip, n_threads
-from cryoquery.experiment.run import Outcome, do_run, is_finished, stoppable
+from cryoquery.experiment.run import RunOutcome, do_run, is_finished, stoppable
 from cryoquery.storage.atomic import remove_leftovers
 from cryoquery.storage.leases import alone
 
@@ -84,9 +84,9 @@ def schedule_order(runs: Sequence[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.name in late, strategies.index(run.name)))
 
 
-def do_here(config: ExperimentConfig, runs: Sequence[Run], progress: Progress) -> list[Outcome]:
+def do_here(config: ExperimentConfig, runs: Sequence[Run], progress: Progress) -> list[RunOutcome]:
     """Do ``runs`` in this process, one after the other; how each of them came out."""
-    outcomes: list[Outcome] = []
+    outcomes: list[RunOutcome] = []
     before = torch.get_num_threads()
     try:
         with stoppable():
@@ -101,7 +101,9 @@ def do_here(config: ExperimentConfig, runs: Sequence[Run], progress: Progress) -
     return outcomes
 
 
-def _tell_what_is_missing(config: ExperimentConfig, runs: Sequence[Run], outcomes: Sequence[Outcome]) -> None:
+def _tell_what_is_missing(
+    config: ExperimentConfig, runs: Sequence[Run], outcomes: Sequence[RunOutcome]
+) -> None:
     """Raise an error that says which runs are not finished and why, in one line where one reason will do."""
     missing = [run for run in runs if not is_finished(run)]
     if not missing:

@@ -28,7 +28,7 @@ from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ExperimentError
 from cryoquery.experiment.config import ExperimentConfig
 from cryoquery.experiment.folder import n_threads
-from cryoquery.experiment.run import Outcome, is_finished, stoppable
+from cryoquery.experiment.run import RunOutcome, is_finished, stoppable
 from cryoquery.experiment.run_log import states
 
 MAX_ATTEMPTS = 3
@@ -55,7 +55,7 @@ class _Pool:
     answers: queue.Queue[tuple[_Worker, str]] = field(default_factory=queue.Queue)
     workers: list[_Worker] = field(default_factory=list)
     attempts: dict[Run, int] = field(default_factory=dict)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[RunOutcome] = field(default_factory=list)
 
     def start_worker(self, gpus: str | None) -> None:
         """Start a process and give it a run, if there is one."""
@@ -102,7 +102,7 @@ class _Pool:
         run = worker.run
         if answer:
             assert run is not None
-            self.outcomes.append(Outcome(run.name, run.seed, *json.loads(answer)))
+            self.outcomes.append(RunOutcome(run.name, run.seed, *json.loads(answer)))
             if self.outcomes[-1].fatal:
                 self.waiting.clear()
             self.give_run(worker)
@@ -116,7 +116,7 @@ class _Pool:
             else:
                 died = f"signal {-status}" if status < 0 else f"exit status {status}"
                 reason = f"its process died {MAX_ATTEMPTS} times ({died}); see {run.folder / 'run.log'}"
-                self.outcomes.append(Outcome(run.name, run.seed, reason))
+                self.outcomes.append(RunOutcome(run.name, run.seed, reason))
         self.start_worker(worker.gpus)
 
     def stop(self) -> None:
@@ -147,7 +147,7 @@ def _bury(worker: _Worker) -> int:
     return worker.process.wait()
 
 
-def do_in_pool(config: ExperimentConfig, runs: Sequence[Run], progress: Progress, n: int) -> list[Outcome]:
+def do_in_pool(config: ExperimentConfig, runs: Sequence[Run], progress: Progress, n: int) -> list[RunOutcome]:
     """Do ``runs`` in ``n`` processes; how each of them came out."""
     each = n_threads(config, max(1, len(os.sched_getaffinity(0)) // n))
     pool = _Pool(config, each, deque(runs))

@@ -21,7 +21,7 @@ from cryoquery.errors import ConfigError, DataError, Stopped, explain
 from cryoquery.experiment.config import ExperimentConfig, plan_runs, run_folder
 from cryoquery.experiment.executors.local import MAX_ATTEMPTS
 from cryoquery.experiment.folder import enter, equip, n_threads
-from cryoquery.experiment.run import Outcome, do_run, is_finished, stoppable
+from cryoquery.experiment.run import RunOutcome, do_run, is_finished, stoppable
 from cryoquery.experiment.run_log import RunLog, read_state, states
 from cryoquery.storage.atomic import read_json, write_json
 
@@ -31,7 +31,7 @@ FOLDER = ".slurm"
 
 def do_on_slurm(
     config: ExperimentConfig, runs: Sequence[Run], progress: Progress, wait: bool
-) -> list[Outcome]:
+) -> list[RunOutcome]:
     """Put what is left of ``runs`` into Slurm's queue; how each came out, as far as it is known.
 
     Runs whose jobs are still in the queue are not submitted again.
@@ -61,7 +61,7 @@ def do_on_slurm(
         if not wait:
             return []
         if not again and all(is_finished(run) or run in left for run in runs):
-            return [Outcome(run.name, run.seed, _reason(run)) for run in left]
+            return [RunOutcome(run.name, run.seed, _reason(run)) for run in left]
         time.sleep(slurm.POLL_SECONDS)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from cryoquery.active.run import Run
 from cryoquery.errors import ConfigError
 from cryoquery.experiment.config import plan_runs
+from cryoquery.experiment.verify.checks import Checks, Problem, Verification
 from cryoquery.experiment.verify.context import VerifyContext, read_context
 from cryoquery.experiment.verify.files import Files
-from cryoquery.experiment.verify.findings import Findings, Problem, Verification
 from cryoquery.experiment.verify.runs import check_run
 from cryoquery.experiment.verify.trainings import check_cache, check_fingerprints, check_keys, check_model
 
@@ -23,7 +23,7 @@ __all__ = ["Problem", "Verification", "verify"]
 def verify(experiment: Path | str) -> Verification:
     """Recompute what can be recomputed of an experiment, and compare.
 
-    Labelled images follow from the schedule, the seed and the queries; queries from the signals in the
+    Labeled images follow from the schedule, the seed and the queries; queries from the signals in the
     store; scores from the counts on each micrograph; keys from labels, configuration and versions;
     fingerprints and digests from the files. What cannot be checked (a dataset that is elsewhere, models
     and signals that were not kept) is said, and is no problem; nor is a run that is not finished.
@@ -31,30 +31,30 @@ def verify(experiment: Path | str) -> Verification:
     Raises:
         ExperimentError: the folder holds no experiment.
     """
-    findings = Findings()
-    context = read_context(Path(experiment), findings)
+    checks = Checks()
+    context = read_context(Path(experiment), checks)
     if context is None:
-        return findings.done()
+        return checks.done()
     try:
         runs = plan_runs(context.config, context.n_train)
     except ConfigError as error:
-        findings.check(False, context.folder / "config.toml", str(error))
-        return findings.done()
+        checks.check(False, context.folder / "config.toml", str(error))
+        return checks.done()
     files = Files()
-    finished = [done for run in runs for done in check_run(run, context, findings)]
-    check_fingerprints(finished, context, findings)
-    keys = check_keys(finished, context, findings)
+    finished = [done for run in runs for done in check_run(run, context, checks)]
+    check_fingerprints(finished, context, checks)
+    keys = check_keys(finished, context, checks)
     for done in finished:
-        check_model(done, keys.get(done.folder), context, files, findings)
-    check_cache(finished, context, files, findings)
-    _check_nothing_else(runs, context, findings)
-    return findings.done()
+        check_model(done, keys.get(done.folder), context, files, checks)
+    check_cache(finished, context, files, checks)
+    _check_nothing_else(runs, context, checks)
+    return checks.done()
 
 
-def _check_nothing_else(runs: Collection[Run], context: VerifyContext, findings: Findings) -> None:
+def _check_nothing_else(runs: Collection[Run], context: VerifyContext, checks: Checks) -> None:
     """Check that there are no iterations but those of the runs."""
     planned = {run.folder / f"iteration_{i}" for run in runs for i in range(len(run.counts))}
     for pattern in ("*/iteration_*", "*/seed_*/iteration_*"):
         for folder in sorted(context.folder.glob(pattern)):
             if not folder.name.startswith(".") and folder.is_dir():
-                findings.check(folder in planned, folder, "belongs to no run of config.toml")
+                checks.check(folder in planned, folder, "belongs to no run of config.toml")

@@ -22,7 +22,7 @@ from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment.config import ExperimentConfig, load_config, reported_splits
 from cryoquery.experiment.folder import CONFIG, ENVIRONMENT, OWN_CACHE, config_digest
-from cryoquery.experiment.verify.findings import Findings
+from cryoquery.experiment.verify.checks import Checks
 from cryoquery.network.pretrain import FEATURES, load_features
 
 
@@ -101,7 +101,7 @@ class VerifyContext:
         return tuple(record.group for record in self.dataset.records[: self.n_train])
 
 
-def read_context(folder: Path, findings: Findings) -> VerifyContext | None:
+def read_context(folder: Path, checks: Checks) -> VerifyContext | None:
     """Read and check what all runs stand on; None where it is too little to check anything.
 
     Raises:
@@ -110,39 +110,37 @@ def read_context(folder: Path, findings: Findings) -> VerifyContext | None:
     config_file, environment_file = folder / CONFIG, folder / ENVIRONMENT
     if not config_file.is_file():
         raise ExperimentError(f"{folder}: holds no experiment (no config.toml); give the folder of one")
-    environment = findings.json(environment_file, dict) or {}
-    config = findings.readable(config_file, lambda file: load_config(file, out=folder))
+    environment = checks.json(environment_file, dict) or {}
+    config = checks.readable(config_file, lambda file: load_config(file, out=folder))
     if config is None:
         return None
-    config_holds = _check_config(config_file, config, environment, findings)
-    dataset = _check_dataset(config, environment, environment_file, findings)
+    config_holds = _check_config(config_file, config, environment, checks)
+    dataset = _check_dataset(config, environment, environment_file, checks)
     n_train = environment.get("n_train_images")
     if dataset is not None:
         n_there = len(dataset.rows("train"))
         if environment:
-            findings.equal(environment_file, "n_train_images", n_train, n_there)
+            checks.equal(environment_file, "n_train_images", n_train, n_there)
         n_train = n_there
     elif environment:
-        findings.check(
-            type(n_train) is int and n_train > 0, environment_file, f"n_train_images is {n_train!r}"
-        )
+        checks.check(type(n_train) is int and n_train > 0, environment_file, f"n_train_images is {n_train!r}")
     if type(n_train) is not int or n_train < 1:
-        findings.skip("the runs, since the number of training images is not known")
+        checks.skip("the runs, since the number of training images is not known")
         return None
     return VerifyContext(folder, config, config_holds, environment, dataset, n_train)
 
 
 def _check_config(
-    file: Path, config: ExperimentConfig, environment: Mapping[str, Any], findings: Findings
+    file: Path, config: ExperimentConfig, environment: Mapping[str, Any], checks: Checks
 ) -> bool:
     recorded = environment.get("config_sha256")
     if recorded is None:
-        findings.skip("config.toml, since environment.json holds no digest of it")
+        checks.skip("config.toml, since environment.json holds no digest of it")
         return True
     packages = environment.get("packages")
     begun_with = packages.get("cryoquery") if isinstance(packages, dict) else None
     found = config_digest(config)
-    return findings.check(
+    return checks.check(
         recorded == found,
         file,
         f"its digest is {found[:12]}, {str(recorded)[:12]} in environment.json: it was changed after the "
@@ -151,26 +149,26 @@ def _check_config(
 
 
 def _check_dataset(
-    config: ExperimentConfig, environment: Mapping[str, Any], environment_file: Path, findings: Findings
+    config: ExperimentConfig, environment: Mapping[str, Any], environment_file: Path, checks: Checks
 ) -> Dataset | None:
     path = config.dataset
     if not path.is_dir():
-        findings.skip(f"what needs the dataset, since it is not at {path}")
+        checks.skip(f"what needs the dataset, since it is not at {path}")
         return None
-    dataset = findings.readable(path, _open_unchanged)
+    dataset = checks.readable(path, _open_unchanged)
     if dataset is None:
         return None
     recorded = environment.get("dataset_fingerprint")
-    if environment and not findings.check(
+    if environment and not checks.check(
         recorded == dataset.fingerprint,
         environment_file,
         f"dataset_fingerprint is {str(recorded)[:12]}, that of {path} is {dataset.fingerprint[:12]}",
     ):
-        findings.skip(f"what needs the dataset, since {path} is another one")
+        checks.skip(f"what needs the dataset, since {path} is another one")
         return None
     if environment:
-        splits = findings.readable(path, lambda _: list(reported_splits(config, dataset)))
-        findings.equal(environment_file, "splits", environment.get("splits"), splits)
+        splits = checks.readable(path, lambda _: list(reported_splits(config, dataset)))
+        checks.equal(environment_file, "splits", environment.get("splits"), splits)
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""Whether a run labelled what it had to: the schedule, the first draw, and each query in turn."""
+"""Whether a run labeled what it had to: the schedule, the first draw, and each query in turn."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cryoquery.acquisition.typical import cold_start_set, draws_at_random
 from cryoquery.active.loop import initial_set, query_from, query_rng, schedule_progress
 from cryoquery.active.run import Run
 from cryoquery.errors import DataError
+from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.context import VerifyContext
-from cryoquery.experiment.verify.findings import Findings
 from cryoquery.experiment.verify.scores import check_metrics
 from cryoquery.experiment.verify.signals import KeptSignals, NotKeptError
 
@@ -34,7 +34,7 @@ class Finished:
     iteration: int
     folder: Path
     sets: tuple[NDArray[np.int64], ...] | None
-    """The labelled images of all iterations so far, as they had to be; None where that is not known."""
+    """The labeled images of all iterations so far, as they had to be; None where that is not known."""
     metrics: Mapping[str, Any]
 
     @property
@@ -44,8 +44,8 @@ class Finished:
         return key if isinstance(key, str) and len(key) == 64 and key.isalnum() else None
 
 
-def check_run(run: Run, context: VerifyContext, findings: Findings) -> Iterator[Finished]:
-    """Check one run's schedule, labelled images, queries and scores, iteration by iteration.
+def check_run(run: Run, context: VerifyContext, checks: Checks) -> Iterator[Finished]:
+    """Check one run's schedule, labeled images, queries and scores, iteration by iteration.
 
     What a file says wrongly is not held against those after it: these are compared with what had to
     be, as long as that is known.
@@ -53,24 +53,24 @@ def check_run(run: Run, context: VerifyContext, findings: Findings) -> Iterator[
     folders = [run.folder / f"iteration_{i}" for i in range(len(run.counts))]
     there = [_is_filled(folder) for folder in folders]
     if not all(there):
-        findings.unfinished(f"{run.name}, seed {run.seed}: {sum(there)} of {len(there)} iterations")
+        checks.unfinished(f"{run.name}, seed {run.seed}: {sum(there)} of {len(there)} iterations")
     n_begun = max((i + 1 for i, filled in enumerate(there) if filled), default=0)
     sets: list[NDArray[np.int64]] | None = []
-    expected = _first_set(run, context, findings)
+    expected = _first_set(run, context, checks)
     for i, folder in enumerate(folders[:n_begun]):
-        if not findings.check(there[i], folder, "is not there, but later iterations are"):
+        if not checks.check(there[i], folder, "is not there, but later iterations are"):
             sets = expected = None
             continue
-        labeled = _check_labeled(folder / "labeled_indices.json", run.counts[i], expected, context, findings)
+        labeled = _check_labeled(folder / "labeled_indices.json", run.counts[i], expected, context, checks)
         sets = None if sets is None or labeled is None else [*sets, labeled]
-        metrics = check_metrics(folder / "metrics.json", run, i, labeled, context, findings) or {}
+        metrics = check_metrics(folder / "metrics.json", run, i, labeled, context, checks) or {}
         finished = Finished(run, i, folder, None if sets is None else tuple(sets), metrics)
-        query = _check_query(finished, labeled, context, findings)
+        query = _check_query(finished, labeled, context, checks)
         expected = None if labeled is None or query is None else np.union1d(labeled, query)
         yield finished
 
 
-def _first_set(run: Run, context: VerifyContext, findings: Findings) -> NDArray[np.int64] | None:
+def _first_set(run: Run, context: VerifyContext, checks: Checks) -> NDArray[np.int64] | None:
     """The images that a run had to begin with; None where that is not known."""
     how, n = context.config.cold_start, run.counts[0]
     if draws_at_random(how, n, context.n_train):
@@ -78,9 +78,9 @@ def _first_set(run: Run, context: VerifyContext, findings: Findings) -> NDArray[
     try:
         return cold_start_set(how, _learned(run, context), n, run.seed)
     except NotKeptError:
-        findings.skip(f"first images chosen by {how}, since the features they follow from were not kept")
+        checks.skip(f"first images chosen by {how}, since the features they follow from were not kept")
     except DataError as error:
-        findings.check(False, context.cache, str(error))
+        checks.check(False, context.cache, str(error))
     return None
 
 
@@ -102,19 +102,17 @@ def _is_filled(folder: Path) -> bool:
 
 
 def _check_labeled(
-    file: Path, count: int, expected: NDArray[np.int64] | None, context: VerifyContext, findings: Findings
+    file: Path, count: int, expected: NDArray[np.int64] | None, context: VerifyContext, checks: Checks
 ) -> NDArray[np.int64] | None:
-    """The labelled images as they had to be: ``expected``, or where that is unknown, as in the file."""
-    found = findings.json(file, list)
+    """The labeled images as they had to be: ``expected``, or where that is unknown, as in the file."""
+    found = checks.json(file, list)
     if found is None:
         return expected
-    if not _sound_indices(file, found, context, findings):
+    if not _sound_indices(file, found, context, checks):
         return expected
     labeled = np.array(found, dtype=np.int64)
-    ascending = findings.check(
-        bool((np.diff(labeled) > 0).all()), file, "does not ascend, or repeats an index"
-    )
-    right_count = findings.check(
+    ascending = checks.check(bool((np.diff(labeled) > 0).all()), file, "does not ascend, or repeats an index")
+    right_count = checks.check(
         len(labeled) == count, file, f"holds {len(labeled)} images, the schedule has {count}"
     )
     if expected is None:
@@ -122,7 +120,7 @@ def _check_labeled(
     if ascending and right_count:
         lacks, has = np.setdiff1d(expected, labeled), np.setdiff1d(labeled, expected)
         came_from = "the first draw" if file.parent.name == "iteration_0" else "the query before it"
-        findings.check(
+        checks.check(
             len(lacks) == 0,
             file,
             f"does not follow from {came_from}: lacks {_some(lacks)}, has {_some(has)} instead",
@@ -131,27 +129,27 @@ def _check_labeled(
 
 
 def _check_query(
-    done: Finished, labeled: NDArray[np.int64] | None, context: VerifyContext, findings: Findings
+    done: Finished, labeled: NDArray[np.int64] | None, context: VerifyContext, checks: Checks
 ) -> NDArray[np.int64] | None:
     """The images of a query that holds, as far as that can be told; None where it does not."""
     file, run = done.folder / "query.json", done.run
     is_last = done.iteration + 1 == len(run.counts)
     n = 0 if is_last else run.counts[done.iteration + 1] - run.counts[done.iteration]
-    choices = findings.json(file, list)
+    choices = checks.json(file, list)
     if choices is None:
         return None
-    if not findings.check(all(map(_is_choice, choices)), file, "holds a choice without index, score or rank"):
+    if not checks.check(all(map(_is_choice, choices)), file, "holds a choice without index, score or rank"):
         return None
     found = [choice["index"] for choice in choices]
-    if not _sound_indices(file, found, context, findings):
+    if not _sound_indices(file, found, context, checks):
         return None
     indices = np.array(found, dtype=np.int64)
     again = np.intersect1d(indices, [] if labeled is None else labeled)
     sound = [
-        findings.check(len(found) == n, file, f"asks for {len(found)} images, the schedule for {n}"),
-        findings.check(len(set(found)) == len(found), file, "asks for an image twice"),
-        findings.check(len(again) == 0, file, f"asks for images that are labelled already: {_some(again)}"),
-        findings.check(
+        checks.check(len(found) == n, file, f"asks for {len(found)} images, the schedule for {n}"),
+        checks.check(len(set(found)) == len(found), file, "asks for an image twice"),
+        checks.check(len(again) == 0, file, f"asks for images that are labeled already: {_some(again)}"),
+        checks.check(
             [choice["rank"] for choice in choices] == list(range(len(choices))),
             file,
             f"its ranks are not 0 to {len(choices) - 1} in order",
@@ -159,11 +157,11 @@ def _check_query(
     ]
     if run.strategy in BY_SCORE:
         order = [(-choice["score"], choice["index"]) for choice in choices]
-        sound.append(findings.check(order == sorted(order), file, "is not in the order of its scores"))
+        sound.append(checks.check(order == sorted(order), file, "is not in the order of its scores"))
     if not all(sound):
         return None
     if n and labeled is not None and len(labeled) == run.counts[done.iteration]:
-        return indices if _follows(file, choices, done, labeled, context, findings) else None
+        return indices if _follows(file, choices, done, labeled, context, checks) else None
     return indices
 
 
@@ -173,15 +171,15 @@ def _follows(
     done: Finished,
     labeled: NDArray[np.int64],
     context: VerifyContext,
-    findings: Findings,
+    checks: Checks,
 ) -> bool:
     """Whether a query is the one that the strategy makes of the stored signals; True if that is unknown."""
     run = done.run
     if strategy_of(run.strategy).by_group and context.groups is None:
-        findings.skip(f"queries of {run.name.removesuffix('_sampling')}, since the dataset is not there")
+        checks.skip(f"queries of {run.name.removesuffix('_sampling')}, since the dataset is not there")
         return True
     key = done.key or "no key"
-    signals = KeptSignals(context.cache / key[:2] / key / "signals", context.n_train, findings)
+    signals = KeptSignals(context.cache / key[:2] / key / "signals", context.n_train, checks)
     groups = context.groups or ("",) * context.n_train
     learned = None if context.config.pretraining is None else lambda: _learned(run, context)
     iteration = run.counts.index(len(labeled))
@@ -197,17 +195,17 @@ def _follows(
             learned=learned,
         )
     except NotKeptError:
-        findings.skip(f"whether queries of {run.strategy} follow from their signals, which were not kept")
+        checks.skip(f"whether queries of {run.strategy} follow from their signals, which were not kept")
         return True
     except DataError as error:
-        return findings.check(False, context.cache, str(error))
+        return checks.check(False, context.cache, str(error))
     for rank, (choice, wanted) in enumerate(zip(choices, expected, strict=True)):
         where = f"does not follow from its signals: at rank {rank} it has"
-        same = findings.check(
+        same = checks.check(
             choice["index"] == wanted["index"],
             file,
             f"{where} image {choice['index']}, expected {wanted['index']}",
-        ) and findings.check(
+        ) and checks.check(
             math.isclose(choice["score"], wanted["score"], rel_tol=ROUNDING, abs_tol=ROUNDING),
             file,
             f"{where} score {choice['score']}, expected {wanted['score']}",
@@ -227,9 +225,9 @@ def _is_choice(choice: Any) -> bool:
     )
 
 
-def _sound_indices(file: Path, found: Sequence[Any], context: VerifyContext, findings: Findings) -> bool:
+def _sound_indices(file: Path, found: Sequence[Any], context: VerifyContext, checks: Checks) -> bool:
     bad = [index for index in found if type(index) is not int or not 0 <= index < context.n_train]
-    return findings.check(
+    return checks.check(
         not bad, file, f"holds {_some(bad)}: not an index of the {context.n_train:,} training images"
     )
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cryoquery.active.oracles import make_oracle
 from cryoquery.active.run import Run
+from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.context import VerifyContext
-from cryoquery.experiment.verify.findings import Findings
 from cryoquery.picking.metrics import ParticleMatches, mean_particle_scores
 
 COUNTS = ("pixel_tp", "pixel_fp", "pixel_fn", "n_picks", "n_particles", "n_matched")
@@ -27,10 +27,10 @@ def check_metrics(
     iteration: int,
     labeled: NDArray[np.int64] | None,
     context: VerifyContext,
-    findings: Findings,
+    checks: Checks,
 ) -> Mapping[str, Any] | None:
     """Check the `metrics.json` of an iteration that was trained on ``labeled``; None if it is damaged."""
-    metrics: Mapping[str, Any] | None = findings.json(file, dict)
+    metrics: Mapping[str, Any] | None = checks.json(file, dict)
     if metrics is None:
         return None
     count = run.counts[iteration]
@@ -48,53 +48,53 @@ def check_metrics(
         labels = make_oracle(context.dataset, context.config.oracle, run.seed).labels
         expected["n_labeled_particles"] = labels.n_particles(labeled)
     for name, value in expected.items():
-        findings.equal(file, name, metrics.get(name), value)
-    _check_protocol(file, metrics.get("protocol"), context, findings)
-    _check_scores(file, "", metrics, findings)
+        checks.equal(file, name, metrics.get(name), value)
+    _check_protocol(file, metrics.get("protocol"), context, checks)
+    _check_scores(file, "", metrics, checks)
     for split in context.splits[1:]:
         beside = metrics.get(split)
         if isinstance(beside, dict):
-            _check_scores(file, f"{split}.", beside, findings)
+            _check_scores(file, f"{split}.", beside, checks)
         else:
-            findings.check(False, file, f"holds no scores on {split}")
+            checks.check(False, file, f"holds no scores on {split}")
     return metrics
 
 
-def _check_protocol(file: Path, found: Any, context: VerifyContext, findings: Findings) -> None:
+def _check_protocol(file: Path, found: Any, context: VerifyContext, checks: Checks) -> None:
     if not context.config_holds:
-        findings.skip("the protocol in metrics.json, since config.toml was changed")
+        checks.skip("the protocol in metrics.json, since config.toml was changed")
         return
-    if not findings.check(isinstance(found, dict), file, "holds no protocol"):
+    if not checks.check(isinstance(found, dict), file, "holds no protocol"):
         return
     for part, wanted in context.config.protocol().items():
         values = found.get(part)
         if not isinstance(values, dict):
-            findings.check(False, file, f"protocol.{part} is missing")
+            checks.check(False, file, f"protocol.{part} is missing")
             continue
         for key in sorted({*values, *wanted}):
-            findings.equal(file, f"protocol.{part}.{key}", values.get(key), wanted.get(key))
+            checks.equal(file, f"protocol.{part}.{key}", values.get(key), wanted.get(key))
 
 
-def _check_scores(file: Path, where: str, scores: Mapping[str, Any], findings: Findings) -> None:
+def _check_scores(file: Path, where: str, scores: Mapping[str, Any], checks: Checks) -> None:
     """Check the scores of one split against the counts of its micrographs."""
     records = scores.get("per_micrograph")
     if records is None:
-        findings.skip("scores of a metrics.json that holds no counts per micrograph")
+        checks.skip("scores of a metrics.json that holds no counts per micrograph")
         return
-    if not findings.check(_are_counts(records), file, f"{where}per_micrograph holds no counts"):
+    if not checks.check(_are_counts(records), file, f"{where}per_micrograph holds no counts"):
         return
     by_group: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         by_group.setdefault(record["group"], []).append(record)
-    _compare(file, where, scores, records, findings)
+    _compare(file, where, scores, records, checks)
     groups = scores.get("per_group")
-    if findings.check(
+    if checks.check(
         isinstance(groups, dict) and groups.keys() == by_group.keys(),
         file,
         f"{where}per_group holds other groups than {where}per_micrograph",
     ):
         for group, some in by_group.items():
-            _compare(file, f"{where}per_group.{group}.", groups[group], some, findings)  # type: ignore[index]
+            _compare(file, f"{where}per_group.{group}.", groups[group], some, checks)  # type: ignore[index]
 
 
 def _are_counts(records: Any) -> bool:
@@ -108,16 +108,16 @@ def _are_counts(records: Any) -> bool:
 
 
 def _compare(
-    file: Path, where: str, scores: Any, records: Sequence[Mapping[str, Any]], findings: Findings
+    file: Path, where: str, scores: Any, records: Sequence[Mapping[str, Any]], checks: Checks
 ) -> None:
     for name, value in recomputed(records).items():
         found = scores.get(name) if isinstance(scores, dict) else None
         holds = isinstance(found, int | float) and math.isclose(found, value, rel_tol=0, abs_tol=ROUNDING)
-        findings.check(holds, file, f"{where}{name} is {found!r}, {value!r} by its counts on each micrograph")
+        checks.check(holds, file, f"{where}{name} is {found!r}, {value!r} by its counts on each micrograph")
     for name in NOT_FROM_COUNTS:
         found = scores.get(name) if isinstance(scores, dict) else None
         holds = isinstance(found, int | float) and 0 <= found <= 1
-        findings.check(holds, file, f"{where}{name} is {found!r}, expected 0 to 1")
+        checks.check(holds, file, f"{where}{name} is {found!r}, expected 0 to 1")
 
 
 def recomputed(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.acquisition.image_scores import Signal
+from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.files import read_columns
-from cryoquery.experiment.verify.findings import Findings
 
 Columns = dict[str, NDArray[np.float64]]
 
@@ -22,10 +22,10 @@ class NotKeptError(Exception):
 class KeptSignals:
     """What a network said of a pool, as far as it was kept; read when it is first asked for."""
 
-    def __init__(self, folder: Path, n_train: int, findings: Findings) -> None:
+    def __init__(self, folder: Path, n_train: int, checks: Checks) -> None:
         self._folder = folder
         self._n_train = n_train
-        self._findings = findings
+        self._findings = checks
 
     def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """See `cryoquery.acquisition.candidates.SignalSource`.

@@ -9,14 +9,14 @@ from typing import Any
 
 from cryoquery.active.iteration import EXAMPLES, MODEL
 from cryoquery.active.training_key import key_from, pretraining_inputs
+from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.context import VerifyContext
 from cryoquery.experiment.verify.files import Files, read_columns
-from cryoquery.experiment.verify.findings import Findings
 from cryoquery.experiment.verify.runs import Finished
 from cryoquery.storage.cache import MANIFEST
 
 
-def check_fingerprints(finished: Sequence[Finished], context: VerifyContext, findings: Findings) -> None:
+def check_fingerprints(finished: Sequence[Finished], context: VerifyContext, checks: Checks) -> None:
     """Check that all was trained on one dataset, that of `environment.json`.
 
     What most iterations say is taken to be right.
@@ -27,12 +27,12 @@ def check_fingerprints(finished: Sequence[Finished], context: VerifyContext, fin
     if context.environment:
         file, recorded = context.environment_file, context.environment.get("dataset_fingerprint")
         text = f"dataset_fingerprint is {str(recorded)[:12]}, {usual[:12]} in metrics.json"
-        findings.check(recorded == usual, file, text)
+        checks.check(recorded == usual, file, text)
     for done in finished:
         if done.metrics:
             found = done.metrics.get("dataset_fingerprint")
             text = f"dataset_fingerprint is {str(found)[:12]}, {usual[:12]} elsewhere in the experiment"
-            findings.check(found == usual, done.folder / "metrics.json", text)
+            checks.check(found == usual, done.folder / "metrics.json", text)
 
 
 def _usual_fingerprint(finished: Sequence[Finished]) -> str | None:
@@ -41,9 +41,7 @@ def _usual_fingerprint(finished: Sequence[Finished]) -> str | None:
     return counted.most_common(1)[0][0] if counted else None
 
 
-def check_keys(
-    finished: Sequence[Finished], context: VerifyContext, findings: Findings
-) -> Mapping[Path, str]:
+def check_keys(finished: Sequence[Finished], context: VerifyContext, checks: Checks) -> Mapping[Path, str]:
     """Check the keys of all trainings against what they are digests of.
 
     Returns:
@@ -52,42 +50,42 @@ def check_keys(
     said = {done.folder: done.key for done in finished if done.key is not None}
     cache_inputs = context.cache_inputs(_usual_fingerprint(finished))
     if not context.config_holds:
-        findings.skip("training keys, since config.toml was changed")
+        checks.skip("training keys, since config.toml was changed")
         return said
     if cache_inputs is None:
-        findings.skip("training keys, since environment.json does not hold what they are made of")
+        checks.skip("training keys, since environment.json does not hold what they are made of")
         return said
     known = [done for done in finished if done.metrics and done.sets is not None]
     expected = [key_from(done.run, cache_inputs, done.sets or ()) for done in known]
     found = [done.metrics.get("training_key") for done in known]
     if len(known) > 1 and not any(a == b for a, b in zip(found, expected, strict=True)):
         text = "no training_key comes out with its device_type, precision, splits and versions"
-        findings.check(False, context.environment_file, text)
+        checks.check(False, context.environment_file, text)
         return said
     for done, key, wanted in zip(known, found, expected, strict=True):
-        findings.equal(done.folder / "metrics.json", "training_key", key, wanted)
+        checks.equal(done.folder / "metrics.json", "training_key", key, wanted)
     return said | {done.folder: key for done, key in zip(known, expected, strict=True)}
 
 
 def check_model(
-    done: Finished, key: str | None, context: VerifyContext, files: Files, findings: Findings
+    done: Finished, key: str | None, context: VerifyContext, files: Files, checks: Checks
 ) -> None:
     """Check the `model.pt` and `examples.npz` of an iteration whose training has ``key``."""
-    _check_examples(done.folder / EXAMPLES, findings)
+    _check_examples(done.folder / EXAMPLES, checks)
     file, keep = done.folder / MODEL, context.config.keep_models
     is_last = done.iteration + 1 == len(done.run.counts)
     if not file.exists():
         if keep == "all" or (keep == "last" and is_last):
-            findings.check(False, file, f"is not there, though keep_models is {keep!r}")
+            checks.check(False, file, f"is not there, though keep_models is {keep!r}")
         else:
-            findings.skip("model.pt that were not to be kept")
+            checks.skip("model.pt that were not to be kept")
         return
-    found = findings.readable(file, files.digest)
+    found = checks.readable(file, files.digest)
     if found is None:
         return
-    if done.metrics and not findings.equal(file, "SHA-256", found, done.metrics.get("model_sha256")):
+    if done.metrics and not checks.equal(file, "SHA-256", found, done.metrics.get("model_sha256")):
         return
-    maker = findings.readable(file, files.maker)
+    maker = checks.readable(file, files.maker)
     if maker is None:
         return
     model, made_by = maker
@@ -97,36 +95,34 @@ def check_model(
     if context.config_holds:
         expected["training"] = context.config.training.model_dump(mode="json")
         expected |= pretraining_inputs(context.config.pretraining)
-        findings.check(model == context.config.model, file, "holds a network of another configuration")
+        checks.check(model == context.config.model, file, "holds a network of another configuration")
     for name, value in expected.items():
-        findings.equal(file, name, made_by.get(name), value)
+        checks.equal(file, name, made_by.get(name), value)
 
 
-def _check_examples(file: Path, findings: Findings) -> None:
-    columns = findings.readable(file, read_columns)
-    if columns is not None and findings.check(
+def _check_examples(file: Path, checks: Checks) -> None:
+    columns = checks.readable(file, read_columns)
+    if columns is not None and checks.check(
         columns.keys() == {"rows", "probability"},
         file,
         f"holds {', '.join(columns)}, not rows and probability",
     ):
         rows, maps = columns["rows"].shape, columns["probability"].shape
-        findings.check(rows == maps[:1], file, f"holds maps {maps} for rows {rows}")
+        checks.check(rows == maps[:1], file, f"holds maps {maps} for rows {rows}")
 
 
-def check_cache(
-    finished: Sequence[Finished], context: VerifyContext, files: Files, findings: Findings
-) -> None:
+def check_cache(finished: Sequence[Finished], context: VerifyContext, files: Files, checks: Checks) -> None:
     """Check the entries of the cache that belong to the experiment: all where the cache is its own."""
     cache = context.cache
     if not cache.is_dir():
-        findings.skip(f"the cache, since it is not at {cache}")
+        checks.skip(f"the cache, since it is not at {cache}")
         return
     for entry in _entries(finished, context):
-        manifest = findings.json(entry / MANIFEST, dict)
+        manifest = checks.json(entry / MANIFEST, dict)
         for name, recorded in (manifest or {}).items():
-            found = findings.readable(entry / name, files.digest)
+            found = checks.readable(entry / name, files.digest)
             if found is not None:
-                findings.equal(entry / name, "SHA-256", found, recorded)
+                checks.equal(entry / name, "SHA-256", found, recorded)
 
 
 def _entries(finished: Sequence[Finished], context: VerifyContext) -> Iterator[Path]:

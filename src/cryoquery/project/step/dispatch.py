@@ -27,7 +27,7 @@ def step(
     Args:
         path: of the project. A server may be writing its log.
         progress: called with each event of the work.
-        force: also where nothing was labelled since the last step.
+        force: also where nothing was labeled since the last step.
         wait: with Slurm, stay until the job has ended.
         say: told what is going on, in words.
 
@@ -45,7 +45,7 @@ def step(
     project = open_project(path)
     label_set = current_labels(project)
     if not force and (last := nothing_new(project, label_set)):
-        say(f"nothing was labelled since {last.name}; label more, or use --force")
+        say(f"nothing was labeled since {last.name}; label more, or use --force")
         return last
     check_enough(project, label_set)
     if project.config.executor == "slurm":

@@ -57,7 +57,7 @@ def forecast(
     curve: Sequence[Mapping[str, Any]],
     query: Sequence[Mapping[str, Any]],
 ) -> Forecast:
-    """What the learning ``curve`` says, and what labelling ``query`` is expected to bring.
+    """What the learning ``curve`` says, and what labeling ``query`` is expected to bring.
 
     Args:
         project: whose settings say what labels cost where nothing was timed.
@@ -110,10 +110,10 @@ def _say(
 ) -> str:
     unit = project.config.unit
     if not n_items:
-        return f"every {unit} is labelled or left out: there is nothing more to label"
+        return f"every {unit} is labeled or left out: there is nothing more to label"
     if not scores:
         return (
-            "F1 of picks is not known: no held-out micrograph with particles is labelled; label those of the "
+            "F1 of picks is not known: no held-out micrograph with particles is labeled; label those of the "
             "queue that measure it"
         )
     on = (

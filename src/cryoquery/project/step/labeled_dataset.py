@@ -4,7 +4,7 @@
 
     PROJECT/work/dataset_1f3a…/
       images.npy      link to the project's dataset
-      masks.npy       discs; IGNORE where nothing is known, holes in the file where nothing is labelled
+      masks.npy       discs; IGNORE where nothing is known, holes in the file where nothing is labeled
       images.csv      the rows of the project's dataset; held-out ones without labels are in no split
       particles.csv   dataset.json
 
@@ -47,7 +47,7 @@ from cryoquery.storage.provenance import digest
 DRAWING = 2
 """Raise it when masks are drawn otherwise from the same labels."""
 UNLABELED = "unlabeled"
-"""The split of held-out images that nobody has labelled: neither trained nor measured on."""
+"""The split of held-out images that nobody has labeled: neither trained nor measured on."""
 
 
 def labeled_dataset(images: Dataset, labels: Mapping[int, Label], folder: Path) -> Dataset:

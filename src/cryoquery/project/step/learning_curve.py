@@ -1,4 +1,4 @@
-"""Picks on the held-out micrographs that people labelled: the learning curve of a project."""
+"""Picks on the held-out micrographs that people labeled: the learning curve of a project."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ from cryoquery.storage.cache import Cache
 
 METRICS, QUERY, LABELS, SUGGESTIONS = "metrics.json", "query.json", "labels.json", "suggestions.json"
 MIN_ITEMS = 2
-"""Labelled items that a network is trained on at least."""
+"""Labeled items that a network is trained on at least."""
 
 
 def check_enough(project: Project, label_set: LabelSet) -> None:
@@ -60,7 +60,7 @@ def check_enough(project: Project, label_set: LabelSet) -> None:
     if len(items) < MIN_ITEMS or not n_particles:
         unit = f"{project.config.unit}s"
         raise ProjectError(
-            f"{project.path}: {len(items)} {unit} with {n_particles} particles are labelled to train on; "
+            f"{project.path}: {len(items)} {unit} with {n_particles} particles are labeled to train on; "
             f"label at least {MIN_ITEMS} with a particle, then run the step again"
         )
 

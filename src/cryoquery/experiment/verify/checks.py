@@ -51,7 +51,7 @@ class Verification:
 
 
 @dataclass
-class Findings:
+class Checks:
     """Where checks leave what they find."""
 
     n_checks: int = 0
