@@ -11,14 +11,14 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryoquery.errors import ProjectError
-from cryoquery.storage.leases import LeaseObserver, leased
+from cryoquery.storage.leases import Owner, leased
 
 VERSION = 1
 """Of the table; a file with a higher number was written by a newer cryoquery."""
@@ -110,7 +110,8 @@ class EventLog:
             if write and not path.parent.is_dir():
                 raise ProjectError(f"{path.parent}: no such folder; make the project with cryoquery init")
             if write:
-                held.enter_context(leased(_lease(path), settled=_refusal(path)))
+                lease = path.with_name(f"{path.name}.writer")
+                held.enter_context(leased(lease, refusal=lambda owner: _refusal(path, owner)))
             elif not path.is_file():
                 raise ProjectError(f"{path}: no such file; make the project with cryoquery init")
             with _named(path):
@@ -269,20 +270,8 @@ def _last(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
 
 
-def _lease(path: Path) -> Path:
-    return path.with_name(f"{path.name}.writer")
-
-
-def _refusal(path: Path) -> Callable[[], bool]:
-    """What a waiting writer asks: it never waits for one that lives."""
-    watch = LeaseObserver(_lease(path))
-
-    def refuse() -> bool:
-        if not watch.is_abandoned() and watch.is_alive():
-            raise ProjectError(f"{path}: {watch.owner} is writing it; stop that first, or use it there")
-        return False
-
-    return refuse
+def _refusal(path: Path, writer: Owner | None) -> ProjectError:
+    return ProjectError(f"{path}: {writer} is writing it; stop that first, or use it there")
 
 
 def _connect(path: Path, *, write: bool) -> sqlite3.Connection:

@@ -38,7 +38,7 @@ from cryoquery.storage.atomic import (
     write_file,
     write_json,
 )
-from cryoquery.storage.leases import leased, remove_abandoned
+from cryoquery.storage.leases import LeaseObserver, leased
 
 MANIFEST = "entry.json"
 
@@ -113,7 +113,7 @@ class Cache:
 
     def _tidy(self, key: str) -> None:
         """Remove what one left that was killed between making an entry and going home."""
-        remove_abandoned(self._lease(key))
+        LeaseObserver(self._lease(key)).remove_abandoned()
         if not self._lease(key).exists():
             self.checkpoint(key).unlink(missing_ok=True)
 
