@@ -18,7 +18,6 @@ import csv
 import dataclasses
 import errno
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
@@ -31,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryoquery.data.array_file import ArrayFile
 from cryoquery.errors import DataError
-from cryoquery.storage.atomic import read_json, staged_directory, write_json, write_text
+from cryoquery.storage.atomic import read_json, staged_directory, write_json, write_table
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -279,10 +278,10 @@ class DatasetWriter:
         assert ranks == sorted(ranks), "rows are sorted by split, training first"
         self._images.sync()
         self._masks.sync()
-        images = [["" if v is None else v for v in dataclasses.astuple(record)] for record in records]
+        images = map(dataclasses.astuple, records)
         centers = [[*key, *row] for key, rows in sorted(particles.items()) for row in rows.tolist()]
-        _write_table(self.folder / "images.csv", [field.name for field in fields(ImageRecord)], images)
-        _write_table(self.folder / "particles.csv", PARTICLE_COLUMNS, centers)
+        write_table(self.folder / "images.csv", [field.name for field in fields(ImageRecord)], images)
+        write_table(self.folder / "particles.csv", PARTICLE_COLUMNS, centers)
         info = {
             "version": FORMAT_VERSION,
             "fingerprint": _fingerprint(self.folder),
@@ -345,14 +344,6 @@ def _fingerprint(folder: Path) -> str:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _read_records(path: Path) -> tuple[ImageRecord, ...]:

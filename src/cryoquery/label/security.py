@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import re
 import time
@@ -18,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cryoquery.label.sessions import LIFETIME_SECONDS, Session, Sessions
@@ -139,14 +139,15 @@ class Guard:
         self._n_under_way += 1
         try:
             if cookie := self._open_link(scope):
-                await _answer(guarded, 303, {"Location": "/", "Set-Cookie": cookie})
+                answer = Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
+                await answer(scope, receive, guarded)
                 return
             session = self._admit(scope)
             body = await _read_body(Headers(scope=scope), receive)
             scope.setdefault("state", {})["session"] = session
             await self._app(scope, _replay(body, receive), guarded)
         except RefusedError as refusal:
-            await _refuse(guarded, refusal, wants_page=scope["path"] == "/")
+            await _refusal(refusal, wants_page=scope["path"] == "/")(scope, receive, guarded)
         finally:
             self._n_under_way -= 1
 
@@ -289,21 +290,10 @@ def _with_headers(send: Send) -> Send:
     return guarded
 
 
-async def _refuse(send: Send, refusal: RefusedError, wants_page: bool) -> None:
-    if wants_page:
-        page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal}.</p>'
-        # A browser that came from another page sends the cookie only with the next request.
-        page += '<p><a href="/">Continue</a></p></html>' if refusal.status == 401 else "</html>"
-        headers = {"Content-Type": "text/html; charset=utf-8"}
-        content = page.encode()
-    else:
-        headers = {"Content-Type": "application/json"}
-        content = json.dumps({"error": str(refusal)}).encode()
-    await _answer(send, refusal.status, {**headers, **refusal.headers}, content)
-
-
-async def _answer(send: Send, status: int, headers: dict[str, str], content: bytes = b"") -> None:
-    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    raw.append((b"content-length", str(len(content)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": content})
+def _refusal(refusal: RefusedError, wants_page: bool) -> Response:
+    if not wants_page:
+        return JSONResponse({"error": str(refusal)}, refusal.status, refusal.headers)
+    page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal}.</p>'
+    # A browser that came from another page sends the cookie only with the next request.
+    page += '<p><a href="/">Continue</a></p></html>' if refusal.status == 401 else "</html>"
+    return HTMLResponse(page, refusal.status, refusal.headers)

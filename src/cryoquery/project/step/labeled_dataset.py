@@ -13,9 +13,7 @@ The row of an item is its number, as in the project.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -41,7 +39,7 @@ from cryoquery.data.dataset import (
 from cryoquery.data.preprocess import draw_mask, scaled_shape
 from cryoquery.formats.placement import to_scaled
 from cryoquery.project.label_set import Label
-from cryoquery.storage.atomic import SupersededError, staged_directory, write_json, write_text
+from cryoquery.storage.atomic import SupersededError, staged_directory, write_json, write_table
 from cryoquery.storage.provenance import digest
 
 DRAWING = 2
@@ -97,9 +95,9 @@ def _write(folder: Path, images: Dataset, labels: Mapping[int, Label], fingerpri
         for item, record in enumerate(images.records)
     ]
     rows = [["" if v is None else v for v in dataclasses.astuple(record)] for record in records]
-    _write_table(folder / "images.csv", [field.name for field in dataclasses.fields(ImageRecord)], rows)
+    write_table(folder / "images.csv", [field.name for field in dataclasses.fields(ImageRecord)], rows)
     centers = [[*key, *row] for key, values in sorted(particles.items()) for row in values.tolist()]
-    _write_table(folder / "particles.csv", PARTICLE_COLUMNS, centers)
+    write_table(folder / "particles.csv", PARTICLE_COLUMNS, centers)
     info: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "fingerprint": fingerprint,
@@ -215,11 +213,3 @@ def inside_any(shape: tuple[int, int], polygons: Sequence[NDArray[np.float64]]) 
         hit = Outline(polygon).contains_points(points).reshape(y.shape)
         inside[low[0] : high[0], low[1] : high[1]] |= hit
     return inside
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
