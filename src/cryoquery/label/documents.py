@@ -98,7 +98,7 @@ def describe_task(
 
 
 def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
-    """What acts change of a task beside its document."""
+    """What commands change of a task beside its document."""
     return {
         "status": state.status(now),
         "cursor": state.document.cursor,

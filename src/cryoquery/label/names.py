@@ -35,7 +35,7 @@ class TaskNames:
     def task(self, name: str, known: Iterable[str]) -> str:
         """The task of that name.
 
-        The number of an item names its first labeling: pages of earlier versions keep acts under it.
+        The number of an item names its first labeling: pages of earlier versions keep commands under it.
 
         Args:
             name: from a browser.

@@ -57,7 +57,7 @@ class RefusedError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
 
 
-RATES = {"acts": (50.0, 200.0), "reads": (50.0, 200.0), "pictures": (50.0, 400.0)}
+RATES = {"commands": (50.0, 200.0), "reads": (50.0, 200.0), "pictures": (50.0, 400.0)}
 """Requests of a session per second, and at once. A list of 200 thumbnails is asked for at once."""
 MOST_BUCKETS = 1000
 
@@ -203,7 +203,7 @@ class Guard:
 
 def _kind(scope: Scope) -> str:
     if scope["method"] == "POST":
-        return "acts"
+        return "commands"
     return "pictures" if scope["path"].startswith("/api/items/") else "reads"
 
 

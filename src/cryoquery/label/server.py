@@ -1,7 +1,7 @@
 """The HTTP interface of the page: what may be asked, and who answers it.
 
-Every answer about the project comes from `service.LabelService` in one thread of its own, so that acts are
-recorded one after the other; pictures are made in other threads, a few at a time.
+Every answer about the project comes from `service.LabelService` in one thread of its own, so that
+commands are recorded one after the other; pictures are made in other threads, a few at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cryoquery.label.download import Format, labels_file
 from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
-from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
+from cryoquery.label.requests import CommandsRequest, LeaseRequest, PersonRequest
 from cryoquery.label.security import Guard, RefusedError
 from cryoquery.label.service import LabelService, LeaseError, UnknownTaskError
 from cryoquery.label.sessions import Session, Sessions
@@ -206,10 +206,12 @@ def _send_task(request: Request, answer: dict[str, Any]) -> Response:
     return JSONResponse(answer)
 
 
-@router.post("/api/tasks/{task}/acts")
-async def acts(request: Request, task: Task, wanted: ActsRequest, person: Person) -> Response:
+@router.post("/api/tasks/{task}/commands")
+async def commands(request: Request, task: Task, wanted: CommandsRequest, person: Person) -> Response:
     """Record what a person did; answered when it is on the disk."""
-    return JSONResponse(await _ask(request.app, LabelService.act, person, _task(request, task), wanted.acts))
+    return JSONResponse(
+        await _ask(request.app, LabelService.record, person, _task(request, task), wanted.commands)
+    )
 
 
 @router.get("/api/items/{item}/picture")
