@@ -69,7 +69,7 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
 
     The rows are those of the plain algorithm with every distance computed in float64, whatever the
     number of threads. Only the few rows farthest away are followed pick by pick: the others can only
-    come nearer, so they wait, and meet all new picks at once when one of them could be next.
+    come nearer, so they are compared with all new picks at once, when one of them could be next.
 
     Args:
         features: (m, c) of the candidates; of float32 only blocks and the rows that are followed are copied.

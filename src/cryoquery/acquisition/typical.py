@@ -74,7 +74,7 @@ def typiclust(
     `MAX_CLUSTERS`). The clusters with the fewest labels come first, the larger ones of these before the
     smaller ones, those below `MIN_CLUSTER` rows at the very end; each gives its most typical row, the one
     with the smallest mean distance to its ``k`` nearest neighbors among the cluster's unlabeled rows.
-    Where there are fewer clusters than rows are wanted, they take further turns. Ties go to the cluster
+    Where there are fewer clusters than rows are wanted, each gives several. Ties go to the cluster
     that holds the lowest row, and to the lowest row in it.
 
     Source: Hacohen et al. 2022 (arXiv:2202.02794).

@@ -45,7 +45,7 @@ def init(
     scale: Scale = 1.0,
     force: Force = False,
 ) -> None:
-    """A new project of micrographs that nobody has labeled; then: cryoquery label PROJECT.
+    """A new project of micrographs without labels; then: cryoquery label PROJECT.
 
     Reads every micrograph once. One that cannot be read is reported and left out.
     """

@@ -15,7 +15,7 @@ def keys(kind: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def complain(lines: Iterable[str], what: str = "") -> None:
-    """Lines on standard error; ``what`` they are stands before each."""
+    """Print lines on standard error, each after ``what``."""
     for line in lines:
         print(f"cryoquery: {what}{line}", file=sys.stderr)
 

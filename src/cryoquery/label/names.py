@@ -39,7 +39,7 @@ class TaskNames:
 
         Args:
             name: from a browser.
-            known: tasks that somebody has touched.
+            known: tasks that were opened at least once.
 
         Raises:
             UnknownTaskError: no task has it.

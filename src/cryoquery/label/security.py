@@ -1,4 +1,4 @@
-"""What a request must show before anything else looks at it.
+"""What is checked of every request before anything else uses it.
 
 The server listens on loopback only. That keeps the network out, but not other users of the machine, nor
 other pages in the browser: so a request needs a session's cookie, a Host that is a name of loopback
@@ -26,7 +26,7 @@ LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII |
 """Any port: ``ssh -L`` may lead here from another one."""
 MOST_BODY_BYTES = 1_000_000
 MOST_DRAINED_BYTES = 16_000_000
-"""So much of a body that is too large is read on, since who is still sending does not hear the answer."""
+"""So much of a too large body is read on: a browser that is still sending does not read the answer."""
 BODY_SECONDS = 20.0
 DRAIN_SECONDS = 2.0
 MOST_AT_ONCE = 256
@@ -116,7 +116,7 @@ class Guard:
     Args:
         app: what is guarded.
         sessions: who is let in.
-        opened: told when a link was used, with the person it was made for.
+        opened: called when a link was used, with the person it was made for.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Guard:
         )
 
     def _session(self, scope: Scope) -> Session | None:
-        # http.cookies gives up at the first odd cookie, and other programs at this address may set such ones.
+        # http.cookies stops at the first malformed cookie, and other programs at this address may set some.
         parts = [
             part.partition("=") for line in Headers(scope=scope).getlist("cookie") for part in line.split(";")
         ]
@@ -266,13 +266,13 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    told = False
+    is_sent = False
 
     async def replayed() -> Message:
-        nonlocal told
-        if told:
+        nonlocal is_sent
+        if is_sent:
             return await receive()
-        told = True
+        is_sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replayed

@@ -1,4 +1,4 @@
-"""The HTTP interface of the page: what may be asked, and who answers it.
+"""The HTTP interface of the page: the requests, and what answers them.
 
 Every answer about the project comes from `service.LabelService` in one thread of its own, so that
 commands are recorded one after the other; pictures are made in other threads, a few at a time.
@@ -57,7 +57,7 @@ def create_app(
         service: of the project; used in one thread only.
         sessions: who is let in.
         pages: the page's files, see `pages.load_pages`.
-        opened: told when a link was used, with the person it was made for.
+        opened: called when a link was used, with the person it was made for.
         poll_seconds: how often to look for new steps.
     """
     app = FastAPI(
@@ -296,7 +296,7 @@ async def _mistake(_: Request, error: Exception) -> Response:
     if isinstance(error, LeaseError):
         return _error(409, sentence)
     if isinstance(error, (OSError, LogError)):
-        # Not 422: the page would give up what it sent.
+        # Not 422: the page would discard what it sent.
         print(f"cryoquery: {sentence}", file=sys.stderr)
         return _error(503, sentence)
     return _error(422, sentence)

@@ -1,4 +1,4 @@
-"""A project as the page sees it: what there is to label, who has it, and what was done."""
+"""A project as the page sees it: what there is to label, who labels what, and what was done."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from cryoquery.project.step_files import (
 from cryoquery.project.tasks import is_suggested, next_task, open_repeats
 
 PROGRAM = "cryoquery"
-"""Who does what no person did."""
+"""The name in the log for what the program itself did."""
 MOST_LISTED = 200
 """Entries of the queue that are sent."""
 OWN_IDS = ("queued-", "lease-")
@@ -141,7 +141,7 @@ class LabelService:
             task: which; None: the next one.
 
         Raises:
-            LeaseError: somebody else has it.
+            LeaseError: another person has it.
             UnknownTaskError: it is not to be labeled.
         """
         now, config = self._clock(), self.project.config
@@ -190,10 +190,10 @@ class LabelService:
         return describe_task(self.project, task, state, person, reason, self._shown(state), state.model, now)
 
     def _check_known(self, person: str, task: str, now: float) -> None:
-        """See that there is such a task for ``person``: neither one of no query, nor what a repeat hides.
+        """Check that ``person`` may know of the task: it is in a query, and no blind repeat hides it.
 
         Raises:
-            UnknownTaskError: there is not.
+            UnknownTaskError: there is none.
         """
         item, repeat = parse_task(task)
         repeats = self._repeats(person, now)
@@ -277,10 +277,10 @@ class LabelService:
         return {"op": "accept", "picks": [picks[key] for key in keys]}
 
     def _check_done(self, op: Mapping[str, Any], state: TaskState) -> None:
-        """See that a region that is to be done has room for one particle.
+        """Check that a region of the kind ``done`` has room for one particle.
 
         Raises:
-            ProjectError: it has not.
+            ProjectError: it is smaller.
         """
         if op.get("op") == "region" and op.get("kind") == "done":
             region = checked_region("done", op.get("polygon"), self.state.extent(state.item))

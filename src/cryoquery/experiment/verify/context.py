@@ -1,4 +1,4 @@
-"""What all runs of an experiment stand on: its configuration, its environment, its dataset."""
+"""What all runs of an experiment depend on: its configuration, its environment, its dataset."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class VerifyContext:
 
 
 def read_context(folder: Path, checks: Checks) -> VerifyContext | None:
-    """Read and check what all runs stand on; None where it is too little to check anything.
+    """Read and check what all runs depend on; None where it is too little to check anything.
 
     Raises:
         ExperimentError: ``folder`` holds no experiment.

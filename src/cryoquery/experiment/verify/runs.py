@@ -1,4 +1,4 @@
-"""Whether a run labeled what it had to: the schedule, the first draw, and each query in turn."""
+"""Whether a run labeled what it had to: the schedule, the first draw, and every query."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Finished:
 def check_run(run: Run, context: VerifyContext, checks: Checks) -> Iterator[Finished]:
     """Check one run's schedule, labeled images, queries and scores, iteration by iteration.
 
-    What a file says wrongly is not held against those after it: these are compared with what had to
-    be, as long as that is known.
+    An error in one file causes no problems in those after it: these are compared with what had to be
+    there, as long as that is known.
     """
     folders = [run.folder / f"iteration_{i}" for i in range(len(run.counts))]
     there = [_is_filled(folder) for folder in folders]
@@ -160,7 +160,7 @@ def _follows(
     context: VerifyContext,
     checks: Checks,
 ) -> bool:
-    """Whether a query is the one that the strategy makes of the stored signals; True if that is unknown."""
+    """Whether a query is the one that the strategy makes of the cached signals; True if that is unknown."""
     run = done.run
     if strategy_of(run.strategy).by_group and context.groups is None:
         checks.skip(f"queries of {run.name.removesuffix('_sampling')}, since the dataset is not there")
