@@ -28,7 +28,7 @@ check: setup
 
 # The site of docs/, into site/; a broken link is an error. Needs no network.
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: setup
 	$(BIN)/ruff check --fix-only
