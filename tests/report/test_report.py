@@ -466,9 +466,9 @@ def test_what_was_saved_is_counted_from_keys(tmp_path: Path) -> None:
     again = computing(read_results(run_experiment(config | {"out": str(tmp_path / "again")})))
     assert again["n_training_passes"] == 0
     assert again["n_trainings_from_elsewhere"] == 7
-    assert "7 more were found in the store" in in_words(again)
+    assert "7 more were found in the cache" in in_words(again)
     queries = [
         {p.relative_to(tmp_path / name): p.read_text() for p in (tmp_path / name).rglob("query.json")}
         for name in ("e", "again")
     ]
-    assert queries[0] == queries[1], "what is found in a store changes no selection"
+    assert queries[0] == queries[1], "what is found in a cache changes no selection"

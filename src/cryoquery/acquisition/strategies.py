@@ -27,7 +27,7 @@ class NamedStrategy:
     """A row of the table."""
 
     expression: str | Strategy
-    """What it is made of: an expression, or a function that somebody registered."""
+    """What it is made of: an expression, or a registered function."""
     summary: str
     source: str = ""
     """Where it was published."""
@@ -104,7 +104,7 @@ STRATEGIES: dict[str, NamedStrategy] = {
     ),
     "auto": NamedStrategy(
         f"proportional({_SKILLED}, by=skill, otherwise={_SKILLED})",
-        "shares of groups by their mean expected skill, by lot within; the default of projects",
+        "shares of groups by their mean expected skill, at random within; the default of projects",
     ),
 }
 

@@ -24,17 +24,17 @@ def first_weights(context: Context, seed: int) -> Weights:
 
 
 def is_pretrained(context: Context, seed: int) -> bool:
-    """Whether the store has what `pretrained` makes."""
+    """Whether the cache has what `pretrained` makes."""
     return context.cache.has(pretraining_key(cache_inputs(context), seed))
 
 
 def pretrained(context: Context, seed: int) -> Path:
-    """The folder of the store with the weights that were learned without labels, and the pool's features.
+    """The folder of the cache with the weights that were learned without labels, and the pool's features.
 
     Both are made once per seed, by whoever needs them first.
 
     Raises:
-        ConfigError: the laboratory has no pretraining, or the pool is too small for one.
+        ConfigError: the context has no pretraining, or the pool is too small for one.
     """
     config = context.pretraining
     if config is None:

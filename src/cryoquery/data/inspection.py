@@ -1,4 +1,4 @@
-"""Counts of a dataset, and what about it smells."""
+"""Counts of a dataset, and warnings."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def assign_splits(
 ) -> list[str]:
     """The split of each micrograph: the one its source gave it, or else one that is drawn.
 
-    Twins (equal ``field_of_view``) go together. By micrograph, the fractions hold in each group and
+    Near-duplicates (equal ``field_of_view``) go together. By micrograph, the fractions hold in each group and
     at least one micrograph (with its near-duplicates) of a group stays in train; by group, whole groups are
     drawn. The result depends neither on the order of the micrographs nor on other groups (except
     through near-duplicates).
@@ -130,7 +130,7 @@ def _draw_per_group(
     fractions: tuple[float, float],
     seed: int,
 ) -> dict[str, str]:
-    """Twins of several groups are drawn with the smallest of them, so that it keeps some for training."""
+    """Near-duplicates of several groups are drawn with the smallest, so that it keeps some for training."""
     sizes: dict[str, int] = defaultdict(int)
     for micrograph in micrographs:
         sizes[micrograph.group] += 1

@@ -65,7 +65,7 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
         _check_same(before, config)
         _check_same_data(_read_environment(out), dataset, out)
         config = _united(before, config)
-    else:  # nothing is finished, and nobody is at work: anything may still change
+    else:  # nothing is finished, and no process is at work: anything may still change
         (out / ENVIRONMENT).unlink(missing_ok=True)
     write_text(out / CONFIG, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
     return config

@@ -81,7 +81,7 @@ def is_finished(run: Run) -> bool:
 def drop_models(config: ExperimentConfig, context: Context, seed: int) -> None:
     """Once all runs of a seed are finished, remove the models that are not to stay.
 
-    The experiment's own store loses them, too; one that is shared keeps them.
+    The experiment's own cache loses them, too; one that is shared keeps them.
     """
     runs = [run for run in plan_runs(config, len(context.pool)) if run.seed == seed]
     if config.keep_models == "all" or not all(map(is_finished, runs)):

@@ -1,4 +1,4 @@
-"""How a run stands, in files that anybody may read while it works.
+"""How a run stands, in files that other processes may read while it works.
 
 ::
 
@@ -50,7 +50,7 @@ _watches: dict[Path, LeaseObserver] = {}
 def read_state(folder: Path, run: str, seed: int) -> RunState:
     """What the folder of a run says; ``lost`` where it was at work and its process is seen to be gone.
 
-    A run that nobody has begun is ``waiting``.
+    A run that has not begun is ``waiting``.
     """
     try:
         values = read_json(folder / STATE)

@@ -65,6 +65,14 @@ def read_coordinates(
 
     Raises:
         DataError: the file is missing, of an unknown kind, damaged, or a coordinate is not a number.
+
+    Examples:
+        A corner and a box of 30 px, as EMAN writes them, are a center and a diameter here.
+
+        >>> _ = Path("stack_07.box").write_text("10 20 30 30")
+        >>> picks = read_coordinates("stack_07.box")
+        >>> picks.centers_yx.tolist(), picks.diameter_px, picks.file_format
+        ([[35.0, 25.0]], 30.0, 'box')
     """
     path = Path(path)
     if format is not None and format not in COORDINATE_FORMATS:
@@ -267,6 +275,12 @@ def write_coordinates(
     Raises:
         DataError: the format is unknown, cannot hold several micrographs in a file, or lacks what it
             needs; or the folder is not empty.
+
+    Examples:
+        >>> picks = Picks.of([[35.5, 25], [70, 8]], micrograph="stack_07.mrc", scores=[0.9, 0.8])
+        >>> write_coordinates("picks.star", picks, pixel_size=1.06)
+        >>> read_coordinates("picks.star").centers_yx.tolist()
+        [[35.5, 25.0], [70.0, 8.0]]
     """
     path = Path(path)
     picks = _prepared(picks, pixel_size, diameter_px)

@@ -71,6 +71,12 @@ def read_micrograph(path: Path | str) -> Micrograph:
         DataError: the file is missing, empty, truncated, of an unknown kind, holds several frames,
             NaN or infinite pixels, or the same intensity everywhere; or a library that its
             compression needs is not installed.
+
+    Examples:
+        >>> write_micrograph("stack_07.mrc", np.arange(12.0).reshape(3, 4), pixel_size=1.06)
+        >>> micrograph = read_micrograph("stack_07.mrc")
+        >>> micrograph.pixels.shape, round(micrograph.pixel_size, 2)
+        ((3, 4), 1.06)
     """
     path = Path(path)
     pixels, header = read_image(path), read_header(path)

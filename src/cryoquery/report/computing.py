@@ -11,7 +11,7 @@ def computing(results: Results) -> dict[str, Any]:
     """Counts of trainings and of training passes (one image forward and backward), made and saved.
 
     A training counts as made here unless every iteration with its key was reused: those came from a
-    store that the experiment shares with others.
+    cache that the experiment shares with others.
     """
     training = results.config.training
     passes: dict[str, int] = {}
@@ -44,7 +44,7 @@ def in_words(numbers: dict[str, Any]) -> str:
     if not numbers["n_training_passes_saved"]:
         return ""
     elsewhere = numbers["n_trainings_from_elsewhere"]
-    found = f", and {elsewhere} more were found in the store that it shares" if elsewhere else ""
+    found = f", and {elsewhere} more were found in the cache that it shares" if elsewhere else ""
     return (
         f"Identical trainings were done once: the {numbers['n_iterations']:,} iterations took "
         f"{numbers['n_trainings']:,} trainings{found}, which saved {numbers['saved']:.0%} of the "

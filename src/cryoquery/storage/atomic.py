@@ -128,7 +128,7 @@ def remove_leftovers(folder: Path, *, alone: bool = False) -> None:
 
     Args:
         folder: need not exist; those below it are not looked at.
-        alone: nobody else can be at work here, so that what processes on other machines left goes, too;
+        alone: no other process can be at work here, so that what processes on other machines left goes, too;
             otherwise only those are removed whose process is known to be gone.
     """
     _remove(folder, ".+", of_other_machines=alone)

@@ -2,14 +2,14 @@
 
 ::
 
-    STORE/3f/3fa9…/
+    CACHE/3f/3fa9…/
       entry.json      the SHA-256 of the other files
       model.pt  scores.json  examples.npz
-      signals/        scores and features of pool images, as far as somebody asked for them
+      signals/        scores and features of pool images, as far as they were asked for
 
 A key is the digest of everything that a training is a function of, so that whoever makes an entry makes
 the same. An entry appears whole, is checked when it is found, and is never changed; one that is damaged
-is thrown away and made again. Nothing in a store is needed by a finished experiment: its folders hold
+is thrown away and made again. Nothing in a cache is needed by a finished experiment: its folders hold
 names of their own for the files (hard links, where the file system has them).
 """
 

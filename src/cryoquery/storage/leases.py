@@ -1,4 +1,4 @@
-"""Claims: who is at work on something, on a file system that several machines may share.
+"""Leases: which process is at work on something, on a file system that several machines may share.
 
 A lease is a small file that exists while its owner works. It is made with ``O_EXCL``, which NFS keeps
 since version 3, and holds who made it and a counter that the owner raises every few seconds. No lock of
@@ -6,7 +6,7 @@ the operating system is involved, and clocks are not compared: an owner counts a
 is gone, where that can be seen, or when its counter stood still for two minutes of the observer's own
 monotonic clock.
 
-A lease saves work and guards nothing: an owner that was suspended for longer may find that somebody else
+A lease saves work and guards nothing: an owner that was suspended for longer may find that another process
 took over. What is done under a lease must therefore appear whole or not at all, and come out the same
 whoever does it.
 """
@@ -62,7 +62,7 @@ class Owner:
         except ProcessLookupError:
             return True
         except PermissionError:
-            return False  # somebody else's, and alive
+            return False  # another process's, and alive
         return bool(self.started) and _started(self.pid) != self.started
 
     @property
@@ -93,7 +93,7 @@ class Lease:
         self._thread.start()
 
     def release(self) -> None:
-        """Give it up; the file disappears, unless somebody took it over in the meantime.
+        """Give it up; the file disappears, unless another process took it over in the meantime.
 
         Where the disk fails it stays, and counts as abandoned when its time has come. What the work
         itself ran into is not hidden by that.
@@ -118,7 +118,7 @@ class Lease:
 
 
 def try_lease(path: Path) -> Lease | None:
-    """Lease ``path`` for this process; None where somebody holds it.
+    """Lease ``path`` for this process; None where another process holds it.
 
     The folder of ``path`` must exist.
 
@@ -203,7 +203,7 @@ def alone(folder: Path, waiting: Callable[[str], None] = lambda owner: None) -> 
 def _held(
     path: Path, leave: Callable[[LeaseObserver], bool], waiting: Callable[[str], None]
 ) -> Iterator[bool]:
-    """Hold the lease ``path``; False once ``leave`` says of somebody else's lease that the wait is over."""
+    """Hold the lease ``path``; False once ``leave`` says of another process's lease that the wait is over."""
     watch = LeaseObserver(path)
     told = False
     while (lease := try_lease(path)) is None:
@@ -224,7 +224,7 @@ def _held(
 
 
 class LeaseObserver:
-    """Looks at somebody else's lease from time to time, and judges whether its owner still works."""
+    """Looks at another process's lease from time to time, and judges whether its owner still works."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -272,7 +272,7 @@ def take_away(path: Path, token: str) -> None:
         return
     found = _read(aside)
     if found is not None and found.token != token:
-        # Somebody else was quicker, and this is the lease of one that lives: give it back.
+        # Another process was quicker, and this is the lease of one that lives: give it back.
         with contextlib.suppress(OSError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ def verify(experiment: Path | str) -> Verification:
     """Recompute what can be recomputed of an experiment, and compare.
 
     Labeled images follow from the schedule, the seed and the queries; queries from the signals in the
-    store; scores from the counts on each micrograph; keys from labels, configuration and versions;
+    cache; scores from the counts on each micrograph; keys from labels, configuration and versions;
     fingerprints and digests from the files. What cannot be checked (a dataset that is elsewhere, models
     and signals that were not kept) is said, and is no problem; nor is a run that is not finished.
 

@@ -76,7 +76,7 @@ class VerifyContext:
         }
 
     def learned(self, seed: int) -> NDArray[np.float32] | None:
-        """Features of all training images that a seed's pretraining left in the store; None: not kept.
+        """Features of all training images that a seed's pretraining left in the cache; None: not kept.
 
         Raises:
             DataError: the file is damaged, or holds features of other images.

@@ -1,4 +1,4 @@
-"""Signals that a store kept, read without changing it and without a network."""
+"""Signals that a cache kept, read without changing it and without a network."""
 
 from __future__ import annotations
 
