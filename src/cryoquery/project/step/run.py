@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cryoquery.active.iteration import MODEL, SCORES
 from cryoquery.active.loop import iterate, query_rng, schedule_progress
@@ -33,6 +32,7 @@ from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import as_indices
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.experiment.run import stoppable
+from cryoquery.network.device import using_threads
 from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
 from cryoquery.project.label_set import LabelSet
@@ -73,15 +73,10 @@ def do_step(
 ) -> Path:
     """Do the next step in this process, on the labels of ``label_set``. Errors as in `step`."""
     started = time.perf_counter()
-    before = torch.get_num_threads()
     unit = f"{project.config.unit}s"
-    with exclusive_step(project.path, say, unit) as status, stoppable():
-        if project.config.device.threads is not None:
-            torch.set_num_threads(project.config.device.threads)
-        try:
-            return _do(project, label_set, status, progress, started)
-        finally:
-            torch.set_num_threads(before)
+    threads = project.config.device.threads
+    with exclusive_step(project.path, say, unit) as status, stoppable(), using_threads(threads):
+        return _do(project, label_set, status, progress, started)
 
 
 def _do(
