@@ -16,7 +16,7 @@ from cryoquery.active.run import Run
 from cryoquery.cli.console import duration
 from cryoquery.data.dataset import open_dataset
 from cryoquery.experiment.config import plan_runs
-from cryoquery.experiment.folder import enter
+from cryoquery.experiment.folder import read_config
 from cryoquery.experiment.run_log import states
 
 SECONDS_BETWEEN = 2.0
@@ -36,7 +36,7 @@ def planned_runs(out: Path) -> list[Run]:
         ExperimentError: there is no experiment.
         DataError: its dataset is gone.
     """
-    config = enter(out)
+    config = read_config(out)
     return plan_runs(config, len(open_dataset(config.dataset).rows("train")))
 
 

@@ -17,7 +17,13 @@ from cryoquery.active.training_key import TRAINING_VERSION
 from cryoquery.config import parse, read_toml
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import DataError, ExperimentError
-from cryoquery.experiment.config import ExperimentConfig, check_image_size, load_config, reported_splits
+from cryoquery.experiment.config import (
+    ExperimentConfig,
+    RecordedConfig,
+    check_image_size,
+    load_config,
+    reported_splits,
+)
 from cryoquery.network.device import describe
 from cryoquery.storage.atomic import read_json, write_json, write_text
 from cryoquery.storage.cache import Cache
@@ -61,7 +67,7 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
     if foreign - {CONFIG, ENVIRONMENT} and not (out / CONFIG).is_file():
         raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
     if is_begun(out) or ((out / ENVIRONMENT).is_file() and _somebody_works(out)):
-        before = parse(ExperimentConfig, read_toml(out / CONFIG), str(out / CONFIG))
+        before = read_config(out)
         _check_same(before, config)
         _check_same_data(_read_environment(out), dataset, out)
         config = _united(before, config)
@@ -90,9 +96,24 @@ def enter(out: Path) -> ExperimentConfig:
         ExperimentError: there is none.
         ConfigError: its `config.toml` was damaged.
     """
+    return load_config(_config_file(out), out=out)
+
+
+def read_config(out: Path) -> RecordedConfig:
+    """The configuration of the experiment in ``out``, for who reads its results: no plugin is run.
+
+    Raises:
+        ExperimentError: there is none.
+        ConfigError: its `config.toml` was damaged.
+    """
+    file = _config_file(out)
+    return parse(RecordedConfig, read_toml(file) | {"out": out}, str(file))
+
+
+def _config_file(out: Path) -> Path:
     if not (out / CONFIG).is_file():
         raise ExperimentError(f"{out}: holds no experiment (no {CONFIG}); give the folder of one")
-    return load_config(out / CONFIG, out=out)
+    return out / CONFIG
 
 
 def n_threads(config: ExperimentConfig, otherwise: int) -> int:
@@ -181,7 +202,7 @@ def _check_same_ground(begun: Mapping[str, Any], context: Context, out: Path) ->
         )
 
 
-def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig:
+def _united(before: RecordedConfig, now: ExperimentConfig) -> ExperimentConfig:
     """``now`` with what an earlier call had and this one has not: finished runs stay in the report."""
     both = {
         key: tuple(dict.fromkeys((*getattr(before, key), *getattr(now, key))))
@@ -191,7 +212,7 @@ def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig
     return now.model_copy(update={**both, "expressions": expressions})
 
 
-def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
+def _check_same(before: RecordedConfig, now: ExperimentConfig) -> None:
     old, new = (config.model_dump(exclude=FREE_TO_CHANGE) for config in (before, now))
     changed = [key for key in old if old[key] != new[key]]
     if changed:
@@ -211,7 +232,7 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
         )
 
 
-def config_digest(config: ExperimentConfig) -> str:
+def config_digest(config: RecordedConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
     # An oracle without faults is left out: experiments were begun before there were others.
     left_out = FREE_TO_CHANGE | ({"oracle"} if config.oracle.is_clean else set())
