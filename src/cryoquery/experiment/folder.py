@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from cryoquery.active.run import Context
+from cryoquery.active.run import Context, Run
 from cryoquery.active.training_key import TRAINING_VERSION
 from cryoquery.config import parse, read_toml
 from cryoquery.data.dataset import Dataset, open_dataset
@@ -22,6 +22,7 @@ from cryoquery.experiment.config import (
     RecordedConfig,
     check_image_size,
     load_config,
+    plan_runs,
     reported_splits,
 )
 from cryoquery.network.device import describe
@@ -69,7 +70,7 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
     if is_begun(out) or ((out / ENVIRONMENT).is_file() and _somebody_works(out)):
         before = read_config(out)
         _check_same(before, config)
-        _check_same_data(_read_environment(out), dataset, out)
+        _check_same_data(read_environment(out), dataset, out)
         config = _united(before, config)
     else:  # nothing is finished, and nobody is at work: anything may still change
         (out / ENVIRONMENT).unlink(missing_ok=True)
@@ -116,6 +117,24 @@ def _config_file(out: Path) -> Path:
     return out / CONFIG
 
 
+def planned_runs(config: RecordedConfig) -> list[Run]:
+    """The runs of the experiment in ``config.out``, by the number of images that it began with.
+
+    The dataset is needed only as long as nothing was begun: it may be elsewhere, or its path relative to
+    another working directory.
+
+    Raises:
+        DataError: what the experiment noted is damaged; or it noted nothing, and its dataset is not there.
+    """
+    file = config.out / ENVIRONMENT
+    if not file.is_file():
+        return plan_runs(config, len(open_dataset(config.dataset).rows("train")))
+    n_train = read_environment(config.out).get("n_train_images")
+    if type(n_train) is not int:
+        raise DataError(f"{file}: n_train_images is {n_train!r}, not a number; bring the file back")
+    return plan_runs(config, n_train)
+
+
 def n_threads(config: ExperimentConfig, otherwise: int) -> int:
     """CPU threads of each process: as configured, else as the experiment was begun with, else ``otherwise``.
 
@@ -124,7 +143,7 @@ def n_threads(config: ExperimentConfig, otherwise: int) -> int:
     if config.device.threads is not None:
         return config.device.threads
     file = config.out / ENVIRONMENT
-    begun = _read_environment(config.out).get("threads") if file.is_file() else None
+    begun = read_environment(config.out).get("threads") if file.is_file() else None
     return min(begun, len(os.sched_getaffinity(0))) if isinstance(begun, int) and begun > 0 else otherwise
 
 
@@ -152,13 +171,13 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Context:
     with leased(config.out / ".environment.lease"):
         file = config.out / ENVIRONMENT
         if file.is_file():
-            _check_same_ground(_read_environment(config.out), context, config.out)
+            _check_same_ground(read_environment(config.out), context, config.out)
         else:
             write_json(file, _environment(context) | {"config_sha256": config_digest(config)})
     return context
 
 
-def _read_environment(out: Path) -> Mapping[str, Any]:
+def read_environment(out: Path) -> Mapping[str, Any]:
     """What was noted when the experiment began.
 
     Raises:

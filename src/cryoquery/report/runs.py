@@ -17,8 +17,8 @@ from cryoquery.active.iteration import is_finished
 from cryoquery.active.run import Run
 from cryoquery.data.dataset import MicrographKey
 from cryoquery.errors import DataError, ExperimentError
-from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE, RecordedConfig, plan_runs
-from cryoquery.experiment.folder import read_config
+from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE, RecordedConfig
+from cryoquery.experiment.folder import planned_runs, read_config, read_environment
 from cryoquery.storage.atomic import read_json
 
 RANDOM = "random_sampling"
@@ -151,12 +151,12 @@ def read_results(
     """
     experiment = Path(experiment)
     config = read_config(experiment)
-    environment = read_json(experiment / "environment.json")
+    environment = read_environment(experiment)
     if not isinstance(label_cost, LabelCost):
         label_cost = LabelCost(**(config.label_cost.model_dump() | dict(label_cost or {})))
     config = config.model_copy(update={"label_cost": label_cost})
     curves, unfinished = [], []
-    for run in plan_runs(config, environment["n_train_images"]):
+    for run in planned_runs(config):
         folders = [run.folder / f"iteration_{i}" for i in range(len(run.counts))]
         n_done = sum(is_finished(folder) for folder in folders)
         if n_done == len(folders):
