@@ -36,6 +36,7 @@ from cryoquery.network.device import using_threads
 from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
 from cryoquery.project.label_set import LabelSet
+from cryoquery.project.settings import settings_digest
 from cryoquery.project.step.forecast import Forecast, forecast
 from cryoquery.project.step.labeled_dataset import labeled_dataset
 from cryoquery.project.step.learning_curve import agreement, compared_rows, counts_of, measure, names
@@ -45,6 +46,8 @@ from cryoquery.storage.atomic import link, read_json, staged_directory, write_js
 from cryoquery.storage.cache import Cache
 
 METRICS, QUERY, LABELS, SUGGESTIONS = "metrics.json", "query.json", "labels.json", "suggestions.json"
+SETTINGS = "settings_sha256"
+"""In `metrics.json`: see `cryoquery.project.settings.settings_digest`."""
 MIN_ITEMS = 2
 """Labeled items that a network is trained on at least."""
 
@@ -116,6 +119,7 @@ def _do(
         "n_labeled_items": len(labeled),
         "n_held_out_items": len(label_set.labels) - len(labeled),
         "dataset_fingerprint": data.fingerprint,
+        SETTINGS: settings_digest(config),
         "curve": curve,
         "agreement": curve[-1]["agreement"],
         "seconds": time.perf_counter() - started,
