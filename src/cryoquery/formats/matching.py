@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cryoquery.errors import DataError
 
@@ -28,6 +29,8 @@ SUFFIXES = (
 """What programs append to the name of a micrograph."""
 
 N_CANDIDATES = 5
+
+PathOrName = TypeVar("PathOrName", Path, str)
 
 
 def stem_of(name: str) -> str:
@@ -74,7 +77,7 @@ def match_micrographs(
     missing: list[str] = []
     for name in dict.fromkeys(names):
         candidates = by_stem.get(stem_of(name)) or by_key.get(micrograph_key(name)) or []
-        candidates = _nearest(name, candidates)
+        candidates = nearest(name, candidates)
         if len(candidates) == 1:
             found[name] = candidates[0]
         elif candidates:
@@ -89,17 +92,22 @@ def match_micrographs(
     return found
 
 
-def _nearest(name: str, candidates: Sequence[Path]) -> list[Path]:
+def nearest(name: Path | str, candidates: Sequence[PathOrName]) -> list[PathOrName]:
     """Those candidates whose last folders agree with those of the name in most places."""
     if len(candidates) < 2:
         return list(candidates)
-    folders = name.replace("\\", "/").split("/")[-2::-1]
+    folders = _folders(name)
     shared = []
-    for path in candidates:
-        own = path.parts[-2::-1]
+    for candidate in candidates:
+        own = _folders(candidate)
         n = next((i for i, pair in enumerate(zip(folders, own, strict=False)) if pair[0] != pair[1]), None)
         shared.append(min(len(folders), len(own)) if n is None else n)
-    return [path for path, n in zip(candidates, shared, strict=True) if n == max(shared)]
+    return [one for one, n in zip(candidates, shared, strict=True) if n == max(shared)]
+
+
+def _folders(name: Path | str) -> list[str]:
+    """The folders of a name, the last one first."""
+    return str(name).replace("\\", "/").split("/")[-2::-1]
 
 
 def _missing(missing: Sequence[str], by_key: dict[str, list[Path]], n_paths: int) -> str:
