@@ -7,6 +7,7 @@ from cryoquery.formats.coordinates import (
     read_optics_pixel_size,
     write_coordinates,
 )
+from cryoquery.formats.folders import micrograph_files
 from cryoquery.formats.image_file import Header
 from cryoquery.formats.matching import match_micrographs, micrograph_key
 from cryoquery.formats.micrographs import (
@@ -37,6 +38,7 @@ __all__ = [
     "choose_pixel_size",
     "concatenate",
     "match_micrographs",
+    "micrograph_files",
     "micrograph_key",
     "micrograph_shape",
     "micrograph_stem",

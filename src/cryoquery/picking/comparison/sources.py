@@ -16,12 +16,12 @@ from cryoquery.formats import (
     COORDINATE_SUFFIXES,
     Picks,
     match_micrographs,
+    micrograph_files,
     micrograph_key,
     micrograph_shape,
     read_coordinates,
     read_micrograph,
 )
-from cryoquery.formats.convert import micrograph_files
 from cryoquery.formats.lengths import Length, parse_length
 from cryoquery.formats.placement import AS_IN_FILE, Placement, place
 from cryoquery.picking.comparison.scores import Agreement, compare_picks
