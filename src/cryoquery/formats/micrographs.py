@@ -19,7 +19,7 @@ from cryoquery.formats.image_file import Header, ImageReader, blame
 from cryoquery.formats.mrc import MRC
 from cryoquery.formats.pictures import JPG, PNG
 from cryoquery.formats.tiff import TIFF
-from cryoquery.storage.atomic import write_bytes
+from cryoquery.storage.atomic import write_bytes, write_file
 
 _READERS = {
     ".mrc": MRC,
@@ -136,9 +136,8 @@ def write_micrograph(path: Path | str, pixels: NDArray[Any], pixel_size: float |
         pixels = pixels.astype(np.float32)
     suffix = path.suffix.lower()
     if suffix in (".mrc", ".mrcs"):
-        partial = path.with_name(f".{path.name}.partial")
-        mrcfile.write(partial, np.ascontiguousarray(pixels), overwrite=True, voxel_size=pixel_size)
-        partial.replace(path)
+        with write_file(path) as file:  # mrcfile writes to names only: to that of the file beside
+            mrcfile.write(file.name, np.ascontiguousarray(pixels), overwrite=True, voxel_size=pixel_size)
     elif suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
         tifffile.imwrite(stream, pixels, photometric="minisblack")
