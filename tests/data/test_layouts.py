@@ -14,7 +14,7 @@ from cryoquery.data.layouts.match import has_images
 from cryoquery.data.preprocess import draw_mask
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Picks, write_coordinates, write_micrograph
-from cryoquery.formats.coordinates import SUFFIX_OF
+from cryoquery.formats.names import SUFFIX_OF
 
 SHAPE = (96, 128)
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are micrographs."""
+"""Which files of a folder are micrographs, and which are coordinates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryoquery.errors import DataError
 from cryoquery.formats.micrographs import MICROGRAPH_SUFFIXES, micrograph_suffix
+from cryoquery.formats.names import COORDINATE_SUFFIXES
 
 
 def is_visible_file(path: Path) -> bool:
@@ -39,3 +40,10 @@ def micrograph_files(micrographs: Path | str | Iterable[Path | str]) -> list[Pat
     if not files:
         raise DataError(f"{folder}: no micrographs in it; they end in {' '.join(MICROGRAPH_SUFFIXES)}")
     return files
+
+
+def coordinate_files(folder: Path) -> list[Path]:
+    """The files of coordinates in a folder and below it, sorted."""
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in COORDINATE_SUFFIXES and is_visible_file(p)
+    )

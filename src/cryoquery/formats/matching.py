@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from cryoquery.errors import DataError
-
-EXTENSIONS = (
-    *(".mrc", ".mrcs", ".tif", ".tiff", ".eer", ".png", ".jpg", ".jpeg", ".gz", ".bz2"),
-    *(".star", ".box", ".cbox", ".csv", ".txt", ".cs", ".json"),
-)
-"""What is taken off the end of a name, as often as it is there."""
-
-PREFIX = re.compile(r"^(?:\d{21,22}_)+")
-"""The uid that cryoSPARC puts before the names of what it imports."""
-
-SUFFIXES = (
-    *("_patch_aligned", "_rigid_aligned", "_aligned", "_doseweighted", "_dw", "_nodw", "_sum", "_frames"),
-    *("_fractions", "_movie", "_mic", "_ctf", "_denoised", "_extract", "_mask"),
-    *("_autopick", "_manualpick", "_topazpick", "_topaz", "_cryolo", "_automatch"),
-    *("_pick", "_picks", "_picked", "_particles", "_particle", "_coords", "_coordinates", "_boxes"),
-)
-"""What programs append to the name of a micrograph."""
+from cryoquery.formats.names import micrograph_key, micrograph_stem
 
 N_CANDIDATES = 5
 
 PathOrName = TypeVar("PathOrName", Path, str)
-
-
-def stem_of(name: str) -> str:
-    """A name without folders and known extensions."""
-    stem = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    while (cut := stem.lower().rfind(".")) > 0 and stem[cut:].lower() in EXTENSIONS:
-        stem = stem[:cut]
-    return stem
-
-
-def micrograph_key(name: str) -> str:
-    """The stem of a name without cryoSPARC's uid and the endings of `SUFFIXES`; never empty."""
-    key = stem_of(name)
-    key = PREFIX.sub("", key) or key
-    while True:
-        suffix = next((s for s in SUFFIXES if key.lower().endswith(s) and len(key) > len(s)), None)
-        if suffix is None:
-            return key
-        key = key[: -len(suffix)]
 
 
 def match_micrographs(
@@ -71,12 +35,12 @@ def match_micrographs(
     paths = [Path(path) for path in dict.fromkeys(map(str, micrograph_paths))]
     by_stem, by_key = defaultdict(list), defaultdict(list)
     for path in paths:
-        by_stem[stem_of(path.name)].append(path)
-        by_key[micrograph_key(path.name)].append(path)
+        by_stem[micrograph_stem(path)].append(path)
+        by_key[micrograph_key(path)].append(path)
     found: dict[str, Path] = {}
     missing: list[str] = []
     for name in dict.fromkeys(names):
-        candidates = by_stem.get(stem_of(name)) or by_key.get(micrograph_key(name)) or []
+        candidates = by_stem.get(micrograph_stem(name)) or by_key.get(micrograph_key(name)) or []
         candidates = nearest(name, candidates)
         if len(candidates) == 1:
             found[name] = candidates[0]

@@ -55,13 +55,6 @@ def micrograph_suffix(path: Path | str) -> str:
     return max((suffix for suffix in _READERS if name.endswith(suffix)), key=len, default="")
 
 
-def micrograph_stem(path: Path | str) -> str:
-    """The name of a micrograph's file without its suffix, both parts of .mrc.gz."""
-    name = Path(path).name
-    suffix = micrograph_suffix(path)
-    return name[: -len(suffix)] if suffix else Path(path).stem
-
-
 def read_micrograph(path: Path | str) -> Micrograph:
     """Read one micrograph: MRC (modes 0, 1, 2, 6, 12), TIFF, EER, PNG or JPG; color becomes gray.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import numbers, short_texts, text_column
-from cryoquery.formats.matching import stem_of
+from cryoquery.formats.names import micrograph_stem
 from cryoquery.formats.picks import Picks
 
 
@@ -126,7 +126,7 @@ def table_text(picks: Picks, layout: Layout) -> str:
     """
     columns: dict[str, Sequence[str]] = {}
     if layout.micrograph:
-        stems = {name: stem_of(name) for name in set(picks.micrographs.tolist())}
+        stems = {name: micrograph_stem(name) for name in set(picks.micrographs.tolist())}
         columns[layout.micrograph] = [stems[name] for name in picks.micrographs.tolist()]
     columns[layout.x] = short_texts(picks.centers_yx[:, 1])
     columns[layout.y] = short_texts(picks.centers_yx[:, 0])

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoquery.errors import DataError
-from cryoquery.formats import match_micrographs, read_optics_pixel_size
-from cryoquery.formats.matching import nearest, stem_of
+from cryoquery.formats import match_micrographs, micrograph_stem, read_optics_pixel_size
+from cryoquery.formats.matching import nearest
 from cryoquery.formats.star import read_tables
 
 NAME = ("rlnmicrographname", "micrograph", "micrograph_name", "name", "path", "file")
@@ -73,7 +73,7 @@ class Conditions:
 
     def _row(self, path: Path, names: Sequence[str]) -> Condition:
         """The row of a micrograph that goes by these names."""
-        equal = [name for name in names if stem_of(name) == stem_of(path.name)]
+        equal = [name for name in names if micrograph_stem(name) == micrograph_stem(path)]
         first, *others = nearest(path, equal or names)
         for other in others:
             if self.rows[other] != self.rows[first]:

@@ -140,7 +140,7 @@ def _with_endings(
     others = {path.name: path for stem, path in coordinates.items() if stem not in stems}
     matched = match_micrographs(others, images, allow_missing=True) if others else {}
     for name, path in others.items():
-        stem = micrograph_stem(matched[name]) if name in matched else path.stem
+        stem = micrograph_stem(matched[name]) if name in matched else micrograph_stem(path)
         if stem in paired:
             raise DataError(f"{paired[stem]} and {path}: two files of labels for one micrograph; remove one")
         paired[stem] = path
