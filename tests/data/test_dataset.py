@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cryoquery.data.array_file import read_rows
 from cryoquery.data.dataset import (
     IGNORE,
     ZERO_LEVEL,
@@ -24,7 +25,6 @@ from cryoquery.data.dataset import (
     encode,
     new_dataset,
     open_dataset,
-    read_rows,
 )
 from cryoquery.data.pool import Pool
 from cryoquery.errors import DataError

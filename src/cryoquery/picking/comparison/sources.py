@@ -202,7 +202,7 @@ def _group_diameters(comparison: Comparison) -> dict[str, float | None]:
 
 
 def _read(path: Path, diameter_px: float | None) -> _Side:
-    """Picks of a file or a folder: its folders are groups. A file that holds none at all is of no micrograph."""
+    """Picks of a file or of a folder, whose folders are groups. A file without any names no micrograph."""
     by_name = read_by_micrograph(path, diameter_px=diameter_px)
     picks = concatenate(list(by_name.values()))
     if not path.is_dir():
