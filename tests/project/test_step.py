@@ -14,7 +14,7 @@ from slurm_cluster import SlurmCluster, wait_until
 from cryoquery.acquisition.candidates import NetworkSignals
 from cryoquery.active.loop import query_from
 from cryoquery.cli import main
-from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, ImageRecord
+from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, UNLABELED, ImageRecord
 from cryoquery.data.pool import Pool, as_indices
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import write_micrograph
@@ -27,13 +27,7 @@ from cryoquery.project.new_project import InitOptions, init_project
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import SETTINGS_FILE, write_settings
 from cryoquery.project.step import step
-from cryoquery.project.step.labeled_dataset import (
-    UNLABELED,
-    LabeledImage,
-    draw_labels,
-    inside_any,
-    labeled_dataset,
-)
+from cryoquery.project.step.labeled_dataset import LabeledImage, draw_labels, inside_any, labeled_dataset
 from cryoquery.project.step.query import plan_query, query_entries, spread
 from cryoquery.project.step.slurm import look_after, queued_job
 from cryoquery.project.step.status import FILE, forget_ended, tell_waiting

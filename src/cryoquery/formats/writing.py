@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -119,6 +118,8 @@ def _content(
     elif format in ("box", "cbox"):
         text = (boxes.box_text if format == "box" else boxes.cbox_text)(path, picks)
     else:
+        if format == "txt":
+            _refuse_shared(path, {name: micrograph_stem(name) for name in picks.micrographs.tolist()})
         text = tables.table_text(picks, tables.CRYOPPP if format == "csv" else tables.TOPAZ)
     return text.encode()
 
@@ -151,10 +152,7 @@ def _write_folder(
     if "" in by_micrograph:
         raise DataError(f"{folder}: picks without the name of their micrograph; write them to a file")
     places = {name: _place(name, format) for name in by_micrograph}
-    twice = next((place for place, n in Counter(places.values()).items() if n > 1), None)
-    if twice is not None:
-        both = [name for name, place in places.items() if place == twice]
-        raise DataError(f"{folder}: {both[0]} and {both[1]} would both be written to {twice}; rename one")
+    _refuse_shared(folder, places)
     with staged_directory(folder) as staged:
         for name, part in by_micrograph.items():
             (staged / places[name]).parent.mkdir(parents=True, exist_ok=True)
@@ -173,6 +171,14 @@ def _write_folder(
             }
             for name, text in listed.items():
                 (staged / name).write_text(text, encoding="utf-8")
+
+
+def _refuse_shared(path: Path, places: Mapping[str, str]) -> None:
+    """Refuse two micrographs in one place: nobody could tell their picks apart."""
+    taken: dict[str, str] = {}
+    for name, place in places.items():
+        if (other := taken.setdefault(place, name)) != name:
+            raise DataError(f"{path}: {other} and {name} would both be written to {place}; rename one")
 
 
 def _place(name: str, format: str) -> str:
