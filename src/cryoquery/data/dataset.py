@@ -18,7 +18,6 @@ import csv
 import dataclasses
 import errno
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 
 from cryoquery.data.array_file import ArrayFile, read_rows
 from cryoquery.errors import DataError
-from cryoquery.storage.atomic import read_json, staged_directory, write_json, write_text
+from cryoquery.storage.atomic import read_json, staged_directory, write_json, write_table
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -285,10 +284,10 @@ class DatasetWriter:
         levels = {"levels": {"zero": ZERO_LEVEL, "per_sigma": LEVELS_PER_SIGMA}} if self._images else {}
         for array in filter(None, (self._images, self._masks)):
             array.sync()
-        images = [["" if v is None else v for v in dataclasses.astuple(record)] for record in records]
         centers = [[*key, *row] for key, rows in sorted(particles.items()) for row in rows.tolist()]
-        _write_table(self.folder / "images.csv", [field.name for field in fields(ImageRecord)], images)
-        _write_table(self.folder / "particles.csv", PARTICLE_COLUMNS, centers)
+        columns = [field.name for field in fields(ImageRecord)]
+        write_table(self.folder / "images.csv", columns, map(dataclasses.astuple, records))
+        write_table(self.folder / "particles.csv", PARTICLE_COLUMNS, centers)
         info = {
             "version": FORMAT_VERSION,
             "fingerprint": fingerprint or _fingerprint(self.folder),
@@ -351,14 +350,6 @@ def _fingerprint(folder: Path) -> str:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _read_records(path: Path) -> tuple[ImageRecord, ...]:
