@@ -134,12 +134,13 @@ def check_target(out: Path, micrographs: Sequence[Path], file_format: str | None
         raise DataError(
             f"{out}: unknown suffix {suffix!r}; coordinates are {' '.join(COORDINATE_SUFFIXES)}, or a folder"
         )
-    if suffix == ".txt":
+    name = file_format or suffix[1:]
+    if name == "txt":
         _check_stems(out, micrographs)
-    if len(micrographs) > 1 and suffix[1:] in ONE_PER_FILE:
+    if len(micrographs) > 1 and name in ONE_PER_FILE:
         raise DataError(
-            f"{out}: {suffix} files hold one micrograph, {len(micrographs)} are given; "
-            f"give a new folder as --out and --format {suffix[1:]}"
+            f"{out}: .{name} files hold one micrograph, {len(micrographs)} are given; "
+            f"give a new folder as --out and --format {name}"
         )
 
 
