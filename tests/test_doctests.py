@@ -15,6 +15,7 @@ MODULES = [
     "formats.micrographs",
     "formats.picks",
     "formats.placement",
+    "formats.writing",
     "network.losses",
     "network.model",
     "picking.metrics",

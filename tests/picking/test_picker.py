@@ -373,6 +373,8 @@ def test_targets_are_refused_before_the_work(micrographs: list[Path], tmp_path: 
             check_target(tmp_path / out, micrographs, None)
     with pytest.raises(DataError, match="unknown format"):
         check_target(tmp_path / "new", micrographs, "pdb")
+    with pytest.raises(DataError, match=r"\.box files hold one micrograph"):
+        check_target(tmp_path / "p.star", micrographs, "box")
 
 
 def test_equal_names_of_different_folders(picker: Picker, tmp_path: Path) -> None:

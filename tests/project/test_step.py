@@ -16,7 +16,7 @@ from cryoquery.acquisition.candidates import NetworkSignals
 from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.active.loop import query_from
 from cryoquery.cli import main
-from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, ImageRecord
+from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, UNLABELED, ImageRecord
 from cryoquery.data.pool import Pool, as_indices
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import write_micrograph
@@ -33,13 +33,7 @@ from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import SETTINGS_FILE, write_settings
 from cryoquery.project.step import step
 from cryoquery.project.step.dispatch import nothing_new
-from cryoquery.project.step.labeled_dataset import (
-    UNLABELED,
-    LabeledImage,
-    draw_labels,
-    inside_any,
-    labeled_dataset,
-)
+from cryoquery.project.step.labeled_dataset import LabeledImage, draw_labels, inside_any, labeled_dataset
 from cryoquery.project.step.query import plan_query, query_entries, spread
 from cryoquery.project.step.slurm import look_after, queued_job
 from cryoquery.project.step.status import FILE, forget_ended, tell_waiting

@@ -19,7 +19,7 @@ from cryoquery.formats.image_file import Header, ImageReader, blame
 from cryoquery.formats.mrc import MRC
 from cryoquery.formats.pictures import JPG, PNG
 from cryoquery.formats.tiff import TIFF
-from cryoquery.storage.atomic import write_bytes
+from cryoquery.storage.atomic import write_bytes, write_file
 
 _READERS = {
     ".mrc": MRC,
@@ -53,13 +53,6 @@ def micrograph_suffix(path: Path | str) -> str:
     """The suffix of a micrograph's name as in `MICROGRAPH_SUFFIXES`, both parts of .mrc.gz; or empty."""
     name = Path(path).name.lower()
     return max((suffix for suffix in _READERS if name.endswith(suffix)), key=len, default="")
-
-
-def micrograph_stem(path: Path | str) -> str:
-    """The name of a micrograph's file without its suffix, both parts of .mrc.gz."""
-    name = Path(path).name
-    suffix = micrograph_suffix(path)
-    return name[: -len(suffix)] if suffix else Path(path).stem
 
 
 def read_micrograph(path: Path | str) -> Micrograph:
@@ -142,9 +135,8 @@ def write_micrograph(path: Path | str, pixels: NDArray[Any], pixel_size: float |
         pixels = pixels.astype(np.float32)
     suffix = path.suffix.lower()
     if suffix in (".mrc", ".mrcs"):
-        partial = path.with_name(f".{path.name}.partial")
-        mrcfile.write(partial, np.ascontiguousarray(pixels), overwrite=True, voxel_size=pixel_size)
-        partial.replace(path)
+        with write_file(path) as file:  # mrcfile writes to names only: to that of the file beside
+            mrcfile.write(file.name, np.ascontiguousarray(pixels), overwrite=True, voxel_size=pixel_size)
     elif suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
         tifffile.imwrite(stream, pixels, photometric="minisblack")

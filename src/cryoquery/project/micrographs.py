@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryoquery.errors import DataError
-from cryoquery.storage.atomic import write_text
+from cryoquery.storage.atomic import write_table
 
 MICROGRAPHS_FILE = "micrographs.csv"
 
@@ -38,12 +37,8 @@ class MicrographRow:
 
 def write_rows(path: Path, rows: Iterable[MicrographRow]) -> None:
     """Write the table, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(MicrographRow)])
-    for row in rows:
-        writer.writerow(["" if value is None else value for value in dataclasses.astuple(row)])
-    write_text(path, text.getvalue())
+    columns = [field.name for field in dataclasses.fields(MicrographRow)]
+    write_table(path, columns, map(dataclasses.astuple, rows))
 
 
 def read_rows(path: Path) -> list[MicrographRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cryoquery.picking.comparison.scores import Agreement, Curve, precision_recall
-from cryoquery.storage.atomic import write_bytes, write_json, write_text
+from cryoquery.storage.atomic import write_bytes, write_json, write_table
 
 COLUMNS = (
     ("f1_macro", "F1"),
@@ -96,14 +95,8 @@ def _draw(agreement: Agreement, curve: Curve) -> bytes:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0])
-    for row in rows:
-        writer.writerow(
-            ["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in row.values()]
-        )
-    write_text(path, text.getvalue())
+    values = [[f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows]
+    write_table(path, list(rows[0]), values)
 
 
 def _shown(value: float | None) -> str:
