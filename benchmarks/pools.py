@@ -29,9 +29,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cryoquery.data.array_file import read_rows
 from cryoquery.data.build import BuildConfig, build_dataset
 from cryoquery.data.contact_sheet import contact_sheet
-from cryoquery.data.dataset import Dataset, ImageRecord, new_dataset, open_dataset, read_rows
+from cryoquery.data.dataset import Dataset, ImageRecord, new_dataset, open_dataset
 from cryoquery.data.layouts import read_sources
 from cryoquery.data.source import SourceMicrograph
 from cryoquery.simulate import PROTEINS, Junk, Protein, SimulationConfig, simulate_micrographs

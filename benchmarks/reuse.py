@@ -4,8 +4,8 @@
 
 The protocol is that of `configs/protocol.toml`, with 534 validation and 486 test images. The small
 experiment has its strategies and baselines; there two strategies may choose the same images by chance,
-which saves more than the plan can know. It is run with one store for all of its runs, then again with
-every run alone and a store of its own, where nothing that another run does can be found. Passes are those
+which saves more than the plan can know. It is run with one cache for all of its runs, then again with
+every run alone and a cache of its own, where nothing that another run does can be found. Passes are those
 that were really made; the plan's are set beside them.
 """
 
@@ -120,7 +120,7 @@ def same(first: Sequence[FinishedIteration], second: Sequence[FinishedIteration]
 
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
-    """A small experiment with one cache, with none shared, and once more with the store of the first."""
+    """A small experiment with one cache, with none shared, and once more with the cache of the first."""
     n_images = {"train": args.train, "val": args.train // 5}
     write_dataset(folder / "dataset", n_images, args.size)
     values: dict[str, Any] = {
@@ -145,7 +145,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     again = do(config.model_copy(update={"out": folder / "again"}))
     print(f"measured: {len(expected)} runs on {n_images}, {args.size}², {args.base_channels} channels")
     print(f"  every run alone {alone}")
-    print(f"  one store       {shared}")
+    print(f"  one cache       {shared}")
     print(f"  saved {100 * (1 - shared.n_passes / alone.n_passes):.1f} % of the passes; "
           f"{alone.seconds / shared.seconds:.2f} times as fast")  # fmt: skip
     print(f"  another experiment with that cache: {again.n_passes} passes, {again.seconds:.1f} s")

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from conftest import make_dataset
 
-from cryoquery import load_config, run_experiment
+from cryoquery import compare, load_config, run_experiment
 from cryoquery.acquisition import strategies
 from cryoquery.active.progress import Event, ImagesPassed
+from cryoquery.cli.status import experiment_states, summary
 from cryoquery.errors import ConfigError, ExperimentError
 from cryoquery.experiment.config import ExperimentConfig
 from cryoquery.experiment.folder import enter
@@ -153,6 +154,34 @@ training.initial_epochs = 1
     query = read_json(tmp_path / "e" / "comfortable_sampling" / "iteration_0" / "query.json")
     assert [choice["reason"] for choice in query] == ["about 100 particles"] * 2
     assert make_plan(load_config(tmp_path / "e.toml", out=tmp_path / "f")).cost.n_inference
+
+
+@pytest.mark.parametrize("left", ["nothing", "code that fails"])
+def test_results_are_read_without_the_plugin(tmp_path: Path, left: str) -> None:
+    make_dataset(tmp_path / "data", {"train": 8, "val": 2})
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(EXAMPLE.read_text())
+    names = ("comfortable", "doubtful_crowds", "random")
+    out = run_experiment(small(tmp_path, plugins=(plugin,), strategies=names))
+    for name in names[:2]:
+        del strategies.STRATEGIES[name]
+    strategies._LOADED.clear()
+    plugin.unlink()
+    if left != "nothing":
+        plugin.write_text("raise SystemExit('ran')")
+    assert (compare(out) / "report.html").is_file()
+    assert summary(experiment_states(out)) == "3 runs: 3 finished"
+    found = verify(out)
+    assert [str(problem) for problem in found.problems] == []
+    assert found.not_checked == tuple(
+        f"queries of {name}, a strategy that is not known here (plugins are not run)" for name in names[:2]
+    )
+    if left == "nothing":
+        with pytest.raises(ConfigError, match=r"mine\.py: cannot be read"):
+            enter(out)
+        (tmp_path / "moved.py").write_text(EXAMPLE.read_text())
+        run_experiment(small(tmp_path, plugins=(tmp_path / "moved.py",), strategies=names))
+        assert enter(out).plugins == (tmp_path / "moved.py",)
 
 
 def test_a_plugin_that_fails_is_named(tmp_path: Path) -> None:

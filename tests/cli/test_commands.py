@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 from conftest import make_dataset
 
-from cryoquery import cli
+from cryoquery import cli, run_experiment
 from cryoquery.acquisition import STRATEGIES
 from cryoquery.cli.demo import three_numbers
 from cryoquery.data.build import build_dataset, default_workers
@@ -68,6 +68,29 @@ def test_an_experiment_from_the_command_line(
     assert "all hold" in capsys.readouterr().out
     assert run(monkeypatch, "compare", tmp_path / "e") == 0
     assert "| Random Sampling (50%) |" in capsys.readouterr().out
+
+
+def test_results_are_read_from_any_working_directory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    make_dataset(tmp_path / "data", {"train": 8, "val": 2})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = {
+        "dataset": "data",
+        "strategies": ["random"],
+        "baselines": [],
+        "seeds": [1],
+        "schedule": {"counts": [2, 4]},
+        "model": {"base_channels": 2},
+        "training": {"initial_epochs": 1, "epochs": 1},
+        "workers": 1,
+    }
+    run_experiment(config | {"out": "e"})
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in ("status", "compare", "verify"):
+        assert run(monkeypatch, command, tmp_path / "e") == 0, command
+    assert "1 runs: 1 finished" in capsys.readouterr().out
 
 
 def test_simulate_and_inspect(

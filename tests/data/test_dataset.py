@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cryoquery.data.array_file import read_rows
 from cryoquery.data.dataset import (
     IGNORE,
+    UNLABELED,
     ZERO_LEVEL,
     DatasetWriter,
     decode,
     encode,
     new_dataset,
     open_dataset,
-    read_rows,
 )
 from cryoquery.data.pool import Pool
 from cryoquery.errors import DataError
@@ -52,6 +54,28 @@ def test_the_same_content_has_the_same_fingerprint(tmp_path: Path) -> None:
     first, second = make_dataset(tmp_path / "a"), make_dataset(tmp_path / "b")
     other = make_dataset(tmp_path / "c", seed=1)
     assert first.fingerprint == second.fingerprint != other.fingerprint
+
+
+def test_images_of_another_dataset_are_linked_and_move_with_it(tmp_path: Path) -> None:
+    first = make_dataset(tmp_path / "p" / "dataset")
+    n, height, width = first.images.shape
+    records = [replace(r, split=r.split if r.split == "train" else UNLABELED) for r in first.records]
+    folder = tmp_path / "p" / "work" / "labeled"
+    folder.mkdir(parents=True)
+    with closing(DatasetWriter(folder, n, height, width, first.path / "images.npy")) as writer:
+        writer.put_mask(2, np.ones((3, 4), np.uint8))
+        writer.finish(records, {}, first.recipe, ["said"], "0f1e")
+    (tmp_path / "p").rename(tmp_path / "q")
+    linked = open_dataset(tmp_path / "q" / "work" / "labeled")
+    assert (linked.fingerprint, linked.notes, linked.recipe) == ("0f1e", ["said"], first.recipe)
+    assert (linked.path / "images.npy").readlink() == Path("../../dataset/images.npy")
+    assert np.array_equal(linked.images, open_dataset(tmp_path / "q" / "dataset").images)
+    assert (np.count_nonzero(linked.masks == 1), linked.masks[2, 3, 0], linked.masks[1].max()) == (
+        12,
+        IGNORE,
+        0,
+    )
+    assert not len(linked.rows("val"))
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:

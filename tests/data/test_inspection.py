@@ -118,7 +118,7 @@ def test_empty_images_missing_groups_and_enlarged_ones(tmp_path: Path) -> None:
     assert "enlarged 1.52 times" in text
 
 
-def test_twins_across_splits(tmp_path: Path) -> None:
+def test_near_duplicates_across_splits(tmp_path: Path) -> None:
     dataset = build(tmp_path, [source(f"m{i}") for i in range(4)], **WHOLE)
     records = tuple(replace(record, field_of_view="same") for record in dataset.records)
     text = "\n".join(inspect_dataset(replace(dataset, records=records)).warnings)

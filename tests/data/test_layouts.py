@@ -10,10 +10,11 @@ from scipy.spatial import cKDTree
 
 from cryoquery.data.layouts import SourceOptions, read_source, read_sources, refuse_misplaced
 from cryoquery.data.layouts.discs import find_discs
+from cryoquery.data.layouts.match import has_images
 from cryoquery.data.preprocess import draw_mask
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Picks, write_coordinates, write_micrograph
-from cryoquery.formats.coordinates import SUFFIX_OF
+from cryoquery.formats.names import SUFFIX_OF
 
 SHAPE = (96, 128)
 
@@ -86,6 +87,29 @@ def test_missing_labels_are_noted_and_left_out(cryoppp: Path) -> None:
     notes = "\n".join(source.notes)
     for expected in ("extra.mrc", "orphan.csv", "notes.txt", "other"):
         assert expected in notes
+
+
+def test_what_is_no_micrograph_is_passed_over(tmp_path: Path) -> None:
+    """Resource forks of macOS, and folders with the ending of a file."""
+    for split in ("train", "val"):
+        add_micrograph(tmp_path / "plain" / "micrographs" / f"{split}.mrc")
+        (tmp_path / "plain" / "micrographs" / f"._{split}.mrc").write_bytes(b"1")
+        add_coordinates(tmp_path / "plain" / "coordinates" / f"{split}.csv")
+        (tmp_path / "plain" / "coordinates" / f"old_{split}.csv").mkdir()
+        add_mask(tmp_path / "plain" / "masks" / f"{split}_mask.png")
+        (tmp_path / "plain" / "masks" / f"{split}_mask.tif").mkdir()
+    source = read_source(tmp_path / "plain")
+    assert [m.name for m in source.micrographs] == ["train", "val"]
+    assert source.notes == ()
+    root = tmp_path / "splits"
+    add_micrograph(root / "train" / "a.jpg")
+    add_coordinates(root / "particle_coordinates" / "a.csv")
+    (root / "val").mkdir()
+    (root / "val" / "._b.jpg").write_bytes(b"1")
+    (root / "test" / "c.jpg").mkdir(parents=True)
+    assert [m.split for m in read_source(root).micrographs] == ["train"]
+    assert not has_images(root / "val")
+    assert not has_images(root / "test")
 
 
 def test_cryotransformer_zero_boxes_mean_no_particles(tmp_path: Path) -> None:

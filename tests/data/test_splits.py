@@ -62,7 +62,7 @@ def test_fixed_splits_are_kept() -> None:
     assert Counter(splits[10:]) == {"train": 6, "test": 2}
 
 
-def test_twins_share_a_split_and_small_groups_still_train() -> None:
+def test_near_duplicates_share_a_split_and_small_groups_still_train() -> None:
     """As in EMPIAR-10146: four of eleven micrographs have a noisy near-duplicate in a group of their own."""
     micrographs = [micrograph(f"m{i}_avg", "clean") for i in range(11)]
     micrographs += [micrograph(f"m{i}", "noisy") for i in range(4)]
@@ -78,7 +78,7 @@ def test_twins_share_a_split_and_small_groups_still_train() -> None:
         }
 
 
-def test_equal_particles_mean_twins() -> None:
+def test_equal_particles_mean_near_duplicates() -> None:
     first = micrograph("a", "g", 6)
     binned = replace(micrograph("b", "h"), shape=(50, 50), particles=first.particles[::-1] / 2 - 0.25)
     few = [
@@ -94,7 +94,7 @@ def test_equal_particles_mean_twins() -> None:
     assert len(set(views)) == 4
 
 
-def test_twins_in_two_splits_of_the_source_are_refused() -> None:
+def test_near_duplicates_in_two_splits_of_the_source_are_refused() -> None:
     micrographs = [
         micrograph("x", split="train", field_of_view="p"),
         micrograph("y", split="test", field_of_view="p"),

@@ -111,7 +111,7 @@ def test_one_seed_has_no_seed_folders(dataset: Dataset, tmp_path: Path) -> None:
     ]
     kept = {str(p.parent.relative_to(out)) for p in out.rglob("model.pt") if ".cache" not in p.parts}
     assert kept == {"random_sampling/iteration_2"}, "keep_models = 'last'"
-    assert len(list((out / ".cache").rglob("model.pt"))) == 1, "nor does the store keep the others"
+    assert len(list((out / ".cache").rglob("model.pt"))) == 1, "nor does the cache keep the others"
 
 
 def test_strategies_and_seeds_can_be_added_later(dataset: Dataset, tmp_path: Path) -> None:

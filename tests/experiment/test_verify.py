@@ -204,7 +204,7 @@ TAMPERING: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "another device": ("environment.json", setting("device_type", "abacus")),
     "another number of images": ("environment.json", setting("n_train_images", 11)),
     "no environment": ("environment.json", remove),
-    "a flipped bit in the store": (".cache/*/*/scores.json", flip),
+    "a flipped bit in the cache": (".cache/*/*/scores.json", flip),
     "a lost manifest": (".cache/*/*/entry.json", remove),
     "signals that are no numbers": (".cache/*/*/signals/*.npz", spoil_signals),
     "half a file of signals": (".cache/*/*/signals/*.npz", truncate),
@@ -278,7 +278,7 @@ def test_without_its_store_the_rest_is_checked(copy: Path) -> None:
     assert any("the cache, since it is not at" in what for what in found.not_checked)
     assert any("queries of entropy" in what for what in found.not_checked)
     file = of_another_strategy(copy / "random_sampling/seed_1/iteration_0/query.json")
-    assert {problem.file for problem in verify(copy).problems} == {file}, "a draw needs no store"
+    assert {problem.file for problem in verify(copy).problems} == {file}, "a draw needs no cache"
 
 
 def test_unfinished_runs_are_listed(copy: Path) -> None:

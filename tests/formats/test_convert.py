@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cryoquery.errors import ConfigError, DataError
-from cryoquery.formats import Picks, read_coordinates, write_coordinates, write_micrograph
-from cryoquery.formats.convert import convert, known_shapes, micrograph_files
+from cryoquery.formats import Picks, micrograph_files, read_coordinates, write_coordinates, write_micrograph
+from cryoquery.formats.convert import convert, known_shapes
 from cryoquery.formats.placement import Placement, place
 
 SHAPE = (40, 60)

@@ -329,3 +329,25 @@ def test_a_table_written_by_hand_may_name_its_micrographs(tmp_path: Path) -> Non
         picks = read_coordinates(path)
         assert picks.micrographs.tolist() == ["mic_1", "mic_2"]
         assert picks.centers_yx.tolist() == [[470, 1037], [4.5, 3]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.mrc", "a.mrc.gz", "a.mrcs.bz2", "a.eer", "a.JPEG", "Movies/a.tiff", "C:\\data\\a.mrc", "data\\a.eer"],
+)
+def test_topaz_knows_micrographs_by_their_stem(tmp_path: Path, name: str) -> None:
+    write_coordinates(tmp_path / "picks.txt", Picks.of([[10, 20]], micrograph=name))
+    assert (tmp_path / "picks.txt").read_text() == "image_name\tx_coord\ty_coord\na\t20\t10\n"
+
+
+def test_dots_in_the_name_of_a_micrograph_stay_for_topaz(tmp_path: Path) -> None:
+    write_coordinates(tmp_path / "picks.txt", Picks.of([[10, 20]], micrograph="x/May08_03.05.02.bin.mrc"))
+    assert read_coordinates(tmp_path / "picks.txt").micrographs.tolist() == ["May08_03.05.02.bin"]
+
+
+def test_micrographs_that_topaz_could_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    picks = Picks.of([[1, 2], [3, 4]], micrograph=["x/a.mrc", "y\\a.eer"])
+    with pytest.raises(
+        DataError, match=r"picks\.txt: x/a\.mrc and y\\a\.eer would both be written to a; rename"
+    ):
+        write_coordinates(tmp_path / "picks.txt", picks)

@@ -12,7 +12,7 @@ import pytest
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.formats import Picks, read_coordinates, write_coordinates
-from cryoquery.formats.coordinates import SUFFIX_OF
+from cryoquery.formats.names import SUFFIX_OF
 
 SHARED_FORMATS = Path(__file__).parents[3] / "shared" / "formats"
 N_FILES = 10_000

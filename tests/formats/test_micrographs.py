@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
+import os
 import struct
 import sys
 import tracemalloc
@@ -536,4 +538,29 @@ def test_damaged_files_give_an_image_or_one_line(tmp_path: Path) -> None:
 def test_writing_refuses_other_suffixes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"use \.mrc"):
         write_micrograph(tmp_path / "a.jpg", ramp(np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".mrc", ".tif", ".png"])
+def test_a_failed_write_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_micrograph(path, ramp(np.uint8))
+    before = path.read_bytes()
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match=rf"No space left .*a\{suffix}'"):
+            write_micrograph(path, ramp(np.uint8) + 1)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
+def test_a_write_that_fails_halfway_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="wide"):
+        write_micrograph(tmp_path / "a.mrc", ramp(np.float32), pixel_size="wide")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

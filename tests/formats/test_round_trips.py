@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryoquery.formats import COORDINATE_FORMATS, Picks, read_coordinates, write_coordinates
-from cryoquery.formats.coordinates import ONE_PER_FILE, SUFFIX_OF
+from cryoquery.formats.names import ONE_PER_FILE, SUFFIX_OF
 
 SHAPE = (4096, 11520)
 TOLERANCE_PX = 0.005

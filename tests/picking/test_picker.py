@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +230,31 @@ def test_a_model_without_a_recipe_is_refused(picker: Picker, tmp_path: Path) -> 
         load_picker(tmp_path / "odd.pt")
 
 
+@pytest.mark.parametrize("kind", ["text", "random bytes", "nothing", "zip", "pickle", "object", "list"])
+def test_what_is_no_model_is_one_line_without_advice(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "garbage.pt"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "nothing")
+    elif kind == "list":
+        torch.save([1, 2], path)
+    else:
+        content = {
+            "text": b"these are no weights\n" * 20,
+            "random bytes": np.random.default_rng(0).bytes(500),
+            "nothing": b"",
+            "pickle": pickle.dumps({"weights": np.ones(3)}),
+            "object": pickle.dumps(Path("x")),
+        }
+        path.write_bytes(content[kind])
+    with pytest.raises(DataError) as raised:
+        load_picker(path)
+    said = str(raised.value)
+    assert said.startswith(f"{path}: not a model written by cryoquery; ")
+    assert "weights_only" not in said
+    assert "\n" not in said
+
+
 @pytest.fixture
 def micrographs(tmp_path: Path) -> list[Path]:
     folder = tmp_path / "micrographs"
@@ -346,6 +373,8 @@ def test_targets_are_refused_before_the_work(micrographs: list[Path], tmp_path: 
             check_target(tmp_path / out, micrographs, None)
     with pytest.raises(DataError, match="unknown format"):
         check_target(tmp_path / "new", micrographs, "pdb")
+    with pytest.raises(DataError, match=r"\.box files hold one micrograph"):
+        check_target(tmp_path / "p.star", micrographs, "box")
 
 
 def test_equal_names_of_different_folders(picker: Picker, tmp_path: Path) -> None:

@@ -211,6 +211,16 @@ def test_patterns_folders_and_files_name_each_file_once(tmp_path: Path) -> None:
     assert micrograph_paths([tmp_path / "d [1]", paths[1], str(paths[0])]) == paths
 
 
+def test_what_is_no_micrograph_is_passed_over(tmp_path: Path) -> None:
+    paths = write_micrographs(tmp_path / "data", 2)
+    (tmp_path / "data" / f"._{paths[0].name}").write_bytes(b"1")
+    (tmp_path / "data" / "movies.mrc").mkdir()
+    for given in ("data", "data/*.mrc", "**/*.mrc"):
+        assert micrograph_paths([tmp_path / given]) == paths
+    with pytest.raises(ProjectError, match="no micrographs"):
+        micrograph_paths([tmp_path / "data" / ".*.mrc"])
+
+
 def test_a_project_moves_with_its_micrographs_and_without(tmp_path: Path) -> None:
     home = tmp_path / "home"
     project = make_project(home, 3)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +23,17 @@ from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import Picks, read_coordinates, write_coordinates
 from cryoquery.formats.placement import Orientation, Placement
 from cryoquery.network.checkpoint import save_model
+from cryoquery.network.device import DeviceConfig
 from cryoquery.network.model import ModelConfig
+from cryoquery.picking.batch import BatchResult, pick_micrographs
+from cryoquery.picking.picker import Picker
 from cryoquery.picking.threshold import PickingRecipe
 from cryoquery.project.events import Command, EventLog
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.labels_io import export_labels, import_labels, label_picks
 from cryoquery.project.pick_all import export_picks, newest_model
 from cryoquery.project.repository import ProjectRepository
+from cryoquery.project.settings import SETTINGS_FILE, write_settings
 from cryoquery.project.state import ItemLabels, ProjectState, labels, replay
 
 N = 4
@@ -252,6 +257,31 @@ def test_all_micrographs_are_picked_with_the_newest_model(tmp_path: Path) -> Non
     assert (outcome.n_done, outcome.failures) == (3, {})
     names = set(read_coordinates(tmp_path / "picks.star").micrographs)
     assert names <= {str(tmp_path / "data" / f"mic_{i:02d}.mrc") for i in range(3)}
+
+
+def test_micrographs_are_picked_on_the_device_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = DeviceConfig(accelerator="cpu", precision="bf16-mixed", threads=torch.get_num_threads() + 1)
+    project = make_project(tmp_path, 3)
+    settings = project.config.model_copy(update={"device": device})
+    write_settings(project.path / SETTINGS_FILE, settings)
+    folder = project.steps_path / "step_1"
+    folder.mkdir(parents=True)
+    write_untrained(folder / "model.pt", project)
+    seen: list[tuple[str, str, int]] = []
+
+    def watched(picker: Picker, *arguments: Any, **options: Any) -> BatchResult:
+        fabric = picker.predictor.fabric
+        precision = str(fabric.strategy.precision.precision)
+        seen.append((fabric.device.type, precision, torch.get_num_threads()))
+        return pick_micrographs(picker, *arguments, **options)
+
+    monkeypatch.setattr("cryoquery.project.pick_all.pick_micrographs", watched)
+    before = torch.get_num_threads()
+    outcome = export_picks(open_project(project.path), tmp_path / "picks.star", threshold=0.0)
+    assert (outcome.n_done, seen) == (3, [("cpu", "bf16-mixed", device.threads)])
+    assert torch.get_num_threads() == before
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

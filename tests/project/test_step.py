@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ from conftest import disc_mask
 from slurm_cluster import SlurmCluster, wait_until
 
 from cryoquery.acquisition.candidates import NetworkSignals
+from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.active.loop import query_from
 from cryoquery.cli import main
-from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, ImageRecord
+from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, UNLABELED, ImageRecord
 from cryoquery.data.pool import Pool, as_indices
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import write_micrograph
+from cryoquery.network.device import DeviceConfig
+from cryoquery.network.model import ModelConfig
+from cryoquery.network.optimize import TrainingConfig
 from cryoquery.picking import picker as pick_module
 from cryoquery.picking.picker import load_picker
 from cryoquery.project.events import Command
@@ -27,17 +32,13 @@ from cryoquery.project.new_project import InitOptions, init_project
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import SETTINGS_FILE, write_settings
 from cryoquery.project.step import step
-from cryoquery.project.step.labeled_dataset import (
-    UNLABELED,
-    LabeledImage,
-    draw_labels,
-    inside_any,
-    labeled_dataset,
-)
+from cryoquery.project.step.dispatch import nothing_new
+from cryoquery.project.step.labeled_dataset import LabeledImage, draw_labels, inside_any, labeled_dataset
 from cryoquery.project.step.query import plan_query, query_entries, spread
 from cryoquery.project.step.slurm import look_after, queued_job
 from cryoquery.project.step.status import FILE, forget_ended, tell_waiting
 from cryoquery.project.step_files import STALE_SECONDS, step_under_way
+from cryoquery.slurm import SlurmConfig
 from cryoquery.storage.atomic import read_json, write_json
 
 DIAMETER_PX = 24.0
@@ -149,6 +150,30 @@ def test_nothing_new_makes_no_step(stepped: Project) -> None:
     said: list[str] = []
     assert step(stepped.path, say=said.append) == stepped.path / "steps" / "step_2"
     assert "nothing was labeled since step_2" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_new"),
+    [
+        ({}, False),
+        ({"strategy": "random"}, True),
+        ({"query_size": 5}, True),
+        ({"held_out_share": 0.5}, True),
+        ({"model": ModelConfig(base_channels=8)}, True),
+        ({"training": TrainingConfig(initial_epochs=2)}, True),
+        ({"device": DeviceConfig(**{**QUICK["device"], "precision": "bf16-mixed"})}, True),
+        ({"device": DeviceConfig(**{**QUICK["device"], "threads": 2})}, False),
+        ({"name": "renamed", "lease_minutes": 5, "repeat_share": 0.2, "suggestion_share": 0.5}, False),
+        ({"label_cost": LabelCost(seconds_per_image=9), "micrographs_folder": "/elsewhere"}, False),
+        ({"executor": "slurm", "slurm": SlurmConfig(hours=1)}, False),
+    ],
+)
+def test_changed_settings_are_new_where_they_matter(
+    stepped: Project, changes: dict[str, object], is_new: bool
+) -> None:
+    changed = replace(stepped, config=stepped.config.model_copy(update=changes))
+    last = nothing_new(changed, current_labels(stepped))
+    assert last == (None if is_new else stepped.path / "steps" / "step_2")
 
 
 def test_the_held_out_are_never_trained_on_and_unlabeled_ones_never_measured(stepped: Project) -> None:

@@ -471,4 +471,4 @@ def test_what_was_saved_is_counted_from_keys(tmp_path: Path) -> None:
         {p.relative_to(tmp_path / name): p.read_text() for p in (tmp_path / name).rglob("query.json")}
         for name in ("e", "again")
     ]
-    assert queries[0] == queries[1], "what is found in a store changes no selection"
+    assert queries[0] == queries[1], "what is found in a cache changes no selection"

@@ -30,6 +30,11 @@ def k_means(
 
     Raises:
         ValueError: features that are not (m, c) or not finite, or ``n`` outside 1 … m.
+
+    Examples:
+        >>> features = [[0, 0], [0, 1], [0, 2], [9, 0], [9, 1], [9, 2]]
+        >>> k_means(features, 2, np.random.default_rng(0)).tolist()
+        [1, 4]
     """
     points = checked(features, n)[0].astype(np.float64, copy=False)
     seed = int(rng.integers(2**31))
@@ -78,6 +83,10 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
 
     Raises:
         ValueError: features that are not (m, c) or not finite, another c, or ``n`` outside 1 … m.
+
+    Examples:
+        >>> k_center([[0.0], [1.0], [5.0], [9.0]], [[0.0]], 2).tolist()
+        [3, 2]
     """
     points, labeled = checked(features, n, labeled_features)
     origin = points.mean(axis=0, dtype=np.float64)

@@ -16,7 +16,15 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 def least_confidence(p: Array) -> Array:
-    """``1 − max(p, 1 − p)``, in [0, 1/2] (Lewis & Gale 1994, arXiv:cmp-lg/9407020)."""
+    """``1 − max(p, 1 − p)``, in [0, 1/2] (Lewis & Gale 1994, arXiv:cmp-lg/9407020).
+
+    Args:
+        p: any shape, in [0, 1]: the probability that a pixel belongs to a particle.
+
+    Examples:
+        >>> least_confidence(np.array([0.0, 0.25, 0.5, 0.75])).tolist()
+        [0.0, 0.25, 0.5, 0.25]
+    """
     # min(p, 1 − p) is the same number, without the rounding of a second subtraction.
     if isinstance(p, torch.Tensor):
         return torch.minimum(p, 1 - p)
@@ -25,7 +33,15 @@ def least_confidence(p: Array) -> Array:
 
 
 def entropy(p: Array) -> Array:
-    """``−p ln p − (1 − p) ln(1 − p)``, in [0, ln 2] (Shannon 1948); 0 at p = 0 and p = 1."""
+    """``−p ln p − (1 − p) ln(1 − p)``, in [0, ln 2] (Shannon 1948); 0 at p = 0 and p = 1.
+
+    Args:
+        p: any shape, in [0, 1]: the probability that a pixel belongs to a particle.
+
+    Examples:
+        >>> entropy(np.array([0.0, 0.1, 0.5, 0.9, 1.0])).round(3).tolist()
+        [0.0, 0.325, 0.693, 0.325, 0.0]
+    """
     if isinstance(p, torch.Tensor):
         total: Array = torch.special.entr(p) + torch.special.entr(1 - p)
         return total
@@ -38,6 +54,13 @@ def margin(p: Array) -> Array:
 
     For two classes this is twice `least_confidence`, and it is computed as such: doubling is exact
     in floating point, so the two rank images identically to the last one.
+
+    Args:
+        p: any shape, in [0, 1]: the probability that a pixel belongs to a particle.
+
+    Examples:
+        >>> margin(np.array([0.0, 0.25, 0.5])).tolist()
+        [0.0, 0.5, 1.0]
     """
     return 2 * least_confidence(p)
 

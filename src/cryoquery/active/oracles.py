@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cryoquery.config import CheckedModel
-from cryoquery.data.dataset import IGNORE, Dataset, MicrographKey, read_rows
+from cryoquery.data.array_file import read_rows
+from cryoquery.data.dataset import IGNORE, Dataset, MicrographKey
 from cryoquery.data.preprocess import draw_mask
 from cryoquery.errors import DataError
 from cryoquery.formats.placement import to_scaled

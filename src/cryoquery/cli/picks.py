@@ -58,8 +58,7 @@ def pick(
     A micrograph that cannot be picked is reported, and the others are done; exit status 1 then.
     """
     given = dict(locals())
-    from cryoquery.formats import read_optics_pixel_size
-    from cryoquery.formats.convert import micrograph_files
+    from cryoquery.formats import micrograph_files, read_optics_pixel_size
     from cryoquery.picking.batch import check_target, pick_micrographs
     from cryoquery.picking.picker import PickOptions, load_picker
 

@@ -12,11 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cryoquery.active.progress import RunState
-from cryoquery.active.run import Run
 from cryoquery.cli.console import duration
-from cryoquery.data.dataset import open_dataset
-from cryoquery.experiment.config import plan_runs
-from cryoquery.experiment.folder import enter
+from cryoquery.experiment.folder import planned_runs, read_config
 from cryoquery.experiment.run_log import states
 
 SECONDS_BETWEEN = 2.0
@@ -25,24 +22,18 @@ STYLES = {"finished": "green", "running": "cyan", "failed": "red", "lost": "red"
 
 
 def experiment_states(out: Path) -> list[RunState]:
-    """How each run of the experiment in ``out`` stands, see `planned_runs`."""
-    return states(planned_runs(out))
-
-
-def planned_runs(out: Path) -> list[Run]:
-    """The runs of the experiment in ``out``.
+    """How each run of the experiment in ``out`` stands.
 
     Raises:
         ExperimentError: there is no experiment.
-        DataError: its dataset is gone.
+        DataError: as `planned_runs`.
     """
-    config = enter(out)
-    return plan_runs(config, len(open_dataset(config.dataset).rows("train")))
+    return states(planned_runs(read_config(out)))
 
 
 def show_status(out: Path, console: Console, live: bool) -> None:
     """Print the table; ``live``: keep it up to date until nothing is at work any more, or Ctrl-C."""
-    runs = planned_runs(out)
+    runs = planned_runs(read_config(out))
     found = states(runs)
     if not (live and console.is_terminal):
         console.print(table(found))

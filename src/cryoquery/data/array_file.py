@@ -1,4 +1,4 @@
-"""An .npy file that is filled entry by entry, without a memory map."""
+"""Files .npy that are filled and read entry by entry, without the pages of a memory map."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
+
+from cryoquery.errors import DataError
 
 
 class ArrayFile:
@@ -93,6 +95,30 @@ class ArrayFile:
             if n_written == 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             left, offset = left[n_written:], offset + n_written
+
+
+def read_rows(stack: NDArray[np.uint8], rows: ArrayLike) -> NDArray[np.uint8]:
+    """A copy of the images ``stack[rows]`` (n, h, w).
+
+    Of a memory map they are read from the file: pages of a map would count as memory of this process
+    as long as it lives, and are not kept up to date by every network file system.
+    """
+    indices = np.asarray(rows, dtype=np.int64)
+    file = getattr(stack, "filename", None)
+    if not isinstance(stack, np.memmap) or file is None or not stack.flags.c_contiguous:
+        return np.asarray(stack[indices])
+    whole = stack
+    while isinstance(whole.base, np.memmap):
+        whole = whole.base
+    # A part of a map keeps the offset of the whole.
+    start = stack.offset + stack.ctypes.data - whole.ctypes.data
+    out = np.empty((len(indices), *stack.shape[1:]), dtype=np.uint8)
+    with Path(file).open("rb", buffering=0) as stream:
+        for image, row in zip(out, indices.tolist(), strict=True):
+            stream.seek(start + row * image.size)
+            if stream.readinto(image.data) != image.size:
+                raise DataError(f"{file}: ends before image {row}; import the dataset again")
+    return out
 
 
 def _header(shape: tuple[int, int, int]) -> bytes:

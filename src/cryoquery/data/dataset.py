@@ -18,6 +18,7 @@ import csv
 import dataclasses
 import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
@@ -26,14 +27,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from cryoquery.data.array_file import ArrayFile
+from cryoquery.data.array_file import ArrayFile, read_rows
 from cryoquery.errors import DataError
 from cryoquery.storage.atomic import read_json, staged_directory, write_json, write_table
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
+UNLABELED = "unlabeled"
+"""The split of held-out images that nobody has labeled: neither trained nor measured on."""
 
 PARTICLE_COLUMNS = ("group", "micrograph", "y", "x", "diameter_px")
 
@@ -62,30 +65,6 @@ def encode(normalized: NDArray[np.floating]) -> NDArray[np.uint8]:
 def decode(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Undo `encode`: 8-bit levels (any shape) to standard deviations. Padding is 0."""
     return (levels.astype(np.float32) - ZERO_LEVEL) / LEVELS_PER_SIGMA
-
-
-def read_rows(stack: NDArray[np.uint8], rows: ArrayLike) -> NDArray[np.uint8]:
-    """A copy of the images ``stack[rows]`` (n, h, w).
-
-    Of a memory map they are read from the file: pages of a map would count as memory of this process
-    as long as it lives, and are not kept up to date by every network file system.
-    """
-    indices = np.asarray(rows, dtype=np.int64)
-    file = getattr(stack, "filename", None)
-    if not isinstance(stack, np.memmap) or file is None or not stack.flags.c_contiguous:
-        return np.asarray(stack[indices])
-    whole = stack
-    while isinstance(whole.base, np.memmap):
-        whole = whole.base
-    # A part of a map keeps the offset of the whole.
-    start = stack.offset + stack.ctypes.data - whole.ctypes.data
-    out = np.empty((len(indices), *stack.shape[1:]), dtype=np.uint8)
-    with Path(file).open("rb", buffering=0) as stream:
-        for image, row in zip(out, indices.tolist(), strict=True):
-            stream.seek(start + row * image.size)
-            if stream.readinto(image.data) != image.size:
-                raise DataError(f"{file}: ends before image {row}; import the dataset again")
-    return out
 
 
 @dataclass(frozen=True)
@@ -233,13 +212,23 @@ def open_dataset(path: Path | str) -> Dataset:
 
 
 class DatasetWriter:
-    """Fills a dataset image by image, in any order and from several threads."""
+    """Fills a dataset image by image, in any order and from several threads.
 
-    def __init__(self, folder: Path, n_images: int, height: int, width: int) -> None:
+    With ``images``, the array of another dataset, it has these by a relative link, so that both can be
+    moved together; only masks are put then.
+    """
+
+    def __init__(
+        self, folder: Path, n_images: int, height: int, width: int, images: Path | None = None
+    ) -> None:
         shape = (n_images, height, width)
         self.folder = folder
+        self._images = None
         with ExitStack() as opened:
-            self._images = opened.enter_context(ArrayFile(folder / "images.npy", shape))
+            if images is None:
+                self._images = opened.enter_context(ArrayFile(folder / "images.npy", shape))
+            else:
+                (folder / "images.npy").symlink_to(os.path.relpath(images.resolve(), folder.resolve()))
             self._masks = opened.enter_context(ArrayFile(folder / "masks.npy", shape))
             self._opened = opened.pop_all()
 
@@ -254,11 +243,21 @@ class DatasetWriter:
             OSError: the disk is full, or fails.
         """
         assert image.shape == mask.shape, f"image {image.shape}, mask {mask.shape}"
+        assert self._images is not None, "the images are those of another dataset"
         self._images.put(row, image, ZERO_LEVEL)
+        self.put_mask(row, mask)
+
+    def put_mask(self, row: int, mask: NDArray[np.uint8]) -> None:
+        """Put a mask (h, w) alone; a smaller one is padded below and to the right.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
         self._masks.put(row, mask, IGNORE)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all images but ``rows``, ascending; no thread may still `put`."""
+        assert self._images is not None, "the images are those of another dataset"
         self._images.keep(rows)
         self._masks.keep(rows)
 
@@ -268,26 +267,33 @@ class DatasetWriter:
         particles: Mapping[MicrographKey, NDArray[np.float64]],
         recipe: Mapping[str, Any],
         notes: Sequence[str] = (),
+        fingerprint: str | None = None,
     ) -> None:
         """Write the tables, the recipe and the fingerprint.
 
-        ``particles`` holds for each micrograph (n, 3) rows (y, x, diameter) in original pixels.
+        Args:
+            records: one per image; those of `SPLITS` are sorted by split.
+            particles: for each micrograph (n, 3) rows (y, x, diameter) in original pixels.
+            recipe: how the dataset was made; JSON types only.
+            notes: what was noticed.
+            fingerprint: of what the dataset is made of; None: of its arrays and tables.
         """
-        ranks = [SPLITS.index(record.split) for record in records]
-        assert len(records) == self._images.shape[0], "one record per image"
+        ranks = [SPLITS.index(record.split) for record in records if record.split != UNLABELED]
+        assert len(records) == self._masks.shape[0], "one record per image"
         assert ranks == sorted(ranks), "rows are sorted by split, training first"
-        self._images.sync()
-        self._masks.sync()
-        images = map(dataclasses.astuple, records)
+        levels = {"levels": {"zero": ZERO_LEVEL, "per_sigma": LEVELS_PER_SIGMA}} if self._images else {}
+        for array in filter(None, (self._images, self._masks)):
+            array.sync()
         centers = [[*key, *row] for key, rows in sorted(particles.items()) for row in rows.tolist()]
-        write_table(self.folder / "images.csv", [field.name for field in fields(ImageRecord)], images)
+        columns = [field.name for field in fields(ImageRecord)]
+        write_table(self.folder / "images.csv", columns, map(dataclasses.astuple, records))
         write_table(self.folder / "particles.csv", PARTICLE_COLUMNS, centers)
         info = {
             "version": FORMAT_VERSION,
-            "fingerprint": _fingerprint(self.folder),
+            "fingerprint": fingerprint or _fingerprint(self.folder),
             "n_images": len(records),
-            "image_shape": list(self._images.shape[1:]),
-            "levels": {"zero": ZERO_LEVEL, "per_sigma": LEVELS_PER_SIGMA},
+            "image_shape": list(self._masks.shape[1:]),
+            **levels,
             "recipe": dict(recipe),
             "notes": list(notes),
         }

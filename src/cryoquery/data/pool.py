@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cryoquery.data.dataset import Dataset, read_rows
+from cryoquery.data.array_file import read_rows
+from cryoquery.data.dataset import Dataset
 from cryoquery.errors import DataError
 
 

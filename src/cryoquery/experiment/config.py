@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.acquisition.strategies import check_free, check_known, load_plugin, strategy_of
@@ -68,8 +69,11 @@ class Schedule(CheckedModel):
         return counts
 
 
-class ExperimentConfig(CheckedModel):
-    """Everything an experiment is made of. The defaults are those of the protocol."""
+class RecordedConfig(CheckedModel):
+    """Everything an experiment is made of. The defaults are those of the protocol.
+
+    Strategies are only names here, and no file of a user is run: what reads results needs no more.
+    """
 
     dataset: Path
     """Folder of the dataset, relative to the working directory."""
@@ -114,6 +118,51 @@ class ExperimentConfig(CheckedModel):
     label_cost: LabelCost = LabelCost()
     """From labels to minutes, in the report."""
 
+    @field_validator("strategies")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("a strategy stands in the list twice; remove one")
+        return names
+
+    def strategy(self, name: str) -> str:
+        """What a name under ``strategies`` stands for: a row of the table, or an expression."""
+        return self.expressions.get(name, name)
+
+    @field_validator("seeds")
+    @classmethod
+    def _some_and_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or min(seeds) < 0 or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
+            raise ValueError("give at least one seed, none below 0 or above 2⁶³ − 1, none twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if not self.strategies and not self.baselines:
+            raise ValueError("strategies and baselines are both empty; name at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _features_to_begin_with(self) -> Self:
+        if self.cold_start != "random" and self.pretraining is None:
+            raise ValueError(
+                f"cold_start={self.cold_start!r}: compares features learned without labels; "
+                "add [pretraining], or take 'random'"
+            )
+        return self
+
+    def protocol(self) -> dict[str, Any]:
+        """What all runs must have in common to be compared: the network, how it is trained, who labels."""
+        # What the first versions did not have is left out where it is unused: digests stay the same.
+        parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
+        both = {name: getattr(self, name).model_dump(mode="json") for name in parts}
+        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
+        return both | pretraining_inputs(self.pretraining) | first
+
+
+class ExperimentConfig(RecordedConfig):
+    """An experiment that can be run: its plugins are imported, and its strategies are known."""
+
     @model_validator(mode="before")
     @classmethod
     def _with_plugins(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -130,13 +179,6 @@ class ExperimentConfig(CheckedModel):
             with _blaming(f"expressions.{name}"):
                 strategy_of(expression)
         return expressions
-
-    @field_validator("strategies")
-    @classmethod
-    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("a strategy stands in the list twice; remove one")
-        return names
 
     @model_validator(mode="after")
     def _known(self) -> ExperimentConfig:
@@ -162,40 +204,6 @@ class ExperimentConfig(CheckedModel):
         needs = strategy_of(self.strategy(name)).needs
         return any(signal.ensemble == "snapshots" for signal in needs)
 
-    def strategy(self, name: str) -> str:
-        """What a name under ``strategies`` stands for: a row of the table, or an expression."""
-        return self.expressions.get(name, name)
-
-    @field_validator("seeds")
-    @classmethod
-    def _some_and_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or min(seeds) < 0 or max(seeds) >= 2**63 or len(set(seeds)) < len(seeds):
-            raise ValueError("give at least one seed, none below 0 or above 2⁶³ − 1, none twice")
-        return seeds
-
-    @model_validator(mode="after")
-    def _something_to_do(self) -> ExperimentConfig:
-        if not self.strategies and not self.baselines:
-            raise ValueError("strategies and baselines are both empty; name at least one")
-        return self
-
-    @model_validator(mode="after")
-    def _features_to_begin_with(self) -> ExperimentConfig:
-        if self.cold_start != "random" and self.pretraining is None:
-            raise ValueError(
-                f"cold_start={self.cold_start!r}: compares features learned without labels; "
-                "add [pretraining], or take 'random'"
-            )
-        return self
-
-    def protocol(self) -> dict[str, Any]:
-        """What all runs must have in common to be compared: the network, how it is trained, who labels."""
-        # What the first versions did not have is left out where it is unused: digests stay the same.
-        parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
-        both = {name: getattr(self, name).model_dump(mode="json") for name in parts}
-        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
-        return both | pretraining_inputs(self.pretraining) | first
-
 
 @contextmanager
 def _blaming(key: str) -> Iterator[None]:
@@ -219,7 +227,7 @@ def load_config(path: Path | str, **changes: Any) -> ExperimentConfig:
     return parse(ExperimentConfig, values, str(path))
 
 
-def plan_runs(config: ExperimentConfig, n_train: int) -> list[Run]:
+def plan_runs(config: RecordedConfig, n_train: int) -> list[Run]:
     """All runs of an experiment on ``n_train`` training images, seed by seed.
 
     Raises:
@@ -240,12 +248,12 @@ def plan_runs(config: ExperimentConfig, n_train: int) -> list[Run]:
     return runs
 
 
-def run_folder(config: ExperimentConfig, name: str, seed: int) -> Path:
+def run_folder(config: RecordedConfig, name: str, seed: int) -> Path:
     """Where a run is filed; several seeds have folders of their own."""
     return config.out / name / f"seed_{seed}" if len(config.seeds) > 1 else config.out / name
 
 
-def reported_splits(config: ExperimentConfig, dataset: Dataset) -> tuple[str, ...]:
+def reported_splits(config: RecordedConfig, dataset: Dataset) -> tuple[str, ...]:
     """The held-out splits that a dataset has, the reported one first.
 
     Raises:

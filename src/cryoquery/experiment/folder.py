@@ -12,12 +12,19 @@ from typing import Any
 import tomli_w
 import torch
 
-from cryoquery.active.run import Context
+from cryoquery.active.run import Context, Run
 from cryoquery.active.training_key import TRAINING_VERSION
 from cryoquery.config import parse, read_toml
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import DataError, ExperimentError
-from cryoquery.experiment.config import ExperimentConfig, check_image_size, load_config, reported_splits
+from cryoquery.experiment.config import (
+    ExperimentConfig,
+    RecordedConfig,
+    check_image_size,
+    load_config,
+    plan_runs,
+    reported_splits,
+)
 from cryoquery.network.device import describe
 from cryoquery.storage.atomic import read_json, write_json, write_text
 from cryoquery.storage.cache import Cache
@@ -61,9 +68,9 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
     if foreign - {CONFIG, ENVIRONMENT} and not (out / CONFIG).is_file():
         raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
     if is_begun(out) or ((out / ENVIRONMENT).is_file() and _is_run_under_way(out)):
-        before = parse(ExperimentConfig, read_toml(out / CONFIG), str(out / CONFIG))
+        before = read_config(out)
         _check_same(before, config)
-        _check_same_data(_read_environment(out), dataset, out)
+        _check_same_data(read_environment(out), dataset, out)
         config = _united(before, config)
     else:  # nothing is finished, and no run is under way: anything may still change
         (out / ENVIRONMENT).unlink(missing_ok=True)
@@ -90,9 +97,42 @@ def enter(out: Path) -> ExperimentConfig:
         ExperimentError: there is none.
         ConfigError: its `config.toml` was damaged.
     """
+    return load_config(_config_file(out), out=out)
+
+
+def read_config(out: Path) -> RecordedConfig:
+    """The configuration of the experiment in ``out``, for who reads its results: no plugin is run.
+
+    Raises:
+        ExperimentError: there is none.
+        ConfigError: its `config.toml` was damaged.
+    """
+    file = _config_file(out)
+    return parse(RecordedConfig, read_toml(file) | {"out": out}, str(file))
+
+
+def _config_file(out: Path) -> Path:
     if not (out / CONFIG).is_file():
         raise ExperimentError(f"{out}: holds no experiment (no {CONFIG}); give the folder of one")
-    return load_config(out / CONFIG, out=out)
+    return out / CONFIG
+
+
+def planned_runs(config: RecordedConfig) -> list[Run]:
+    """The runs of the experiment in ``config.out``, by the number of images that it began with.
+
+    The dataset is needed only as long as nothing was begun: it may be elsewhere, or its path relative to
+    another working directory.
+
+    Raises:
+        DataError: what the experiment noted is damaged; or it noted nothing, and its dataset is not there.
+    """
+    file = config.out / ENVIRONMENT
+    if not file.is_file():
+        return plan_runs(config, len(open_dataset(config.dataset).rows("train")))
+    n_train = read_environment(config.out).get("n_train_images")
+    if type(n_train) is not int:
+        raise DataError(f"{file}: n_train_images is {n_train!r}, not a number; bring the file back")
+    return plan_runs(config, n_train)
 
 
 def n_threads(config: ExperimentConfig, otherwise: int) -> int:
@@ -103,7 +143,7 @@ def n_threads(config: ExperimentConfig, otherwise: int) -> int:
     if config.device.threads is not None:
         return config.device.threads
     file = config.out / ENVIRONMENT
-    begun = _read_environment(config.out).get("threads") if file.is_file() else None
+    begun = read_environment(config.out).get("threads") if file.is_file() else None
     return min(begun, len(os.sched_getaffinity(0))) if isinstance(begun, int) and begun > 0 else otherwise
 
 
@@ -131,13 +171,13 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Context:
     with leased(config.out / ".environment.lease"):
         file = config.out / ENVIRONMENT
         if file.is_file():
-            _check_same_environment(_read_environment(config.out), context, config.out)
+            _check_same_environment(read_environment(config.out), context, config.out)
         else:
             write_json(file, _environment(context) | {"config_sha256": config_digest(config)})
     return context
 
 
-def _read_environment(out: Path) -> Mapping[str, Any]:
+def read_environment(out: Path) -> Mapping[str, Any]:
     """What was noted when the experiment began.
 
     Raises:
@@ -181,7 +221,7 @@ def _check_same_environment(begun: Mapping[str, Any], context: Context, out: Pat
         )
 
 
-def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig:
+def _united(before: RecordedConfig, now: ExperimentConfig) -> ExperimentConfig:
     """``now`` with what an earlier call had and this one has not: finished runs stay in the report."""
     both = {
         key: tuple(dict.fromkeys((*getattr(before, key), *getattr(now, key))))
@@ -191,7 +231,7 @@ def _united(before: ExperimentConfig, now: ExperimentConfig) -> ExperimentConfig
     return now.model_copy(update={**both, "expressions": expressions})
 
 
-def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
+def _check_same(before: RecordedConfig, now: ExperimentConfig) -> None:
     old, new = (config.model_dump(exclude=FREE_TO_CHANGE) for config in (before, now))
     changed = [key for key in old if old[key] != new[key]]
     if changed:
@@ -211,7 +251,7 @@ def _check_same(before: ExperimentConfig, now: ExperimentConfig) -> None:
         )
 
 
-def config_digest(config: ExperimentConfig) -> str:
+def config_digest(config: RecordedConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
     # An oracle without label noise is left out: experiments were begun before there was any.
     left_out = FREE_TO_CHANGE | ({"oracle"} if config.oracle.is_clean else set())

@@ -16,8 +16,8 @@ from cryoquery.active.oracles import make_oracle
 from cryoquery.active.progress import Progress, all_of, silent
 from cryoquery.active.run import Context, Run
 from cryoquery.errors import CryoqueryError, Stopped, explain
-from cryoquery.experiment.config import ExperimentConfig, plan_runs
-from cryoquery.experiment.folder import OWN_CACHE, enter
+from cryoquery.experiment.config import ExperimentConfig, RecordedConfig, plan_runs
+from cryoquery.experiment.folder import OWN_CACHE, read_config
 from cryoquery.experiment.plan import planned_work
 from cryoquery.experiment.run_log import LEASE, RunLog
 from cryoquery.experiment.tensorboard import TensorBoardLog
@@ -68,7 +68,7 @@ def do_run(config: ExperimentConfig, context: Context, run: Run, progress: Progr
         raise
     run_log.close("finished")
     with suppress(CryoqueryError, OSError):  # another run's files may be damaged; this one is finished
-        drop_models(enter(config.out), context, run.seed)
+        drop_models(read_config(config.out), context, run.seed)
     return RunOutcome(run.name, run.seed)
 
 
@@ -78,7 +78,7 @@ def is_finished(run: Run) -> bool:
     return all((folder / "metrics.json").is_file() for folder in folders)
 
 
-def drop_models(config: ExperimentConfig, context: Context, seed: int) -> None:
+def drop_models(config: RecordedConfig, context: Context, seed: int) -> None:
     """Once all runs of a seed are finished, remove the models that are not to stay.
 
     They are removed from the experiment's own cache, too, but not from a shared one.

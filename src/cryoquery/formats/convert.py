@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import (
-    MICROGRAPH_SUFFIXES,
     Optics,
     Picks,
     match_micrographs,
+    micrograph_files,
     micrograph_key,
     micrograph_shape,
     read_coordinates,
@@ -76,25 +76,6 @@ def convert(
         micrograph_shapes=shapes,
     )
     return picks
-
-
-def micrograph_files(micrographs: Path | str | Iterable[Path | str]) -> list[Path]:
-    """The files of micrographs: those given, or those in the folder given, sorted.
-
-    Raises:
-        DataError: the folder is missing or holds none.
-    """
-    if not isinstance(micrographs, Path | str):
-        return [Path(path) for path in micrographs]
-    folder = Path(micrographs)
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of micrographs")
-    files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(MICROGRAPH_SUFFIXES))
-    if not files:
-        raise DataError(f"{folder}: no micrographs in it; they end in {' '.join(MICROGRAPH_SUFFIXES)}")
-    return files
 
 
 def known_shapes(picks: Picks, files: Iterable[Path | str]) -> dict[str, tuple[int, int]]:

@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cryoquery.errors import DataError
-
-EXTENSIONS = (
-    *(".mrc", ".mrcs", ".tif", ".tiff", ".eer", ".png", ".jpg", ".jpeg", ".gz", ".bz2"),
-    *(".star", ".box", ".cbox", ".csv", ".txt", ".cs", ".json"),
-)
-"""What is taken off the end of a name, as often as it is there."""
-
-PREFIX = re.compile(r"^(?:\d{21,22}_)+")
-"""The uid that cryoSPARC puts before the names of what it imports."""
-
-SUFFIXES = (
-    *("_patch_aligned", "_rigid_aligned", "_aligned", "_doseweighted", "_dw", "_nodw", "_sum", "_frames"),
-    *("_fractions", "_movie", "_mic", "_ctf", "_denoised", "_extract", "_mask"),
-    *("_autopick", "_manualpick", "_topazpick", "_topaz", "_cryolo", "_automatch"),
-    *("_pick", "_picks", "_picked", "_particles", "_particle", "_coords", "_coordinates", "_boxes"),
-)
-"""What programs append to the name of a micrograph."""
+from cryoquery.formats.names import micrograph_key, micrograph_stem
 
 N_CANDIDATES = 5
 
-
-def stem_of(name: str) -> str:
-    """A name without folders and known extensions."""
-    stem = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    while (cut := stem.lower().rfind(".")) > 0 and stem[cut:].lower() in EXTENSIONS:
-        stem = stem[:cut]
-    return stem
-
-
-def micrograph_key(name: str) -> str:
-    """The stem of a name without cryoSPARC's uid and the endings of `SUFFIXES`; never empty."""
-    key = stem_of(name)
-    key = PREFIX.sub("", key) or key
-    while True:
-        suffix = next((s for s in SUFFIXES if key.lower().endswith(s) and len(key) > len(s)), None)
-        if suffix is None:
-            return key
-        key = key[: -len(suffix)]
+PathOrName = TypeVar("PathOrName", Path, str)
 
 
 def match_micrographs(
@@ -68,13 +35,13 @@ def match_micrographs(
     paths = [Path(path) for path in dict.fromkeys(map(str, micrograph_paths))]
     by_stem, by_key = defaultdict(list), defaultdict(list)
     for path in paths:
-        by_stem[stem_of(path.name)].append(path)
-        by_key[micrograph_key(path.name)].append(path)
+        by_stem[micrograph_stem(path)].append(path)
+        by_key[micrograph_key(path)].append(path)
     found: dict[str, Path] = {}
     missing: list[str] = []
     for name in dict.fromkeys(names):
-        candidates = by_stem.get(stem_of(name)) or by_key.get(micrograph_key(name)) or []
-        candidates = _nearest(name, candidates)
+        candidates = by_stem.get(micrograph_stem(name)) or by_key.get(micrograph_key(name)) or []
+        candidates = nearest(name, candidates)
         if len(candidates) == 1:
             found[name] = candidates[0]
         elif candidates:
@@ -89,17 +56,22 @@ def match_micrographs(
     return found
 
 
-def _nearest(name: str, candidates: Sequence[Path]) -> list[Path]:
+def nearest(name: Path | str, candidates: Sequence[PathOrName]) -> list[PathOrName]:
     """Those candidates whose last folders agree with those of the name in most places."""
     if len(candidates) < 2:
         return list(candidates)
-    folders = name.replace("\\", "/").split("/")[-2::-1]
+    folders = _folders(name)
     shared = []
-    for path in candidates:
-        own = path.parts[-2::-1]
+    for candidate in candidates:
+        own = _folders(candidate)
         n = next((i for i, pair in enumerate(zip(folders, own, strict=False)) if pair[0] != pair[1]), None)
         shared.append(min(len(folders), len(own)) if n is None else n)
-    return [path for path, n in zip(candidates, shared, strict=True) if n == max(shared)]
+    return [one for one, n in zip(candidates, shared, strict=True) if n == max(shared)]
+
+
+def _folders(name: Path | str) -> list[str]:
+    """The folders of a name, the last one first."""
+    return str(name).replace("\\", "/").split("/")[-2::-1]
 
 
 def _missing(missing: Sequence[str], by_key: dict[str, list[Path]], n_paths: int) -> str:

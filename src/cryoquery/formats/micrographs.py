@@ -19,7 +19,7 @@ from cryoquery.formats.image_file import Header, ImageReader, blame
 from cryoquery.formats.mrc import MRC
 from cryoquery.formats.pictures import JPG, PNG
 from cryoquery.formats.tiff import TIFF
-from cryoquery.storage.atomic import write_bytes
+from cryoquery.storage.atomic import write_bytes, write_file
 
 _READERS = {
     ".mrc": MRC,
@@ -55,13 +55,6 @@ def micrograph_suffix(path: Path | str) -> str:
     return max((suffix for suffix in _READERS if name.endswith(suffix)), key=len, default="")
 
 
-def micrograph_stem(path: Path | str) -> str:
-    """The name of a micrograph's file without its suffix, both parts of .mrc.gz."""
-    name = Path(path).name
-    suffix = micrograph_suffix(path)
-    return name[: -len(suffix)] if suffix else Path(path).stem
-
-
 def read_micrograph(path: Path | str) -> Micrograph:
     """Read one micrograph: MRC (modes 0, 1, 2, 6, 12), TIFF, EER, PNG or JPG; color becomes gray.
 
@@ -71,6 +64,12 @@ def read_micrograph(path: Path | str) -> Micrograph:
         DataError: the file is missing, empty, truncated, of an unknown kind, holds several frames,
             NaN or infinite pixels, or the same intensity everywhere; or a library that its
             compression needs is not installed.
+
+    Examples:
+        >>> write_micrograph("stack_07.mrc", np.arange(12.0).reshape(3, 4), pixel_size=1.06)
+        >>> micrograph = read_micrograph("stack_07.mrc")
+        >>> micrograph.pixels.shape, round(micrograph.pixel_size, 2)
+        ((3, 4), 1.06)
     """
     path = Path(path)
     pixels, header = read_image(path), read_header(path)
@@ -136,9 +135,8 @@ def write_micrograph(path: Path | str, pixels: NDArray[Any], pixel_size: float |
         pixels = pixels.astype(np.float32)
     suffix = path.suffix.lower()
     if suffix in (".mrc", ".mrcs"):
-        partial = path.with_name(f".{path.name}.partial")
-        mrcfile.write(partial, np.ascontiguousarray(pixels), overwrite=True, voxel_size=pixel_size)
-        partial.replace(path)
+        with write_file(path) as file:  # mrcfile writes to names only: to that of the file beside
+            mrcfile.write(file.name, np.ascontiguousarray(pixels), overwrite=True, voxel_size=pixel_size)
     elif suffix in (".tif", ".tiff"):
         stream = io.BytesIO()
         tifffile.imwrite(stream, pixels, photometric="minisblack")

@@ -16,6 +16,11 @@ class Picks:
     """Picks of one micrograph or of many, one row each.
 
     ``np.asarray(picks)`` is ``centers_yx``.
+
+    Examples:
+        >>> picks = Picks.of([[12, 30], [40, 8]], micrograph=["a.mrc", "b.mrc"], scores=[0.9, 0.4])
+        >>> picks.rows(picks.scores > 0.5).micrographs.tolist()
+        ['a.mrc']
     """
 
     centers_yx: NDArray[np.float64]

@@ -71,7 +71,17 @@ ORIENTATIONS = tuple(
 
 @dataclass(frozen=True)
 class Placement:
-    """How coordinates of a file become pixels of the micrograph: scaled first, then turned."""
+    """How coordinates of a file become pixels of the micrograph: scaled first, then turned.
+
+    Examples:
+        Picks made on micrographs binned by 2, with rows counted from below:
+
+        >>> placement = Placement.of(swap_xy=False, flip_y=True, flip_x=False, scale=2)
+        >>> placement.options
+        '--flip-y --scale 2'
+        >>> placement.apply(np.array([[0.0, 10.0]]), (100, 80)).tolist()
+        [[98.5, 20.5]]
+    """
 
     orientation: Orientation = ORIENTATIONS[0]
     scale: float = 1.0

@@ -6,12 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import numbers, short_texts, text_column
+from cryoquery.formats.names import micrograph_stem
 from cryoquery.formats.picks import Picks
 
 
@@ -121,11 +122,11 @@ def _split(header: str) -> list[str]:
 def table_text(picks: Picks, layout: Layout) -> str:
     """The table of a layout, with the scores and whatever else the file held in further columns.
 
-    Topaz names micrographs without folder and extension.
+    Topaz names micrographs by their stem, without folders and endings.
     """
     columns: dict[str, Sequence[str]] = {}
     if layout.micrograph:
-        stems = {name: _stem(name) for name in set(picks.micrographs.tolist())}
+        stems = {name: micrograph_stem(name) for name in set(picks.micrographs.tolist())}
         columns[layout.micrograph] = [stems[name] for name in picks.micrographs.tolist()]
     columns[layout.x] = short_texts(picks.centers_yx[:, 1])
     columns[layout.y] = short_texts(picks.centers_yx[:, 0])
@@ -142,10 +143,3 @@ def table_text(picks: Picks, layout: Layout) -> str:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
-
-
-def _stem(name: str) -> str:
-    path = PurePosixPath(name)
-    return (
-        path.stem if path.suffix.lower() in (".mrc", ".mrcs", ".tif", ".tiff", ".png", ".jpg") else path.name
-    )

@@ -8,13 +8,13 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from cryoquery.formats import ONE_PER_FILE
 from cryoquery.project.folder import Project
 from cryoquery.project.labels_io import export_labels
 from cryoquery.project.state import ProjectState
 
 Format = Literal["star", "box", "cbox", "csv", "txt", "cs", "json"]
 """Coordinate formats, and the project's own JSON."""
-ONE_PER_FILE = ("box", "cbox", "csv")
 
 
 def labels_file(project: Project, state: ProjectState, file_format: Format) -> tuple[str, bytes]:

@@ -93,9 +93,13 @@ def read_model(path: Path) -> SavedModel:
         )
     except FileNotFoundError:
         raise DataError(f"{path}: no such model") from None
-    except Exception as error:  # torch.load raises many kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a model written by cryoquery, or damaged ({reason})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    except Exception:  # torch.load raises many kinds, and advises to trust the file
+        raise DataError(
+            f"{path}: not a model written by cryoquery; give the model.pt of a run or a step "
+            "(if it is one, it is damaged: train it again)"
+        ) from None
 
 
 def save_snapshots(path: Path, snapshots: Sequence[Weights]) -> None:

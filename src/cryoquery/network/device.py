@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -60,6 +62,17 @@ class DeviceConfig(CheckedModel):
         # One process, also inside a Slurm job or where LT_ variables are set.
         environment = LightningEnvironment()
         return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[environment])
+
+
+@contextmanager
+def using_threads(n: int | None) -> Iterator[None]:
+    """Compute with ``n`` CPU threads while the block runs; None: with as many as before."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(n or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def place(network: AttentionUNet, fabric: Fabric) -> AttentionUNet:

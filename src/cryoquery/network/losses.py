@@ -22,6 +22,12 @@ class CombinedLoss(nn.Module):
     through its false positives, as it does in the pooled F1 that is reported, instead of asking for
     the impossible Dice of an empty mask. A batch without any particle has no Dice score: the term is
     left out (0), and the focal loss alone teaches the background.
+
+    Examples:
+        >>> logits, target = torch.tensor([[9.0, -9.0]]), torch.tensor([[1.0, 0.0]])
+        >>> loss = CombinedLoss()
+        >>> bool(loss(logits, target) < 0.001 < loss(-logits, target))
+        True
     """
 
     def __init__(

@@ -77,6 +77,12 @@ class AttentionUNet(nn.Module):
     channels and one input channel it has 31,393,901 parameters.
 
     Sources: Ronneberger et al. 2015 (arXiv:1505.04597), Oktay et al. 2018 (arXiv:1804.03999).
+
+    Examples:
+        >>> sum(weights.numel() for weights in AttentionUNet().parameters())
+        31393901
+        >>> AttentionUNet(base_channels=8)(torch.zeros(2, 1, 64, 48)).shape
+        torch.Size([2, 1, 64, 48])
     """
 
     def __init__(self, in_channels: int = 1, out_channels: int = 1, base_channels: int = 64) -> None:

@@ -13,7 +13,8 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, read_rows
+from cryoquery.data.array_file import read_rows
+from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL
 from cryoquery.data.pool import Pool, valid_pixels
 from cryoquery.network.device import place
 from cryoquery.network.loader import ahead, to_device

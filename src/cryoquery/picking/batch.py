@@ -15,19 +15,16 @@ from cryoquery.errors import DataError
 from cryoquery.formats import (
     COORDINATE_FORMATS,
     COORDINATE_SUFFIXES,
+    ONE_PER_FILE,
     Optics,
     Picks,
     concatenate,
     micrograph_stem,
-    micrograph_suffix,
     write_coordinates,
 )
 from cryoquery.picking.overlays import draw_histogram, draw_overlay
 from cryoquery.picking.picker import PickedMicrograph, Picker, PickOptions, PreparedMicrograph, prepare_file
 from cryoquery.picking.pipeline import in_stages
-
-ONE_PER_FILE = (".box", ".cbox", ".csv")
-"""Formats that have no place for the name of the micrograph."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +134,13 @@ def check_target(out: Path, micrographs: Sequence[Path], file_format: str | None
         raise DataError(
             f"{out}: unknown suffix {suffix!r}; coordinates are {' '.join(COORDINATE_SUFFIXES)}, or a folder"
         )
-    if suffix == ".txt":
+    name = file_format or suffix[1:]
+    if name == "txt":
         _check_stems(out, micrographs)
-    if len(micrographs) > 1 and suffix in ONE_PER_FILE:
+    if len(micrographs) > 1 and name in ONE_PER_FILE:
         raise DataError(
-            f"{out}: {suffix} files hold one micrograph, {len(micrographs)} are given; "
-            f"give a new folder as --out and --format {suffix[1:]}"
+            f"{out}: .{name} files hold one micrograph, {len(micrographs)} are given; "
+            f"give a new folder as --out and --format {name}"
         )
 
 
@@ -170,7 +168,7 @@ def _distinct_names(micrographs: Sequence[Path]) -> list[str]:
         if path.resolve() in seen:
             raise DataError(f"{path}: is given twice; give it once")
         seen[path.resolve()] = None
-    stems = [path.name.removesuffix(micrograph_suffix(path.name)) or path.name for path in micrographs]
+    stems = list(map(micrograph_stem, micrographs))
     return [
         stem if stems.count(stem) == 1 else f"{path.resolve().parent.name}_{path.name}"
         for stem, path in zip(stems, micrographs, strict=True)

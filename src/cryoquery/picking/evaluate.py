@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey, read_rows
+from cryoquery.data.array_file import read_rows
+from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey
 from cryoquery.network.predict import Predictor
 from cryoquery.picking.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
 from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, find_particles

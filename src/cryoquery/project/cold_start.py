@@ -14,8 +14,9 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from cryoquery.acquisition.diversity import k_means
+from cryoquery.data.array_file import read_rows
 from cryoquery.data.build import default_workers
-from cryoquery.data.dataset import decode, read_rows
+from cryoquery.data.dataset import decode
 from cryoquery.data.preprocess import MAD_TO_SIGMA, rescale
 from cryoquery.picking.contamination import contaminated
 from cryoquery.project.folder import Project

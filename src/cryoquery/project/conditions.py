@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import csv
 import math
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryoquery.errors import DataError
-from cryoquery.formats import match_micrographs, read_optics_pixel_size
+from cryoquery.formats import match_micrographs, micrograph_stem, read_optics_pixel_size
+from cryoquery.formats.matching import nearest
 from cryoquery.formats.star import read_tables
 
 NAME = ("rlnmicrographname", "micrograph", "micrograph_name", "name", "path", "file")
-DEFOCUS_ANGSTROM = ("rlndefocusu", "rlndefocusv", "defocus_angstrom", "defocus_a", "defocusu", "defocusv")
-DEFOCUS_UM = ("defocus_um", "defocus", "defocus_micrometer")
+DEFOCUS_ANGSTROM = ("rlndefocusu", "rlndefocusv", "defocus_angstrom", "defocus_a", "defocus_å")
+DEFOCUS_UM = ("defocus_um", "defocus_µm", "defocus_μm", "defocus_micrometer")
+DEFOCUS = ("defocus", "defocusu", "defocusv")
+"""Without a unit: their values tell it, see `MAX_DEFOCUS_UM`."""
 ICE = ("rlnicethickness", "rlnmicrographicethickness", "ice", "ice_thickness", "ice_nm", "ice_thickness_nm")
 GROUP = ("group", "rlnopticsgroupname", "rlnopticsgroup", "optics_group", "exposure_group")
-"""Names of columns, in lower case; the first that is there counts, of a defocus in Å their mean."""
+"""Names of columns, in lower case, ``_`` for what is no letter or digit; the first that is there counts.
+
+Of a defocus the kind that is there first counts, and of the columns of that kind their mean."""
 
 ANGSTROM_PER_UM = 1e4
+MAX_DEFOCUS_UM = 100.0
+"""No micrograph is taken that far from focus, and none so near that it would be less in Å."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,11 @@ class Conditions:
     def match(self, paths: Sequence[Path]) -> dict[Path, Condition]:
         """The rows of those micrographs that the table knows.
 
+        Of several names that mean one micrograph those of its stem and of most of its folders count.
+
         Raises:
-            DataError: it knows none of them, or a name of it fits several.
+            DataError: it knows none of them, a name of it fits several, or several names with different
+                values fit one.
         """
         found = match_micrographs(self.rows, paths, allow_missing=True)
         if not found:
@@ -54,14 +66,30 @@ class Conditions:
                 f"{self.path}: knows none of the micrographs (it begins with {next(iter(self.rows), '')!r}, "
                 f"they with {paths[0].name!r}); check the names"
             )
-        return {path: self.rows[name] for name, path in found.items()}
+        names: dict[Path, list[str]] = defaultdict(list)
+        for name, path in found.items():
+            names[path].append(name)
+        return {path: self._row(path, stated) for path, stated in names.items()}
+
+    def _row(self, path: Path, names: Sequence[str]) -> Condition:
+        """The row of a micrograph that goes by these names."""
+        equal = [name for name in names if micrograph_stem(name) == micrograph_stem(path)]
+        first, *others = nearest(path, equal or names)
+        for other in others:
+            if self.rows[other] != self.rows[first]:
+                raise DataError(
+                    f"{self.path}: {first!r} and {other!r} both mean {path} and have different values; "
+                    "keep one of the rows"
+                )
+        return self.rows[first]
 
 
 def read_conditions(path: Path) -> Conditions:
     """Read a STAR file such as RELION's ``micrographs_ctf.star``, or a CSV file with a line of names.
 
     Raises:
-        DataError: the file is missing, damaged, names no micrographs, or states a value that is no number.
+        DataError: the file is missing, damaged, names no micrographs, names one twice with
+            different values, or states a value that is no number or of which the unit cannot be told.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
@@ -78,19 +106,22 @@ def read_conditions(path: Path) -> Conditions:
         raise DataError(f"{path}: no column names the micrographs, such as rlnMicrographName or micrograph")
     defocus, ice = _defocus(path, columns), _numbers(path, columns, _first(columns, ICE))
     group = _first(columns, GROUP)
-    rows = {
-        stated: Condition(
+    rows: dict[str, Condition] = {}
+    for i, stated in enumerate(columns[name]):
+        row = Condition(
             defocus[i] if defocus else None,
             ice[i] if ice else None,
             optics.get(columns[group][i], columns[group][i]) if group else None,
         )
-        for i, stated in enumerate(columns[name])
-    }
+        if rows.setdefault(stated, row) != row:
+            raise DataError(
+                f"{path}: names micrograph {stated!r} twice, with different values; keep one of the rows"
+            )
     return Conditions(path, rows, pixel_size)
 
 
 def _lowered(columns: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    return {name.strip().lower(): values for name, values in columns.items()}
+    return {re.sub(r"\W+", "_", name.lower()).strip("_"): values for name, values in columns.items()}
 
 
 def _first(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> str | None:
@@ -98,7 +129,7 @@ def _first(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> str | 
 
 
 def _read_csv(path: Path, text: str) -> dict[str, Sequence[str]] | None:
-    lines = [line for line in csv.reader(text.splitlines()) if line]
+    lines = [line for line in csv.reader(text.splitlines()) if any(map(str.strip, line))]
     if not lines:
         raise DataError(f"{path}: empty; it must have a line of column names")
     header, rows = lines[0], lines[1:]
@@ -124,15 +155,31 @@ def _optics_pixel_size(path: Path) -> float | None:
 
 
 def _defocus(path: Path, columns: Mapping[str, Sequence[str]]) -> list[float | None] | None:
-    """Underfocus in µm, positive, whatever sign the table gives it."""
-    stated = [_numbers(path, columns, name) or [] for name in DEFOCUS_ANGSTROM if name in columns]
+    """Underfocus in µm, positive, whatever sign the table gives it; the unit is what the column's name says.
+
+    Of a column without one in its name, values that are too large to be µm are Å.
+
+    Raises:
+        DataError: a value is no number, or one is too large to be µm and another too small to be Å.
+    """
+    kinds = (DEFOCUS_ANGSTROM, DEFOCUS_UM, DEFOCUS)
+    names = next((kind for kind in kinds if _first(columns, kind)), ())
+    stated = [_numbers(path, columns, name) or [] for name in names if name in columns]
     if not stated:
-        found = _numbers(path, columns, _first(columns, DEFOCUS_UM))
-        return found and [None if value is None else abs(value) for value in found]
+        return None
+    in_angstrom = names is DEFOCUS_ANGSTROM
+    if names is DEFOCUS and (sizes := sorted(abs(value) for values in stated for value in values if value)):
+        in_angstrom = sizes[-1] > MAX_DEFOCUS_UM
+        if in_angstrom and sizes[0] <= MAX_DEFOCUS_UM:
+            raise DataError(
+                f"{path}: {_first(columns, DEFOCUS)}={sizes[0]:g} and {sizes[-1]:g} cannot be of one unit; "
+                "correct them, or name the column defocus_um or defocus_angstrom"
+            )
     means: list[float | None] = []
-    for values in zip(*stated, strict=True):
-        known = [value for value in values if value is not None]
-        means.append(abs(sum(known)) / len(known) / ANGSTROM_PER_UM if known else None)
+    for row in zip(*stated, strict=True):
+        known = [value for value in row if value is not None]
+        mean = abs(sum(known)) / len(known) if known else None
+        means.append(mean / ANGSTROM_PER_UM if mean is not None and in_angstrom else mean)
     return means
 
 

@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 from cryoquery.data.placement import check_placement
 from cryoquery.errors import DataError
-from cryoquery.formats import (
-    COORDINATE_SUFFIXES,
-    Picks,
-    micrograph_key,
-    read_coordinates,
-    read_micrograph,
-)
-from cryoquery.formats.coordinates import ONE_PER_FILE
+from cryoquery.formats import Picks, read_by_micrograph, read_micrograph
 from cryoquery.formats.placement import AS_IN_FILE, Placement, place
 from cryoquery.project.sources import match_to_files
 from cryoquery.storage.atomic import read_json
@@ -80,7 +73,8 @@ def read_labels(
     """
     if path.is_file() and path.suffix.lower() == ".json" and is_own_json(content := read_json(path)):
         return _read_own(path, content, files)
-    by_name = _read_picks(path, files, shapes)
+    common = set(shapes.values())
+    by_name = read_by_micrograph(path, micrograph_shape=common.pop() if len(common) == 1 else None)
     known = match_to_files(by_name, files)
     notes = _left_out(path, by_name, known, files)
     _refuse_shared(path, known)
@@ -108,29 +102,6 @@ def read_labels(
 def is_own_json(content: Any) -> bool:
     """Whether the content of a JSON file is in the project's own format."""
     return isinstance(content, dict) and content.get("kind") == JSON_KIND
-
-
-def _read_picks(
-    path: Path, files: Mapping[str, Path], shapes: Mapping[str, tuple[int, int]]
-) -> dict[str, Picks]:
-    """Picks by the micrograph's name as the file has it; files without picks are micrographs without any."""
-    common = set(shapes.values())
-    shape = common.pop() if len(common) == 1 else None
-    if not path.is_dir():
-        picks = read_coordinates(path, micrograph_shape=shape)
-        name = micrograph_key(path.name)
-        if not len(picks) and picks.file_format in ONE_PER_FILE:
-            return {name: picks}
-        return picks.with_micrograph(name).by_micrograph()
-    by_name = read_coordinates(path, micrograph_shape=shape).by_micrograph()
-    there = set(match_to_files(by_name, files).values())
-    others = {
-        file.name: file for file in sorted(path.rglob("*")) if file.suffix.lower() in COORDINATE_SUFFIXES
-    }
-    for stated, name in match_to_files(others, files).items():
-        if name not in there and not len(picks := read_coordinates(others[stated], micrograph_shape=shape)):
-            by_name[stated] = picks
-    return by_name
 
 
 def _left_out(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoquery.errors import ProjectError
+from cryoquery.network.device import using_threads
 from cryoquery.picking.batch import BatchResult, check_target, pick_micrographs
 from cryoquery.picking.picker import PickOptions, load_picker
 from cryoquery.project.folder import Project, finished_steps
@@ -44,6 +45,7 @@ def export_picks(
     Raises:
         ProjectError: no step has made a model.
         DataError: ``out`` cannot be written.
+        ConfigError: the device of the settings is not there.
     """
     model = newest_model(project)
     files = [_as_stated(project, name) for name in sorted(project.micrographs)]
@@ -56,8 +58,10 @@ def export_picks(
         threshold=threshold,
         invert=project.config.invert,
     )
-    picker = load_picker(model)
-    return pick_micrographs(picker, files, out, options, file_format=file_format, progress=progress)
+    device = project.config.device
+    with using_threads(device.threads):
+        picker = load_picker(model, device)
+        return pick_micrographs(picker, files, out, options, file_format=file_format, progress=progress)
 
 
 def _as_stated(project: Project, name: str) -> Path:

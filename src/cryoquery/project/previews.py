@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from cryoquery.data.dataset import ImageRecord, decode, encode, read_rows
+from cryoquery.data.array_file import read_rows
+from cryoquery.data.dataset import ImageRecord, decode, encode
 from cryoquery.data.preprocess import MAD_TO_SIGMA, normalize, remove_hot_pixels
 from cryoquery.errors import ProjectError
 from cryoquery.formats import read_micrograph

@@ -17,11 +17,28 @@ from cryoquery.network.model import ModelConfig
 from cryoquery.network.optimize import TrainingConfig
 from cryoquery.slurm import SlurmConfig
 from cryoquery.storage.atomic import write_text
+from cryoquery.storage.provenance import digest
 
 SETTINGS_FILE = "project.toml"
 
 PARTICLE_PX = 24.0
 """A particle's diameter in the images that the network sees, where the sizes allow it."""
+
+WITHOUT_EFFECT = frozenset(
+    {
+        "name",
+        "project_id",
+        "micrographs_folder",
+        "initial_items",
+        "suggestion_share",
+        "repeat_share",
+        "lease_minutes",
+        "executor",
+        "slurm",
+        "label_cost",
+    }
+)
+"""What neither training nor the next query depends on: names, places, who trains, what people are shown."""
 
 _HEAD = """\
 # Settings of a cryoquery project; see docs/labeling.md. What the images were made with
@@ -87,6 +104,12 @@ class ProjectConfig(CheckedModel):
         if (self.diameter_px is None) == (self.diameter_angstrom is None):
             raise ConfigError("diameter_px and diameter_angstrom: give one of them")
         return self
+
+
+def settings_digest(config: ProjectConfig) -> str:
+    """SHA-256 of the settings that a step's model and query depend on, see `WITHOUT_EFFECT`."""
+    device = config.device.model_dump(mode="json", exclude={"accelerator", "threads"})
+    return digest({**config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)), "device": device})
 
 
 def read_settings(path: Path) -> ProjectConfig:

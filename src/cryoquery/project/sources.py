@@ -15,11 +15,12 @@ from cryoquery.formats import (
     MICROGRAPH_SUFFIXES,
     choose_pixel_size,
     match_micrographs,
+    micrograph_files,
     micrograph_stem,
     micrograph_suffix,
     read_header,
 )
-from cryoquery.formats.convert import micrograph_files
+from cryoquery.formats.folders import is_visible_file
 from cryoquery.project.conditions import Conditions
 
 DEFAULT_GROUP = "micrographs"
@@ -71,10 +72,11 @@ def _expand(pattern: str) -> list[Path]:
     if path.is_dir():
         return micrograph_files(path)
     if path.is_file():
-        matches = [path]
+        matches = found = [path]
     else:
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
-    found = [match for match in matches if micrograph_suffix(match) and not match.is_dir()]
+        found = list(filter(is_visible_file, matches))
+    found = list(filter(micrograph_suffix, found))
     if not found:
         reason = "no such file, and no pattern that finds any" if not matches else "no micrographs"
         raise ProjectError(

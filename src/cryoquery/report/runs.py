@@ -15,10 +15,10 @@ from cryoquery.acquisition import STRATEGIES
 from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.active.iteration import is_finished
 from cryoquery.active.run import Run
-from cryoquery.config import parse, read_toml
 from cryoquery.data.dataset import MicrographKey
 from cryoquery.errors import DataError, ExperimentError
-from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE, ExperimentConfig, plan_runs
+from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE, RecordedConfig
+from cryoquery.experiment.folder import planned_runs, read_config, read_environment
 from cryoquery.storage.atomic import read_json
 
 RANDOM = "random_sampling"
@@ -64,7 +64,7 @@ class LearningCurve:
 class Results:
     """What an experiment has to show so far."""
 
-    config: ExperimentConfig
+    config: RecordedConfig
     environment: Mapping[str, Any]
     curves: tuple[LearningCurve, ...]
     """Runs that are finished, in an order that the configuration has no influence on."""
@@ -150,16 +150,13 @@ def read_results(
         DataError: a file of a finished run is damaged.
     """
     experiment = Path(experiment)
-    config_file = experiment / "config.toml"
-    if not config_file.is_file():
-        raise ExperimentError(f"{experiment}: holds no experiment (no config.toml); give the folder of one")
-    environment = read_json(experiment / "environment.json")
-    config = parse(ExperimentConfig, read_toml(config_file), str(config_file))
+    config = read_config(experiment)
+    environment = read_environment(experiment)
     if not isinstance(label_cost, LabelCost):
         label_cost = LabelCost(**(config.label_cost.model_dump() | dict(label_cost or {})))
-    config = config.model_copy(update={"out": experiment, "label_cost": label_cost})
+    config = config.model_copy(update={"label_cost": label_cost})
     curves, unfinished = [], []
-    for run in plan_runs(config, environment["n_train_images"]):
+    for run in planned_runs(config):
         folders = [run.folder / f"iteration_{i}" for i in range(len(run.counts))]
         n_done = sum(is_finished(folder) for folder in folders)
         if n_done == len(folders):
@@ -236,7 +233,7 @@ def _without_micrographs(value: Any) -> Any:
     return {k: v for k, v in value.items() if k != "per_micrograph"} if isinstance(value, dict) else value
 
 
-def _check_made_alike(curve: LearningCurve, config: ExperimentConfig, environment: Mapping[str, Any]) -> None:
+def _check_made_alike(curve: LearningCurve, config: RecordedConfig, environment: Mapping[str, Any]) -> None:
     """Refuse a run that was made with other data, measured elsewhere, or trained in another way."""
     expected = {
         "dataset_fingerprint": environment.get("dataset_fingerprint"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryoquery.data.layouts.options import Labels
 from cryoquery.errors import DataError
 from cryoquery.formats import COORDINATE_SUFFIXES, match_micrographs, micrograph_stem, micrograph_suffix
+from cryoquery.formats.folders import visible_files
 
 MASK_ENDING = "_mask"
 SUFFIXES_FOR_ALL = (".star", ".txt", ".cs", ".json")
@@ -69,7 +70,7 @@ def group_name(folder: Path) -> str:
 
 def images_in(folder: Path, notes: list[str]) -> list[Path]:
     """Micrographs of a folder, sorted; files of other kinds are noted, hidden ones ignored."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = visible_files(folder)
     images = [path for path in files if micrograph_suffix(path)]
     others = [path.name for path in files if not micrograph_suffix(path)]
     if others:
@@ -79,7 +80,7 @@ def images_in(folder: Path, notes: list[str]) -> list[Path]:
 
 def has_images(folder: Path) -> bool:
     """Whether a folder holds at least one micrograph."""
-    return folder.is_dir() and any(micrograph_suffix(path) for path in folder.iterdir())
+    return folder.is_dir() and any(map(micrograph_suffix, visible_files(folder)))
 
 
 def coordinates_in(folder: Path) -> dict[str, Path]:
@@ -89,12 +90,11 @@ def coordinates_in(folder: Path) -> dict[str, Path]:
 
 def masks_in(folder: Path) -> dict[str, Path]:
     """Masks ``<stem>_mask.*`` of a folder by the stem of their micrograph; empty without the folder."""
-    masks = [p for p in _files(folder) if micrograph_suffix(p)]
-    return _by_stem(masks, ending=MASK_ENDING)
+    return _by_stem(filter(micrograph_suffix, _files(folder)), ending=MASK_ENDING)
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    return visible_files(folder) if folder.is_dir() else []
 
 
 def _by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
@@ -140,7 +140,7 @@ def _with_endings(
     others = {path.name: path for stem, path in coordinates.items() if stem not in stems}
     matched = match_micrographs(others, images, allow_missing=True) if others else {}
     for name, path in others.items():
-        stem = micrograph_stem(matched[name]) if name in matched else path.stem
+        stem = micrograph_stem(matched[name]) if name in matched else micrograph_stem(path)
         if stem in paired:
             raise DataError(f"{paired[stem]} and {path}: two files of labels for one micrograph; remove one")
         paired[stem] = path

@@ -24,6 +24,7 @@ from cryoquery.experiment.config import (
 from cryoquery.experiment.executors.local import do_in_pool, n_workers
 from cryoquery.experiment.folder import begin, equip, n_threads
 from cryoquery.experiment.run import RunOutcome, do_run, is_finished, stoppable
+from cryoquery.network.device import using_threads
 from cryoquery.storage.atomic import remove_leftovers
 from cryoquery.storage.leases import alone
 
@@ -87,17 +88,12 @@ def schedule_order(runs: Sequence[Run]) -> list[Run]:
 def do_here(config: ExperimentConfig, runs: Sequence[Run], progress: Progress) -> list[RunOutcome]:
     """Do ``runs`` in this process, one after the other; how each of them came out."""
     outcomes: list[RunOutcome] = []
-    before = torch.get_num_threads()
-    try:
-        with stoppable():
-            torch.set_num_threads(n_threads(config, before))
-            context = equip(config)
-            for run in runs:
-                outcomes.append(do_run(config, context, run, progress))
-                if outcomes[-1].fatal:
-                    break
-    finally:
-        torch.set_num_threads(before)
+    with stoppable(), using_threads(n_threads(config, torch.get_num_threads())):
+        context = equip(config)
+        for run in runs:
+            outcomes.append(do_run(config, context, run, progress))
+            if outcomes[-1].fatal:
+                break
     return outcomes
 
 

@@ -20,8 +20,8 @@ from cryoquery.active.training_key import (
 )
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import DataError, ExperimentError
-from cryoquery.experiment.config import ExperimentConfig, load_config, reported_splits
-from cryoquery.experiment.folder import CONFIG, ENVIRONMENT, OWN_CACHE, config_digest
+from cryoquery.experiment.config import RecordedConfig, reported_splits
+from cryoquery.experiment.folder import CONFIG, ENVIRONMENT, OWN_CACHE, config_digest, read_config
 from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.signals import NotKeptError
 from cryoquery.network.pretrain import FEATURES, load_features
@@ -32,7 +32,7 @@ class VerifyContext:
     """What the checks of all runs need."""
 
     folder: Path
-    config: ExperimentConfig
+    config: RecordedConfig
     config_holds: bool
     """Whether `config.toml` is as it was; if not, nothing is compared with it."""
     environment: Mapping[str, Any]
@@ -113,7 +113,7 @@ def read_context(folder: Path, checks: Checks) -> VerifyContext | None:
     if not config_file.is_file():
         raise ExperimentError(f"{folder}: holds no experiment (no config.toml); give the folder of one")
     environment = checks.json(environment_file, dict) or {}
-    config = checks.readable(config_file, lambda file: load_config(file, out=folder))
+    config = checks.readable(config_file, lambda file: read_config(file.parent))
     if config is None:
         return None
     config_holds = _check_config(config_file, config, environment, checks)
@@ -132,9 +132,7 @@ def read_context(folder: Path, checks: Checks) -> VerifyContext | None:
     return VerifyContext(folder, config, config_holds, environment, dataset, n_train)
 
 
-def _check_config(
-    file: Path, config: ExperimentConfig, environment: Mapping[str, Any], checks: Checks
-) -> bool:
+def _check_config(file: Path, config: RecordedConfig, environment: Mapping[str, Any], checks: Checks) -> bool:
     recorded = environment.get("config_sha256")
     if recorded is None:
         checks.skip("config.toml, since environment.json holds no digest of it")
@@ -151,7 +149,7 @@ def _check_config(
 
 
 def _check_dataset(
-    config: ExperimentConfig, environment: Mapping[str, Any], environment_file: Path, checks: Checks
+    config: RecordedConfig, environment: Mapping[str, Any], environment_file: Path, checks: Checks
 ) -> Dataset | None:
     path = config.dataset
     if not path.is_dir():

@@ -15,7 +15,7 @@ from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.acquisition.typical import cold_start_set, draws_at_random
 from cryoquery.active.loop import initial_set, query_from, query_rng, schedule_progress
 from cryoquery.active.run import Run
-from cryoquery.errors import DataError
+from cryoquery.errors import ConfigError, DataError
 from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.context import VerifyContext
 from cryoquery.experiment.verify.scores import check_metrics
@@ -161,9 +161,14 @@ def _follows(
     checks: Checks,
 ) -> bool:
     """Whether a query is the one that the strategy makes of the cached signals; True if that is unknown."""
-    run = done.run
-    if strategy_of(run.strategy).by_group and context.groups is None:
-        checks.skip(f"queries of {run.name.removesuffix('_sampling')}, since the dataset is not there")
+    run, name = done.run, done.run.name.removesuffix("_sampling")
+    try:
+        by_group = strategy_of(run.strategy).by_group
+    except ConfigError:
+        checks.skip(f"queries of {name}, a strategy that is not known here (plugins are not run)")
+        return True
+    if by_group and context.groups is None:
+        checks.skip(f"queries of {name}, since the dataset is not there")
         return True
     key = done.key or "no key"
     signals = KeptSignals(context.cache / key[:2] / key / "signals", context.n_train, checks)

@@ -13,15 +13,16 @@ from cryoquery.data.dataset import SPLITS, Dataset, open_dataset
 from cryoquery.data.placement import check_placement
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import (
-    COORDINATE_SUFFIXES,
     Picks,
+    concatenate,
     match_micrographs,
+    micrograph_files,
     micrograph_key,
     micrograph_shape,
-    read_coordinates,
+    read_by_micrograph,
     read_micrograph,
 )
-from cryoquery.formats.convert import micrograph_files
+from cryoquery.formats.folders import coordinate_files
 from cryoquery.formats.lengths import Length, parse_length
 from cryoquery.formats.placement import AS_IN_FILE, Placement, place
 from cryoquery.picking.comparison.scores import Agreement, compare_picks
@@ -201,22 +202,14 @@ def _group_diameters(comparison: Comparison) -> dict[str, float | None]:
 
 
 def _read(path: Path, diameter_px: float | None) -> _Side:
-    """Picks of a file or a folder; files of a folder without picks are micrographs without picks."""
-    picks = read_coordinates(path, diameter_px=diameter_px)
+    """Picks of a file or of a folder, whose folders are groups. A file without any names no micrograph."""
+    by_name = read_by_micrograph(path, diameter_px=diameter_px)
+    picks = concatenate(list(by_name.values()))
     if not path.is_dir():
-        picks = picks.with_micrograph(micrograph_key(path.name))
-        return _Side(path, picks.by_micrograph(), picks, shapes=picks.shapes)
-    by_name = dict(picks.by_micrograph())
-    named = {micrograph_key(name) for name in by_name}
-    groups = {}
-    for file in sorted(path.rglob("*")):
-        key = micrograph_key(file.name)
-        if file.suffix.lower() not in COORDINATE_SUFFIXES or file.name.startswith("."):
-            continue
-        groups[key] = _folder_group(file, path)
-        if key not in named and not len(read_coordinates(file)):
-            by_name[key] = Picks.of(np.empty((0, 2)))
-    known = {name: groups[micrograph_key(name)] for name in by_name if micrograph_key(name) in groups}
+        return _Side(path, by_name if len(picks) else {}, picks, shapes=picks.shapes)
+    files = coordinate_files(path)
+    groups = {micrograph_key(file): _folder_group(file, path) for file in files}
+    known = {name: groups[key] for name in by_name if (key := micrograph_key(name)) in groups}
     return _Side(path, by_name, picks, known, picks.shapes)
 
 

@@ -9,8 +9,10 @@ from cryoquery.active.progress import Progress, silent
 from cryoquery.errors import DataError
 from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.label_set import LabelSet, current_labels
-from cryoquery.project.step.run import LABELS, check_enough, do_step
+from cryoquery.project.settings import settings_digest
+from cryoquery.project.step.run import LABELS, SETTINGS, check_enough, do_step
 from cryoquery.project.step.slurm import step_on_slurm
+from cryoquery.project.step_files import read_metrics
 from cryoquery.storage.atomic import read_json
 
 
@@ -27,7 +29,7 @@ def step(
     Args:
         path: of the project. A server may be writing its log.
         progress: called with each event of the work.
-        force: also where nothing was labeled since the last step.
+        force: also where nothing was labeled since the last step, and its settings are the same.
         wait: with Slurm, stay until the job has ended.
         say: told what is going on, in words.
 
@@ -45,7 +47,7 @@ def step(
     project = open_project(path)
     label_set = current_labels(project)
     if not force and (last := nothing_new(project, label_set)):
-        say(f"nothing was labeled since {last.name}; label more, or use --force")
+        say(f"nothing was labeled since {last.name}, with the same settings; label more, or use --force")
         return last
     check_enough(project, label_set)
     if project.config.executor == "slurm":
@@ -54,9 +56,11 @@ def step(
 
 
 def nothing_new(project: Project, label_set: LabelSet) -> Path | None:
-    """The last step, where it knew all of the labels; None where something is new."""
+    """The last step, where it knew all of the labels and had these settings; None where something is new."""
     done = list(finished_steps(project.steps_path).values())
     try:
-        return done[-1] if done and read_json(done[-1] / LABELS) == label_set.seqs else None
+        same_labels = bool(done) and read_json(done[-1] / LABELS) == label_set.seqs
     except DataError:
         return None
+    same = same_labels and read_metrics(done[-1]).get(SETTINGS) == settings_digest(project.config)
+    return done[-1] if same else None

@@ -16,22 +16,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.path import Path as Outline
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cryoquery.data.array_file import ArrayFile
 from cryoquery.data.dataset import (
-    FORMAT_VERSION,
     IGNORE,
     PARTICLE,
-    PARTICLE_COLUMNS,
+    UNLABELED,
     Dataset,
+    DatasetWriter,
     ImageRecord,
     MicrographKey,
     open_dataset,
@@ -39,13 +38,11 @@ from cryoquery.data.dataset import (
 from cryoquery.data.preprocess import draw_mask, scaled_shape
 from cryoquery.formats.placement import to_scaled
 from cryoquery.project.label_set import Label
-from cryoquery.storage.atomic import SupersededError, staged_directory, write_json, write_table
+from cryoquery.storage.atomic import SupersededError, staged_directory
 from cryoquery.storage.provenance import digest
 
 DRAWING = 2
 """Raise it when masks are drawn otherwise from the same labels."""
-UNLABELED = "unlabeled"
-"""The split of held-out images that nobody has labeled: neither trained nor measured on."""
 
 
 def labeled_dataset(images: Dataset, labels: Mapping[int, Label], folder: Path) -> Dataset:
@@ -73,47 +70,23 @@ def labeled_dataset(images: Dataset, labels: Mapping[int, Label], folder: Path) 
 
 
 def _write(folder: Path, images: Dataset, labels: Mapping[int, Label], fingerprint: str) -> None:
-    source = images.path / "images.npy"
-    # Relative, so that the project can be moved; the staged folder lies beside its final place.
-    (folder / "images.npy").symlink_to(_relative(source, folder))
     particles = _particles(images, labels)
     around: dict[MicrographKey, dict[int, LabeledImage]] = {}
     for item, label in labels.items():
         around.setdefault(images.records[item].key, {})[item] = LabeledImage(images.records[item], label)
-    n, height, width = images.images.shape
-    with ArrayFile(folder / "masks.npy", (n, height, width)) as masks:
-        for item in labels:
-            key = images.records[item].key
-            centers_yx = particles.get(key, np.empty((0, 3)))[:, :2]
-            drawn = draw_labels(item, around[key], centers_yx, images.disc_fraction)
-            masks.put(item, drawn, IGNORE)
-        masks.sync()
     records = [
         dataclasses.replace(record, split=UNLABELED)
         if record.split != "train" and item not in labels
         else record
         for item, record in enumerate(images.records)
     ]
-    rows = [["" if v is None else v for v in dataclasses.astuple(record)] for record in records]
-    write_table(folder / "images.csv", [field.name for field in dataclasses.fields(ImageRecord)], rows)
-    centers = [[*key, *row] for key, values in sorted(particles.items()) for row in values.tolist()]
-    write_table(folder / "particles.csv", PARTICLE_COLUMNS, centers)
-    info: dict[str, Any] = {
-        "version": FORMAT_VERSION,
-        "fingerprint": fingerprint,
-        "n_images": n,
-        "image_shape": [height, width],
-        "recipe": dict(images.recipe),
-        "notes": ["labels of a project"],
-    }
-    write_json(folder / "dataset.json", info)
-
-
-def _relative(target: Path, folder: Path) -> Path:
-    target, folder = target.resolve(), folder.resolve()
-    shared = next(parent for parent in folder.parents if parent in target.parents)
-    ups = len(folder.relative_to(shared).parts)
-    return Path(*[".."] * ups) / target.relative_to(shared)
+    n, height, width = images.images.shape
+    with closing(DatasetWriter(folder, n, height, width, images.path / "images.npy")) as writer:
+        for item in labels:
+            key = images.records[item].key
+            centers_yx = particles.get(key, np.empty((0, 3)))[:, :2]
+            writer.put_mask(item, draw_labels(item, around[key], centers_yx, images.disc_fraction))
+        writer.finish(records, particles, images.recipe, ["labels of a project"], fingerprint)
 
 
 def _particles(images: Dataset, labels: Mapping[int, Label]) -> dict[MicrographKey, NDArray[np.float64]]:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cryoquery.active.iteration import MODEL, SCORES
 from cryoquery.active.loop import iterate, query_rng, schedule_progress
@@ -33,9 +32,11 @@ from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import as_indices
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.experiment.run import stoppable
+from cryoquery.network.device import using_threads
 from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
 from cryoquery.project.label_set import LabelSet
+from cryoquery.project.settings import settings_digest
 from cryoquery.project.step.forecast import Forecast, forecast
 from cryoquery.project.step.labeled_dataset import labeled_dataset
 from cryoquery.project.step.learning_curve import agreement, compared_rows, counts_of, measure, names
@@ -45,6 +46,8 @@ from cryoquery.storage.atomic import link, read_json, staged_directory, write_js
 from cryoquery.storage.cache import Cache
 
 METRICS, QUERY, LABELS, SUGGESTIONS = "metrics.json", "query.json", "labels.json", "suggestions.json"
+SETTINGS = "settings_sha256"
+"""In `metrics.json`: see `cryoquery.project.settings.settings_digest`."""
 MIN_ITEMS = 2
 """Labeled items that a network is trained on at least."""
 
@@ -73,15 +76,10 @@ def do_step(
 ) -> Path:
     """Do the next step in this process, on the labels of ``label_set``. Errors as in `step`."""
     started = time.perf_counter()
-    before = torch.get_num_threads()
     unit = f"{project.config.unit}s"
-    with exclusive_step(project.path, say, unit) as status, stoppable():
-        if project.config.device.threads is not None:
-            torch.set_num_threads(project.config.device.threads)
-        try:
-            return _do(project, label_set, status, progress, started)
-        finally:
-            torch.set_num_threads(before)
+    threads = project.config.device.threads
+    with exclusive_step(project.path, say, unit) as status, stoppable(), using_threads(threads):
+        return _do(project, label_set, status, progress, started)
 
 
 def _do(
@@ -121,6 +119,7 @@ def _do(
         "n_labeled_items": len(labeled),
         "n_held_out_items": len(label_set.labels) - len(labeled),
         "dataset_fingerprint": data.fingerprint,
+        SETTINGS: settings_digest(config),
         "curve": curve,
         "agreement": curve[-1]["agreement"],
         "seconds": time.perf_counter() - started,

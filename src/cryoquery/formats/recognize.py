@@ -1,0 +1,84 @@
+"""The format of a file of picks, recognized from what it holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from cryoquery.errors import DataError
+from cryoquery.formats import boxes, tables
+from cryoquery.formats.names import COORDINATE_SUFFIXES, SUFFIX_OF
+
+HEADERLESS = ("box", "cbox")
+"""Formats in which an empty file means no picks."""
+
+STAR_BLOCK = re.compile(r"^\s*data_", re.MULTILINE)
+_PRINTABLE = bytes([9, 10, 13, *range(32, 127), *range(160, 256)])
+
+
+def recognize(path: Path, text: str) -> str:
+    """The format of a file of text; its name decides only what is empty. "star" may be a ``.cbox`` as well.
+
+    Raises:
+        DataError: it is none of them.
+    """
+    suffix = path.suffix.lower()
+    first = next(filter(str.strip, text[:100_000].splitlines()), "")
+    if not first.strip():
+        named = next((name for name, own in SUFFIX_OF.items() if own == suffix), "")
+        if named in HEADERLESS:
+            return named
+        raise DataError(f"{path}: empty; copy it again")
+    if first.lstrip()[0] in "{[" and suffix not in (".box", ".cbox"):
+        return "coco"
+    if (layout := tables.layout_of(first)) is not None:
+        return layout.name
+    if (block := STAR_BLOCK.search(text)) is not None and _begins_star(text[: block.start()]):
+        return "star"
+    values = boxes.box_rows(first)
+    if values and _are_numbers(values[0][1][:4]) and len(values[0][1]) >= 4:
+        return "cbox" if len(values[0][1]) >= 7 else "box"
+    return _by_suffix(path, suffix, first)
+
+
+def _begins_star(before: str) -> bool:
+    """Whether only comments and empty lines stand before the first block."""
+    return all(not line.strip() or line.lstrip().startswith("#") for line in before.splitlines())
+
+
+def _are_numbers(texts: list[str]) -> bool:
+    try:
+        return all(np.isfinite(float(text)) for text in texts)
+    except ValueError:
+        return False
+
+
+def _by_suffix(path: Path, suffix: str, first: str) -> str:
+    """The format that the name promises, so that its reader can say what is wrong."""
+    named = next((name for name, own in SUFFIX_OF.items() if own == suffix and name != "cs"), None)
+    if named is not None:
+        return named
+    if suffix == ".cs":
+        raise DataError(f"{path}: not a .cs file (it begins with {first[:20]!r}); copy it again")
+    raise DataError(
+        f"{path}: unknown suffix {suffix!r} and a content that is no format of coordinates (it begins with "
+        f"{first.strip()[:30]!r}); coordinates are {' '.join(COORDINATE_SUFFIXES)}"
+    )
+
+
+def decode(path: Path, content: bytes) -> str:
+    """The text of a file: UTF-8, UTF-16 with its mark, or Latin-1 where there are no control characters."""
+    try:
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            text = content.decode("utf-16")
+        else:
+            text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if content.translate(None, _PRINTABLE):
+            raise DataError(f"{path}: cannot be read as text ({error}); copy it again") from None
+        text = content.decode("latin-1")
+    if "\0" in text:
+        raise DataError(f"{path}: cannot be read as text (it holds zero bytes); copy it again")
+    return text
