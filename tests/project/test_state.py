@@ -375,7 +375,7 @@ def test_labels_from_a_file(play: Play) -> None:
     assert labels(play.state)[0].person == "imported: better.star"
     play.tell("reopened")
     assert play.points() == {"i0": (9, 9, "imported")}
-    with pytest.raises(ProjectError, match="somebody works on it"):
+    with pytest.raises(ProjectError, match="a person works on it"):
         play.tell("imported", "0", source="other.star", labels={"particles": [[9, 9]]})
     play.draft("delete", keys=["i0"])
     play.draft("add", key="p1", y=3, x=3)

@@ -26,9 +26,7 @@ def pick(
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
     pixel_size: PixelSize = None,
-    optics: Annotated[
-        Path | None, typer.Option(help="STAR file whose optics groups state the pixel size.")
-    ] = None,
+    optics: Annotated[Path | None, typer.Option(help="STAR file with the pixel size of each group.")] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Lowest score, 0 to 1 (default: as tuned in training).")
     ] = None,

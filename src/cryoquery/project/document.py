@@ -89,7 +89,7 @@ class Document:
 
     @property
     def empty(self) -> bool:
-        """Whether somebody said that there is no particle here."""
+        """Whether a person said that there is no particle here."""
         return "empty" in self.flags
 
     @property
@@ -281,7 +281,7 @@ def imported_document(labels: Mapping[str, Any], extent: Extent) -> Document:
 
 
 def check_answer(document: Document) -> None:
-    """See that a document says something, so that it can be submitted.
+    """Check that a document can be submitted: it says something.
 
     Raises:
         ProjectError: no particle, and neither "no particles here" nor a region that is done.

@@ -29,7 +29,7 @@ BUSY_SECONDS = 20.0
 MAX_ID = 100
 """Characters in the id of a command."""
 MADE_ON_ARRIVAL = frozenset({"until", "model", "suggested", "n_suggestions"})
-"""Fields of a body that may differ when a command is sent again: not its sender fills them in."""
+"""Fields of a body that may differ when a command is sent again: they are filled in on arrival."""
 _AT_ONCE = 500
 
 _TABLE = """
@@ -47,15 +47,15 @@ _COLUMNS = "seq, id, time, person, kind, task, body"
 
 
 class LogError(ProjectError):
-    """The log cannot be read or written at the moment, through no fault of the commands: ask again later."""
+    """The log cannot be read or written at the moment, whatever the commands are: ask again later."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What somebody asks to be recorded."""
+    """What a person, or the program, asks to be recorded."""
 
     id: str
-    """Chosen by who asks, unique: a command that is sent again is not recorded again."""
+    """Chosen by the sender, unique: a command that is sent again is not recorded again."""
     person: str
     kind: str
     task: str | None
@@ -104,7 +104,7 @@ class EventLog:
         """Open the log at ``path``; a writer makes it where there is none, and keeps other writers out.
 
         A writer that was killed on this machine is replaced at once; one on another machine when it has
-        given no sign of life for two minutes.
+        had no heartbeat for two minutes.
 
         Raises:
             ProjectError: another process writes it, it is missing (for a reader) or its folder is, it is of
@@ -287,7 +287,7 @@ def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
     try:
         return _prepared(path, "ro", write=False)
     except sqlite3.OperationalError:
-        # A killed writer left its journal behind; who may write takes the unfinished command back.
+        # A killed writer left its journal behind; a process that may write rolls the unfinished command back.
         if not path.with_name(f"{path.name}-journal").exists():
             raise
         return _prepared(path, "rw", write=False)

@@ -40,7 +40,7 @@ class LeaseError(ProjectError):
     def __init__(self, message: str, holder: str | None) -> None:
         super().__init__(message)
         self.holder = holder
-        """Who has it; None: nobody."""
+        """The person who has it; None: it is free."""
 
 
 class Lease(NamedTuple):
@@ -59,7 +59,7 @@ class Submission:
     person: str
     imported: bool
     active_seconds: float
-    """Spent on the task up to then, by everybody."""
+    """Spent on the task up to then, by all people together."""
     suggested: bool
     """Whether suggestions were shown."""
     model: str | None
@@ -109,7 +109,7 @@ class TaskState:
 
     @property
     def active_seconds(self) -> float:
-        """Seconds that everybody spent on it."""
+        """Seconds that all people together spent on it."""
         return math.fsum(self.seconds.values())
 
     @property
@@ -268,7 +268,7 @@ def _import(task: TaskState, extent: Extent, event: Event) -> None:
     if task.repeat:
         raise ProjectError("labels from a file cannot be those of a blind repeat")
     if task.holder(event.time) is not None or task.has_draft or task.phase == "bad":
-        raise ProjectError(f"item {task.item}: somebody works on it, or it is bad; import others, or later")
+        raise ProjectError(f"item {task.item}: a person works on it, or it is bad; import others, or later")
     if any(not submission.imported for submission in task.submissions):
         raise ProjectError(f"item {task.item}: {task.submissions[-1].person} has labeled it; leave it out")
     task.document = imported_document(event.body.get("labels", {}), extent)

@@ -177,13 +177,13 @@ def import_labels(
     """Record the labels of a file in a project.
 
     Args:
-        project: nobody else may write to it meanwhile, such as ``cryoquery label``.
+        project: no other process may write to it meanwhile, such as ``cryoquery label``.
         path: as `read_labels` takes it, and so are the other arguments.
         placed: see there.
         force: see there.
 
     Raises:
-        ProjectError: somebody else writes to the project, or its log cannot be replayed.
+        ProjectError: another process writes to the project, or its log cannot be replayed.
         DataError: as `read_labels`.
     """
     shapes = {name: (row.height_px, row.width_px) for name, row in project.micrographs.items()}

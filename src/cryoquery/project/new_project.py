@@ -1,4 +1,4 @@
-"""Make a project of micrographs that nobody has labeled."""
+"""Make a project of micrographs without labels."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def init_project(
         options: what is said about them.
         table: STAR or CSV file with defocus, ice and groups of the micrographs.
         labels: files or folders of coordinates that are known already.
-        report: told of the stages and how far they are.
+        report: called for each stage; gives what to call with its progress.
 
     Raises:
         ProjectError: ``path`` exists, there are no micrographs or fewer than two, two of them have one

@@ -1,4 +1,4 @@
-"""The log of a project together with its live state: what can be done is recorded, what cannot is refused."""
+"""The log of a project together with its live state: it records what can be done and refuses the rest."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ProjectRepository:
             One event per command, on the disk when this returns.
 
         Raises:
-            LeaseError: a task of theirs is another person's, or nobody's.
+            LeaseError: a task of theirs is another person's, or not leased.
             UnknownTaskError: there is no such task.
             LogError: the log cannot be read or written.
             ProjectError: a command cannot be done; nothing was recorded and `state` is what it was.
@@ -79,7 +79,7 @@ class ProjectRepository:
             return [known[command.id] for command in commands]
 
     def _catch_up(self) -> None:
-        """After a failure of the disk: see whether what was to be recorded is there after all."""
+        """After a failure of the disk: look whether the events were recorded all the same."""
         if self._in_doubt:
             state = self._state
             missed = self.log.read(after=state.seq)
@@ -110,7 +110,7 @@ def _as_known(command: Command, known: Mapping[str, Event]) -> Command:
 
 
 def _check_regions(command: Command, state: ProjectState) -> None:
-    """See that the regions of a command that was just tried have an area.
+    """Check that the regions of a command that was just tried have an area.
 
     Raises:
         ProjectError: one has none.

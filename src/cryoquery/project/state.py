@@ -91,7 +91,7 @@ class ProjectState:
     """Number of the last event that was applied."""
     queue: Queue = field(default_factory=Queue)
     tasks: dict[str, TaskState] = field(default_factory=dict)
-    """Task → its state; a task that nobody has touched is not in it."""
+    """Task → its state; a task that was never opened is not in it."""
 
     def extent(self, item: int) -> Extent:
         """Where item ``item`` lies.
@@ -104,7 +104,7 @@ class ProjectState:
         return Extent(*self.geometry[item])
 
     def task(self, task: str) -> TaskState:
-        """The state of ``task``, a fresh one where nobody has touched it; not to be changed.
+        """The state of ``task``, a fresh one where it was never opened; not to be changed.
 
         Raises:
             UnknownTaskError: no task of that name can be in the project.
@@ -207,7 +207,7 @@ def apply(state: ProjectState, event: Event) -> None:
     """Change ``state`` by one event.
 
     Raises:
-        LeaseError: the task is another person's, or nobody's.
+        LeaseError: the task is another person's, or not leased.
         UnknownTaskError: there is no such task.
         ProjectError: the event cannot follow those before it; ``state`` has not changed.
     """

@@ -17,7 +17,7 @@ def next_task(state: ProjectState, person: str, now: float, *, repeat_share: flo
     """The task that ``person`` is to do next.
 
     First what this person has begun, then the queue by rank; what others have begun and left comes last.
-    Out of it are tasks that somebody else has leased, that this person skipped, that are bad or done.
+    Left out are tasks that another person has leased, that this person skipped, that are bad or done.
     Between the items of the queue, and looking like one of them, comes a blind repeat when one is due;
     entries of the queue that ask for a repeat are passed over.
 
@@ -80,7 +80,7 @@ def is_suggested(seed: int, task: str, share: float, *, held_out: bool = False) 
 
 
 def _begun(state: ProjectState, person: str, now: float) -> str | None:
-    """What this person holds or has drafted, and nobody else has taken; what was touched first, first."""
+    """What this person holds or has drafted, and no other has taken; what was begun first comes first."""
     mine = [
         (task.touched, name)
         for name, task in state.tasks.items()

@@ -1,4 +1,4 @@
-// Seconds in which somebody works: input within the last half minute, and the page is seen.
+// Seconds in which a person works: input within the last half minute, and the page is seen.
 
 const IDLE_MS = 30000;
 const INPUTS = ["pointermove", "pointerdown", "keydown", "wheel", "input"];

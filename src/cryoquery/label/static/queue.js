@@ -6,7 +6,7 @@ const NAME_LENGTH = 22;
 const STATES = { leased: "open", drafted: "begun", submitted: "submitted", skipped: "skipped", bad: "bad" };
 
 export class QueueList {
-  /** `list`: an <ol>; `choose(task)` is called when somebody picks one. */
+  /** `list`: an <ol>; `choose(task)` is called when a person picks one. */
   constructor(list, choose) {
     this.list = list;
     this.choose = choose;

@@ -31,7 +31,7 @@ def step(
         progress: called with each event of the work.
         force: also where nothing was labeled since the last step, and its settings are the same.
         wait: with Slurm, stay until the job has ended.
-        say: told what is going on, in words.
+        say: called with sentences about what is going on.
 
     Returns:
         The folder of the step, of the last one where there is nothing new, or None for one that was put

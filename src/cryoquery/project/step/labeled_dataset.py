@@ -119,7 +119,7 @@ def draw_labels(
     regions that they call done, and of particles beyond these nothing is known. So along borders to images
     without labels, and along the edges of done regions, a band as wide as a disc's radius is ignored where
     no known disc lies. Beyond the micrograph there are no centers. Regions to be ignored have no band:
-    whoever draws them decides where they end. Outside of done regions, where there are any, all is ignored.
+    their borders are as they were drawn. Outside of done regions, where there are any, all is ignored.
 
     Args:
         item: the image.
@@ -147,7 +147,7 @@ def draw_labels(
 
 
 def _unknown(record: ImageRecord, labeled: Iterable[LabeledImage], pad: int) -> NDArray[np.bool_]:
-    """Pixels of an image and ``pad`` px around it where particles may have centers that nobody told of."""
+    """Pixels of an image and ``pad`` px around it where particles may have centers that are not known."""
     corner = np.array([record.top, record.left]) - pad
     shape = record.content_height + 2 * pad, record.content_width + 2 * pad
     whole = scaled_shape((record.height_px, record.width_px), record.scale)

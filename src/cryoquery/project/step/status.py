@@ -1,4 +1,4 @@
-"""Tells everybody that a step is under way: in ``PROJECT/stepping.json``, and whoever called it."""
+"""Shows that a step is under way: in ``PROJECT/stepping.json``, and to the caller."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StepStatus:
         self._write(at_once=True)
 
     def alive(self) -> None:
-        """Still at it: who looks from another machine knows only how old the file is."""
+        """Still at work: from another machine only the age of the file can be seen."""
         self._write()
 
     def __call__(self, event: Event) -> None:
@@ -81,14 +81,14 @@ class StepStatus:
 
 
 def tell_waiting(project: Path, job: str) -> None:
-    """Say that a step of the project waits as a job of Slurm; `forget_ended` finds that this has ended."""
+    """Show that a step waits as a job of Slurm, until `forget_ended` finds that the job has ended."""
     content = {"since": time.time(), "message": f"waits in Slurm's queue, job {job}", "job": job}
     with contextlib.suppress(OSError):
         write_json(project / FILE, content)
 
 
 def forget_ended(project: Path, jobs: Callable[[], Container[str]]) -> None:
-    """Remove what is said of a step whose job has ended; what is said of another one stays fresh.
+    """Remove the status of a step whose job has ended; keep that of another one up to date.
 
     Args:
         project: the folder.
@@ -107,16 +107,14 @@ def forget_ended(project: Path, jobs: Callable[[], Container[str]]) -> None:
 
 @contextmanager
 def exclusive_step(project: Path, say: Callable[[str], None], unit: str) -> Iterator[StepStatus]:
-    """Be the only step of a project while the block runs, and say so.
+    """Be the only step of a project while the block runs, and show it.
 
     Raises:
         ProjectError: another one is under way.
     """
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(
-                alone(project / WORK, lambda owner: say(f"waits for a sign of life of {owner}"))
-            )
+            held.enter_context(alone(project / WORK, lambda owner: say(f"waits for a heartbeat of {owner}")))
         except ExperimentError:
             raise ProjectError(f"{project}: {_who(project)}; wait for it, or stop it first") from None
         remove_leftovers(project / WORK, alone=True)
