@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cryoquery.cli.console import duration
 from cryoquery.project.folder import Project, finished_steps, open_project
-from cryoquery.project.label_set import label_set_of, state_of
+from cryoquery.project.label_set import label_set_of, n_held_out_left_out, state_of
 from cryoquery.project.step.slurm import look_after
 from cryoquery.project.step_files import read_metrics, step_under_way
 from cryoquery.project.summary import F1, summarize
@@ -41,6 +41,7 @@ def project_status(path: Path | str) -> dict[str, Any]:
         "n_held_out": len(held_out),
         "n_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
         "n_left_out": len(label_set.left_out),
+        "n_held_out_left_out": n_held_out_left_out(project, label_set),
         "stepping": step_under_way(project.path),
         **summarize(project, state),
         "steps": _steps(project),
@@ -61,6 +62,8 @@ def show_project(path: Path | str, console: Console) -> None:
     said = project_status(path)
     unit = f"{said['unit']}s"
     left_out = f", {said['n_left_out']} skipped or bad" if said["n_left_out"] else ""
+    if n := said["n_held_out_left_out"]:
+        left_out += f" ({n} of them held out: F1 is not measured on these)"
     console.print(
         f"{said['name']}: {said['n_labeled']} of {said['n_items']} {unit} labeled ({said['n_held_out']} of "
         f"them held out to measure F1){left_out}, {said['n_particles']} particles, {said['hours']:.1f} h",

@@ -76,11 +76,15 @@ class Anchoring:
     """Particles per item, with less without."""
 
 
+def people(state: ProjectState) -> set[str]:
+    """Who has labeled or skipped anything; imported labels are nobody's."""
+    found = {person for task in state.tasks.values() for person in (*task.seconds, *task.skipped_by)}
+    return found | {s.person for task in state.tasks.values() for s in task.submissions if not s.imported}
+
+
 def efforts(state: ProjectState) -> dict[str, Effort]:
-    """What each person did, by name; imported labels are nobody's."""
-    people = {person for task in state.tasks.values() for person in (*task.seconds, *task.skipped_by)}
-    people |= {s.person for task in state.tasks.values() for s in task.submissions if not s.imported}
-    return {person: _effort(state, person) for person in sorted(people)}
+    """What each person did, by name."""
+    return {person: _effort(state, person) for person in sorted(people(state))}
 
 
 def _effort(state: ProjectState, person: str) -> Effort:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cryoquery.active.stopping import Gain, Point, expected_gain, interval, points, sentence
 from cryoquery.project.folder import Project
-from cryoquery.project.label_set import LabelSet
+from cryoquery.project.label_set import LabelSet, n_held_out_left_out
 from cryoquery.project.step.learning_curve import f1_of, pixel_interval
 
 FEW = 3
@@ -78,6 +78,9 @@ def forecast(
     gain = expected_gain(known, n_train, agreed) if n_train else None
     minutes = _minutes(project, label_set, len(query))
     said = _say(project, len(query), minutes, len(held_out), scores, gain)
+    if scores and (n := n_held_out_left_out(project, label_set)):
+        unit = project.config.unit + ("" if n == 1 else "s")
+        said += f"; F1 leaves out {n} held-out {unit} that people skipped or called bad"
     precision = n_matched / n_picks if n_picks else None
     return Forecast(scores, precision, n_matched / n_particles if n_particles else None, gain, minutes, said)
 

@@ -35,7 +35,7 @@ from cryoquery.experiment.run import stoppable
 from cryoquery.network.device import using_threads
 from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
-from cryoquery.project.label_set import LabelSet
+from cryoquery.project.label_set import LabelSet, n_held_out_left_out
 from cryoquery.project.settings import settings_digest
 from cryoquery.project.step.forecast import Forecast, forecast
 from cryoquery.project.step.labeled_dataset import labeled_dataset
@@ -107,7 +107,7 @@ def _do(
         rng=query_rng(config.seed, name, number - 1),
         skipped=planned.skipped,
     )
-    query = query_entries(iteration.query, planned.held_out)
+    query = query_entries(iteration.query, planned)
     picker = load_picker(iteration.entry / MODEL, config.device)
     scores = read_json(iteration.entry / SCORES)
     curve = _curve(project, label_set, data, done, picker, scores, context)
@@ -118,6 +118,7 @@ def _do(
         **_metrics(project, label_set, scores, forecast(project, label_set, curve, query), number),
         "n_labeled_items": len(labeled),
         "n_held_out_items": len(label_set.labels) - len(labeled),
+        "n_held_out_left_out": n_held_out_left_out(project, label_set),
         "dataset_fingerprint": data.fingerprint,
         SETTINGS: settings_digest(config),
         "curve": curve,
