@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cryoquery.active.iteration import MODEL, SCORES
@@ -202,10 +201,9 @@ def _metrics(
     """What `metrics.json` says beside the curve; without held-out labels no score is made up."""
     if not scores["per_micrograph"]:
         scores = {name: None if isinstance(value, float) else value for name, value in scores.items()}
-    rng = np.random.default_rng([project.config.seed, number])
     return {
         **scores,
-        **ahead.as_json(scores["per_micrograph"], rng),
+        **ahead.as_json(scores["per_micrograph"]),
         "step": number,
         "strategy": project.config.strategy,
         "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
