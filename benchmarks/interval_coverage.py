@@ -2,10 +2,10 @@
 
     python benchmarks/interval_coverage.py [--replicates 2000] [--scenarios] [--quick]
 
-The F1 of a micrograph is drawn from a beta distribution; picks and particles are binomial around it. The kind
-``macro`` is the mean of F1 over micrographs, as of picks and of a person's blind repeats; ``pooled`` the ratio of
-sums, as of pixels, in micrographs with 5 to 300 particles, with F1 falling where there are more or not;
-``difference`` that of the means of two samples, as of labels with and without suggestions.
+The F1 of a micrograph is drawn from a beta distribution; picks and particles are binomial around it.
+``macro`` is the mean of F1 over micrographs, as of picks and of a person's blind repeats; ``pooled`` the
+ratio of sums, as of pixels, in micrographs with 5 to 300 particles, with F1 falling where there are more or
+not; ``difference`` that of the means of two samples, as of labels with and without suggestions.
 
 Scenarios in which most micrographs are perfect, but for a few that may be anything (a beta density that is
 infinite at 1), stand apart as ``mostly 1``: a small sample does not tell how bad the rare ones are.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -205,7 +205,7 @@ def measured(method: Method, above: Array, below: Array, truth: float) -> Found:
 
 
 def differences(scenario: Scenario, m: int, n: int, rng: np.random.Generator) -> Found:
-    """Of two samples of micrographs whose expected F1 is the same, by Welch's t with our degrees of freedom."""
+    """Of `limits_of_difference`, for two samples of micrographs whose expected F1 is the same."""
     low, high = limits_of_difference(scenario.draw(rng, (n, m))[0], scenario.draw(rng, (n, m))[0])
     given = ~np.isnan(low)
     inside = ((low <= 0) & (high >= 0))[given]
@@ -229,7 +229,7 @@ def table(n: int, n_resamples: int, quick: bool) -> Iterator[tuple[Scenario, int
                     yield renamed, m, "Welch's t, df by kurtosis (ours)", differences(renamed, m, n, rng)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=500, help="of each bootstrap")
     parser.add_argument("--scenarios", action="store_true", help="a row for each scenario as well")
     parser.add_argument("--quick", action="store_true", help="few scenarios, few samples")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     n, n_resamples = (100, 100) if given.quick else (given.replicates, given.resamples)
     rows: dict[tuple[str, str], dict[int, list[Found]]] = {}
     with warnings.catch_warnings(), np.errstate(all="ignore"):

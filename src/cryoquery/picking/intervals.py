@@ -64,7 +64,7 @@ def interval_of_ratio(above: ArrayLike, below: ArrayLike) -> Interval | None:
 
 
 def interval_of_difference(one: ArrayLike, other: ArrayLike) -> Interval | None:
-    """95 % interval within [−1, 1] of the mean of ``one`` (m,) less that of ``other`` (k,), two random samples.
+    """95 % interval within [−1, 1] of the mean of ``one`` (m,) less that of ``other`` (k,), two samples.
 
     None: one of them has fewer than three scores, or equal ones only.
     """
@@ -85,9 +85,10 @@ def limits_of_difference(
     """
     variances, per_df = [], []
     for sample in (one, other):
-        variance = sample.var(axis=-1, ddof=1) / sample.shape[-1]
         errors = sample - sample.mean(axis=-1, keepdims=True)
-        variances.append(np.where(variance > TINY**2, variance, np.nan))
+        variance = (errors**2).mean(axis=-1) / (sample.shape[-1] - 1)
+        variance = np.where(variance > TINY**2, variance, np.nan)
+        variances.append(variance)
         per_df.append(variance**2 / degrees_of_freedom(errors, np.ones_like(errors)))
     total = variances[0] + variances[1]
     reach = stats.t.ppf((1 + LEVEL) / 2, total**2 / (per_df[0] + per_df[1])) * np.sqrt(total)
@@ -127,7 +128,7 @@ def degrees_of_freedom(errors: NDArray[np.float64], weights: NDArray[np.float64]
     unequal = (squares**2).mean(axis=-1) / squares.mean(axis=-1) ** 2 - 1
     kurtosis = np.maximum(UNEQUAL * unequal, 0)
     if m > 3:
-        second = np.maximum((errors**2).mean(axis=-1), 1e-300)
-        excess = (errors**4).mean(axis=-1) / second**2 - 3
+        second = (errors**2).mean(axis=-1)
+        excess = (errors**4).mean(axis=-1) / np.where(second > TINY**2, second, 1) ** 2 - 3
         kurtosis = np.maximum(kurtosis, ((m + 1) * excess + 6) * (m - 1) / ((m - 2) * (m - 3)))
     return np.asarray(2 / (2 / (m - 1) + kurtosis / m))
