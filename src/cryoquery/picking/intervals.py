@@ -18,6 +18,8 @@ from scipy import stats
 LEVEL = 0.95
 FEWEST = 3
 """Of fewer micrographs no interval is given."""
+LEAST_DF = 1.7
+"""Of so few values a kurtosis can be anything: with fewer degrees of freedom intervals only get longer."""
 TINY = 1e-9
 """Scores that differ by less are equal."""
 UNEQUAL = 1.5
@@ -131,4 +133,4 @@ def degrees_of_freedom(errors: NDArray[np.float64], weights: NDArray[np.float64]
         second = (errors**2).mean(axis=-1)
         excess = (errors**4).mean(axis=-1) / np.where(second > TINY**2, second, 1) ** 2 - 3
         kurtosis = np.maximum(kurtosis, ((m + 1) * excess + 6) * (m - 1) / ((m - 2) * (m - 3)))
-    return np.asarray(2 / (2 / (m - 1) + kurtosis / m))
+    return np.asarray(np.maximum(2 / (2 / (m - 1) + kurtosis / m), LEAST_DF))
