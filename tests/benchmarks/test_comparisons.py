@@ -43,6 +43,7 @@ TOYS = {
         "--config configs/real_micrographs.toml --planned 198 4 4",
         ("0 passes", "selections and weights: the same"),
     ),
+    "interval_coverage": ("--quick", ("df by kurtosis (ours)", "pooled, mostly 1", "Welch")),
     "devices": (
         "--base-channels 2 --size 32 --images 8 --batch 4 --epochs 2",
         ("ratio of one to 2", "largest difference of weights"),

@@ -18,7 +18,7 @@ from cryoquery.acquisition.candidates import NetworkSignals
 from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.active.loop import query_from
 from cryoquery.cli import main
-from cryoquery.cli.project_status import project_status, show_project
+from cryoquery.cli.status import project_status, show_project
 from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, UNLABELED, ImageRecord
 from cryoquery.data.pool import Pool, as_indices
 from cryoquery.errors import DataError, ProjectError

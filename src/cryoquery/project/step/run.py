@@ -21,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cryoquery.active.iteration import MODEL, SCORES
 from cryoquery.active.loop import iterate, query_rng, schedule_progress
 from cryoquery.active.oracles import HumanOracle
@@ -202,10 +200,9 @@ def _metrics(
     """What `metrics.json` says beside the curve; without held-out labels no score is made up."""
     if not scores["per_micrograph"]:
         scores = {name: None if isinstance(value, float) else value for name, value in scores.items()}
-    rng = np.random.default_rng([project.config.seed, number])
     return {
         **scores,
-        **ahead.as_json(scores["per_micrograph"], rng),
+        **ahead.as_json(scores["per_micrograph"]),
         "step": number,
         "strategy": project.config.strategy,
         "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
