@@ -1,11 +1,11 @@
-"""How long the labeling page waits: for pictures, for the queue, and for an act while pictures are made.
+"""How long the labeling page waits: for pictures, for the queue, and for a command while pictures are made.
 
     python benchmarks/label_pictures.py [--side 4096] [--items 3000] [--rounds 5]
 
 A project of noise with dark discs is served by a process of its own, and each request is timed from its
 start to the last byte of the answer. A picture is not cached when the project's previews were removed;
 cached, it is asked for with another low-pass, so that neither the browser nor its ETag can help. The queue
-is timed beside that of a project with 30 items, and an act beside one while nobody wants pictures.
+is timed beside that of a project with 30 items, and a command beside one while nobody wants pictures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cryoquery.data.dataset import ImageRecord, encode, new_dataset
 from cryoquery.data.preprocess import draw_mask
 from cryoquery.formats import write_micrograph
 from cryoquery.label import serve
-from cryoquery.project.events import Act, EventLog
+from cryoquery.project.events import Command, EventLog
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
 
@@ -61,7 +61,7 @@ def make_project(path: Path, side: int, n_items: int) -> Path:
     entries = [{"item": i, "rank": i, "reason": "timed", "score": None} for i in range(n_items)]
     body = {"step": 0, "entries": entries, "model": None}
     with EventLog.open(path / "events.sqlite", write=True) as log:
-        log.append([Act("queued-start", "cryoquery", "queued", None, body)])
+        log.append([Command("queued-start", "cryoquery", "queued", None, body)])
     return path
 
 
@@ -149,24 +149,24 @@ def time_queues(many: httpx.Client, few: httpx.Client, n_items: int, n_rounds: i
     print(f"the long one takes {ratio(long, short)} times as long")
 
 
-def time_acts(client: httpx.Client, n_rounds: int) -> None:
-    """Print how long an act takes until it is on the disk, with and without pictures being made."""
+def time_commands(client: httpx.Client, n_rounds: int) -> None:
+    """Print how long a command takes until it is on the disk, with and without pictures being made."""
     task = client.post("/api/lease", json={}).json()["task"]
 
-    def act() -> float:
+    def command() -> float:
         name = f"p{time.perf_counter_ns()}"
         op = {"op": "add", "key": name, "y": 5.0, "x": 5.0}
         started = time.perf_counter()
-        sent = {"acts": [{"id": name, "kind": "drafted", "op": op}]}
-        client.post(f"/api/tasks/{task}/acts", json=sent).raise_for_status()
+        sent = {"commands": [{"id": name, "kind": "drafted", "op": op}]}
+        client.post(f"/api/tasks/{task}/commands", json=sent).raise_for_status()
         return time.perf_counter() - started
 
-    act()
-    alone = [act() for _ in range(2 * n_rounds)]
+    command()
+    alone = [command() for _ in range(2 * n_rounds)]
     with _wanting_pictures(client):
-        beside = [act() for _ in range(2 * n_rounds)]
-    print(f"act  {1000 * median(alone):6.1f} ms, while pictures are made {1000 * median(beside):.1f} ms")
-    print(f"pictures make an act take {ratio(beside, alone)} times as long")
+        beside = [command() for _ in range(2 * n_rounds)]
+    print(f"command  {1000 * median(alone):6.1f} ms, while pictures are made {1000 * median(beside):.1f} ms")
+    print(f"pictures make a command take {ratio(beside, alone)} times as long")
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with served(many) as client, served(few) as other:
             time_pictures(client, many, args.side, args.rounds)
             time_queues(client, other, args.items, args.rounds)
-            time_acts(client, args.rounds)
+            time_commands(client, args.rounds)
 
 
 if __name__ == "__main__":

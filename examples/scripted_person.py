@@ -108,13 +108,13 @@ def operations(
 def answer(browser: Browser, task: Mapping[str, Any], done: list[tuple[dict[str, Any], float]]) -> None:
     """Send what was done in a task, and submit it."""
     once = uuid.uuid4().hex
-    acts = [
+    commands = [
         {"id": f"{once}-{i}", "kind": "drafted", "op": op, "active_seconds": seconds}
         for i, (op, seconds) in enumerate(done)
     ]
-    acts.append({"id": f"{once}-end", "kind": "submitted", "active_seconds": LOOK_SECONDS})
-    for first in range(0, len(acts), 400):
-        browser.send(f"/api/tasks/{task['task']}/acts", {"acts": acts[first : first + 400]})
+    commands.append({"id": f"{once}-end", "kind": "submitted", "active_seconds": LOOK_SECONDS})
+    for first in range(0, len(commands), 400):
+        browser.send(f"/api/tasks/{task['task']}/commands", {"commands": commands[first : first + 400]})
 
 
 def label(link: str, truth: Truth, n: int | None, person: str, jitter: float, seed: int) -> int:

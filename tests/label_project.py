@@ -30,7 +30,7 @@ from cryoquery.data.dataset import ImageRecord, encode, new_dataset
 from cryoquery.errors import CryoqueryError
 from cryoquery.formats import write_micrograph
 from cryoquery.label import serve
-from cryoquery.project.events import Act, EventLog
+from cryoquery.project.events import Command, EventLog
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
 
@@ -93,7 +93,15 @@ def make_project(
     ]
     with EventLog.open(path / "events.sqlite", write=True) as log:
         log.append(
-            [Act("queued-start", "cryoquery", "queued", None, {"step": 0, "entries": entries, "model": None})]
+            [
+                Command(
+                    "queued-start",
+                    "cryoquery",
+                    "queued",
+                    None,
+                    {"step": 0, "entries": entries, "model": None},
+                )
+            ]
         )
     return path
 

@@ -23,7 +23,7 @@ class ExperimentError(CryoqueryError):
 
 
 class ProjectError(CryoqueryError):
-    """A project that does not fit what was asked of it, or an act that it cannot take."""
+    """A project that does not fit what was asked of it, or a command that it cannot take."""
 
 
 class SlurmError(CryoqueryError):

@@ -54,7 +54,7 @@ TOYS = {
     ),
     "label_pictures": (
         "--side 300 --items 40 --rounds 1",
-        ("picture of 300², not cached", "times as long as cached", "queue of 40", "make an act take"),
+        ("picture of 300², not cached", "times as long as cached", "queue of 40", "make a command take"),
     ),
     "precision": (
         "--micrographs 8 --base-channels 2 --seeds 1 --epochs 1 --fractions 0.5",

@@ -21,7 +21,7 @@ from cryoquery.project.folder import open_project
 from cryoquery.project.state import replay
 
 PEOPLE = ("anna", "ben")
-N_ACTS = 2000
+N_COMMANDS = 2000
 N_BATCH = 20
 N_KILLS = 20
 SHAPE = (192, 256)
@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 120.0
 
 @dataclass
 class Client:
-    """Somebody who acts at random, and sends again what was not confirmed."""
+    """Somebody who commands at random, and sends again what was not confirmed."""
 
     person: str
     http: httpx.Client
@@ -42,7 +42,7 @@ class Client:
 
     def work(self) -> None:
         try:
-            while len(self.acknowledged) < N_ACTS:
+            while len(self.acknowledged) < N_COMMANDS:
                 self._work_on_a_task()
         except BaseException as error:
             self.failure = error
@@ -71,30 +71,30 @@ class Client:
         known = [particle["key"] for particle in document["document"]["particles"]]
         n_done, n_left = document["cursor"], document["n_ops"] - document["cursor"]
         for _ in range(int(self.rng.integers(2, 6))):
-            acts, known, n_done, n_left = self._random_acts(known, n_done, n_left)
-            self._send(task, acts)
+            commands, known, n_done, n_left = self._random_commands(known, n_done, n_left)
+            self._send(task, commands)
         if self.rng.random() < 0.7:
-            acts = [self._act("drafted", op=self._add())] if not known else []
-            self._send(task, [*acts, self._act("submitted")])
+            commands = [self._command("drafted", op=self._add())] if not known else []
+            self._send(task, [*commands, self._command("submitted")])
 
     def _reopened(self) -> dict[str, Any]:
         entries = self._ask("GET", "/api/queue").json()["entries"]
         own = [e for e in entries if e["status"] == "submitted" and e["person"] == self.person]
         assert own
         task = own[int(self.rng.integers(len(own)))]["task"]
-        self._send(task, [self._act("reopened")])
+        self._send(task, [self._command("reopened")])
         document: dict[str, Any] = self._ask("GET", f"/api/tasks/{task}").json()
         return document
 
-    def _send(self, task: str, acts: list[dict[str, Any]]) -> None:
-        answer = self._ask("POST", f"/api/tasks/{task}/acts", {"acts": acts})
+    def _send(self, task: str, commands: list[dict[str, Any]]) -> None:
+        answer = self._ask("POST", f"/api/tasks/{task}/commands", {"commands": commands})
         assert answer.status_code == 200, answer.text
-        assert answer.json()["acknowledged"] == [act["id"] for act in acts]
-        self.acknowledged |= {act["id"]: {**act, "task": task} for act in acts}
+        assert answer.json()["acknowledged"] == [command["id"] for command in commands]
+        self.acknowledged |= {command["id"]: {**command, "task": task} for command in commands}
         if self.rng.random() < 0.1:  # as if the answer had been lost
-            assert self._ask("POST", f"/api/tasks/{task}/acts", {"acts": acts}).status_code == 200
+            assert self._ask("POST", f"/api/tasks/{task}/commands", {"commands": commands}).status_code == 200
 
-    def _act(self, kind: str, **more: Any) -> dict[str, Any]:
+    def _command(self, kind: str, **more: Any) -> dict[str, Any]:
         seconds = float(self.rng.uniform(0, 3))
         return {"id": self.rng.bytes(16).hex(), "kind": kind, "active_seconds": seconds, **more}
 
@@ -102,35 +102,35 @@ class Client:
         y, x = self.rng.uniform(0, SHAPE[0] - 1), self.rng.uniform(0, SHAPE[1] - 1)
         return {"op": "add", "key": f"p{self.rng.bytes(6).hex()}", "y": y, "x": x}
 
-    def _random_acts(
+    def _random_commands(
         self, known: list[str], n_done: int, n_left: int
     ) -> tuple[list[dict[str, Any]], list[str], int, int]:
-        """Acts that can be done: what is there is known until the first undo, then only adding is safe."""
-        acts: list[dict[str, Any]] = []
+        """Commands that can be done: all is known until the first undo, then only adding is safe."""
+        commands: list[dict[str, Any]] = []
         for _ in range(N_BATCH):
             choice = self.rng.random()
             if choice < 0.12 and n_done:
-                acts.append(self._act("undone"))
+                commands.append(self._command("undone"))
                 known, n_done, n_left = [], n_done - 1, n_left + 1
             elif choice < 0.24 and n_left:
-                acts.append(self._act("redone"))
+                commands.append(self._command("redone"))
                 known, n_done, n_left = [], n_done + 1, n_left - 1
             elif choice < 0.4 and known:
                 key = known[int(self.rng.integers(len(known)))]
-                acts.append(self._act("drafted", op={**self._add(), "op": "move", "key": key}))
+                commands.append(self._command("drafted", op={**self._add(), "op": "move", "key": key}))
                 n_done, n_left = n_done + 1, 0
             elif choice < 0.5 and known:
                 key = known.pop(int(self.rng.integers(len(known))))
-                acts.append(self._act("drafted", op={"op": "delete", "keys": [key]}))
+                commands.append(self._command("drafted", op={"op": "delete", "keys": [key]}))
                 n_done, n_left = n_done + 1, 0
             elif choice < 0.55:
-                acts.append(self._act("renewed"))
+                commands.append(self._command("renewed"))
             else:
                 op = self._add()
-                acts.append(self._act("drafted", op=op))
+                commands.append(self._command("drafted", op=op))
                 known = [*known, op["key"]]
                 n_done, n_left = n_done + 1, 0
-        return acts, known, n_done, n_left
+        return commands, known, n_done, n_left
 
 
 def test_what_was_confirmed_is_there_once_whenever_the_server_is_killed(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_what_was_confirmed_is_there_once_whenever_the_server_is_killed(tmp_path
             clients[0].http = anna
         for client in clients:
             client.http.close()
-    sent = {name: act for client in clients for name, act in client.acknowledged.items()}
-    assert len(sent) >= len(PEOPLE) * N_ACTS
+    sent = {name: command for client in clients for name, command in client.acknowledged.items()}
+    assert len(sent) >= len(PEOPLE) * N_COMMANDS
     assert sum(client.n_retried for client in clients) > 0, "no kill was noticed"
     with EventLog.open(path / "events.sqlite", write=False) as log:
         events = log.read()
@@ -156,8 +156,8 @@ def test_what_was_confirmed_is_there_once_whenever_the_server_is_killed(tmp_path
     service = open_service(path)
     names = TaskNames(service.project.id, len(service.project.items))
     tasks = {event.task for event in events if event.task is not None}
-    for name, act in sent.items():
-        _check_kept(by_id[name], {**act, "task": names.task(act["task"], tasks)})
+    for name, command in sent.items():
+        _check_kept(by_id[name], {**command, "task": names.task(command["task"], tasks)})
     own = {event.id for event in events if not event.id.startswith(("lease-", "queued-"))}
     assert own == set(sent), "only what was sent is there; all of it was confirmed in the end"
     try:
@@ -198,14 +198,14 @@ def _work_under_kills(server: Served) -> list[Client]:
     return clients
 
 
-def _wait_for_progress(clients: list[Client], n_acts: int) -> None:
-    """Until so many more acts were confirmed, so that kills are spread over the work."""
+def _wait_for_progress(clients: list[Client], n_commands: int) -> None:
+    """Until so many more commands were confirmed, so that kills are spread over the work."""
 
     def n_done() -> int:
         return sum(len(client.acknowledged) for client in clients)
 
     until, before = time.monotonic() + PATIENCE_SECONDS, n_done()
-    while n_done() < before + n_acts and not all(client.ended.is_set() for client in clients):
+    while n_done() < before + n_commands and not all(client.ended.is_set() for client in clients):
         assert time.monotonic() < until
         time.sleep(0.005)
 
@@ -219,13 +219,13 @@ def _documents(client: Client, path: Path) -> dict[str, Any]:
     return {task: client._ask("GET", f"/api/tasks/{names.public(task)}").json() for task in sorted(tasks)}
 
 
-def _check_kept(event: Event, act: dict[str, Any]) -> None:
-    kind = "corrected" if event.kind == "corrected" else act["kind"]
-    assert (event.kind, event.task) == (kind, act["task"])
-    if act["kind"] == "drafted":
-        assert event.body["op"] == act["op"]
-    if act["kind"] != "reopened":
-        assert event.body["active_seconds"] == act["active_seconds"]
+def _check_kept(event: Event, command: dict[str, Any]) -> None:
+    kind = "corrected" if event.kind == "corrected" else command["kind"]
+    assert (event.kind, event.task) == (kind, command["task"])
+    if command["kind"] == "drafted":
+        assert event.body["op"] == command["op"]
+    if command["kind"] != "reopened":
+        assert event.body["active_seconds"] == command["active_seconds"]
 
 
 def _as_json(document: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cryoquery.errors import ProjectError
 from cryoquery.formats import read_coordinates, write_micrograph
 from cryoquery.label.pages import load_pages
 from cryoquery.project.document import Document, Extent
-from cryoquery.project.events import Act, Event, EventLog
+from cryoquery.project.events import Command, Event, EventLog
 from cryoquery.project.new_project import InitOptions, init_project
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -388,7 +388,7 @@ def test_centers_in_a_field_are_where_the_picture_shows_them(
     with EventLog.open(made.events_path, write=True) as log:
         entry = {"item": inner.number, "rank": 0, "reason": "", "score": None, "purpose": "train"}
         queue = {"step": 0, "entries": [entry], "model": None}
-        log.append([Act("queued-one", "cryoquery", "queued", None, queue)])
+        log.append([Command("queued-one", "cryoquery", "queued", None, queue)])
     with served(project) as server:
         anna = person(server.link)
         assert anna.item() == str(inner.number)
@@ -468,8 +468,9 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
 
         # Anna leaves her task for Ben in another window; what she then does in this one cannot be saved.
         anna.ask(
-            "fetch(`/api/tasks/${a}/acts`, {method: 'POST', headers: {'Content-Type': 'application/json'},"
-            " body: JSON.stringify({acts: [{id: 'left', kind: 'released'}]})}).then((r) => r.status)",
+            "fetch(`/api/tasks/${a}/commands`, {method: 'POST',"
+            " headers: {'Content-Type': 'application/json'},"
+            " body: JSON.stringify({commands: [{id: 'left', kind: 'released'}]})}).then((r) => r.status)",
             one,
         )
         ben.page.click(f'#queue [data-item="{one}"]')
@@ -578,9 +579,9 @@ def test_two_thousand_circles(tmp_path: Path, person: Callable[..., Person]) -> 
 EXTENT = {"height": 100, "width": 120, "region": [10, 20, 60, 70]}
 
 
-def _random_acts(rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
+def _random_commands(rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
     """Operations and steps of undo and redo, some of which cannot be done."""
-    acts: list[dict[str, Any]] = []
+    commands: list[dict[str, Any]] = []
     for _ in range(n):
         kind = str(
             rng.choice(
@@ -622,20 +623,20 @@ def _random_acts(rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
             "delete_region": {"keys": [region]},
             "empty": {"value": bool(rng.random() < 0.7)},
         }
-        acts.append({"op": kind, **body.get(kind, {})})
-    return acts
+        commands.append({"op": kind, **body.get(kind, {})})
+    return commands
 
 
-def _follow(acts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the server makes of each act."""
+def _follow(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the server makes of each command."""
     document, extent, states = Document(), Extent(100, 120, (10, 20, 60, 70)), []
-    for act in acts:
+    for command in commands:
         taken = True
         try:
-            if act["op"] in ("undo", "redo"):
-                getattr(document, act["op"])()
+            if command["op"] in ("undo", "redo"):
+                getattr(document, command["op"])()
             else:
-                document.apply(act, extent)
+                document.apply(command, extent)
         except ProjectError:
             taken = False
         states.append(
@@ -656,13 +657,13 @@ def _follow(acts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 FOLLOW = """async ([runs, extent]) => {
   const { Document, Impossible } = await import("/static/document.js");
-  return runs.map((acts) => {
+  return runs.map((commands) => {
     const document = new Document();
-    return acts.map((act) => {
+    return commands.map((command) => {
       let taken = true;
       try {
-        if (act.op === "undo" || act.op === "redo") document[act.op]();
-        else document.apply(act, extent);
+        if (command.op === "undo" || command.op === "redo") document[command.op]();
+        else document.apply(command, extent);
       } catch (error) {
         if (!(error instanceof Impossible)) throw error;
         taken = false;
@@ -679,8 +680,8 @@ FOLLOW = """async ([runs, extent]) => {
 def test_page_and_server_make_the_same_of_operations(tmp_path: Path, person: Callable[..., Person]) -> None:
     with served(make_project(tmp_path / "p", 1)) as server:
         anna = person(server.link)
-        runs = [_random_acts(np.random.default_rng(seed), 80) for seed in range(30)]
-        expected = [_follow(acts) for acts in runs]
+        runs = [_random_commands(np.random.default_rng(seed), 80) for seed in range(30)]
+        expected = [_follow(commands) for commands in runs]
         taken = [state["taken"] for states in expected for state in states]
         assert 0.2 < np.mean(taken) < 0.9
         assert anna.page.evaluate(FOLLOW, [runs, EXTENT]) == expected

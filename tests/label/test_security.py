@@ -279,13 +279,13 @@ def test_an_absolute_target_and_strange_lines(server: Served, anna: httpx.Client
 
 
 def test_bodies_that_are_too_large_stated_or_not(anna: httpx.Client) -> None:
-    body = b'{"acts": "' + b"a" * (2 * MOST_BODY_BYTES) + b'"}'
+    body = b'{"commands": "' + b"a" * (2 * MOST_BODY_BYTES) + b'"}'
     headers = {"content-type": "application/json"}
-    answer = anna.post("/api/tasks/0/acts", content=body, headers=headers)
+    answer = anna.post("/api/tasks/0/commands", content=body, headers=headers)
     assert answer.status_code == 413
     assert "1,000,000" in error_of(answer)
     pieces = (body[i : i + 50_000] for i in range(0, len(body), 50_000))
-    assert anna.post("/api/tasks/0/acts", content=pieces, headers=headers).status_code == 413
+    assert anna.post("/api/tasks/0/commands", content=pieces, headers=headers).status_code == 413
 
 
 def test_a_stated_length_is_not_waited_for(server: Served, anna: httpx.Client) -> None:
@@ -310,7 +310,7 @@ def test_a_stated_length_is_not_waited_for(server: Served, anna: httpx.Client) -
         b"__import__('os')",
     ],
 )
-@pytest.mark.parametrize("path", ["/api/lease", "/api/tasks/0/acts", "/api/session"])
+@pytest.mark.parametrize("path", ["/api/lease", "/api/tasks/0/commands", "/api/session"])
 def test_malformed_json(anna: httpx.Client, path: str, body: bytes) -> None:
     answer = anna.post(path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)
@@ -319,7 +319,7 @@ def test_malformed_json(anna: httpx.Client, path: str, body: bytes) -> None:
         assert answer.status_code == 400
 
 
-ACT = {"id": "a", "kind": "renewed", "active_seconds": 1.0}
+COMMAND = {"id": "a", "kind": "renewed", "active_seconds": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -335,22 +335,22 @@ ACT = {"id": "a", "kind": "renewed", "active_seconds": 1.0}
         ("/api/session", {"person": "a\nb"}),
         ("/api/session", {"person": " "}),
         ("/api/session", {"person": "a" * 100}),
-        ("/api/tasks/0/acts", {"acts": []}),
-        ("/api/tasks/0/acts", {"acts": [ACT] * 501}),
-        ("/api/tasks/0/acts", {"acts": [ACT], "person": "ben"}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "person": "ben"}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "until": 1e12}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "kind": "queued"}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "kind": "leased"}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "id": ""}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "id": "a" * 65}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "id": "a\n"}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "active_seconds": -1}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "active_seconds": "1"}]}),
-        ("/api/tasks/0/acts", {"acts": [{**ACT, "active_seconds": 1e300}]}),
-        ("/api/tasks/-1/acts", {"acts": [ACT]}),
-        ("/api/tasks/0.r/acts", {"acts": [ACT]}),
-        ("/api/tasks/99999999999999999999/acts", {"acts": [ACT]}),
+        ("/api/tasks/0/commands", {"commands": []}),
+        ("/api/tasks/0/commands", {"commands": [COMMAND] * 501}),
+        ("/api/tasks/0/commands", {"commands": [COMMAND], "person": "ben"}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "person": "ben"}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "until": 1e12}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "kind": "queued"}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "kind": "leased"}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "id": ""}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "id": "a" * 65}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "id": "a\n"}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "active_seconds": -1}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "active_seconds": "1"}]}),
+        ("/api/tasks/0/commands", {"commands": [{**COMMAND, "active_seconds": 1e300}]}),
+        ("/api/tasks/-1/commands", {"commands": [COMMAND]}),
+        ("/api/tasks/0.r/commands", {"commands": [COMMAND]}),
+        ("/api/tasks/99999999999999999999/commands", {"commands": [COMMAND]}),
     ],
 )
 def test_what_is_not_known_is_refused_in_a_sentence(anna: httpx.Client, path: str, content: object) -> None:
@@ -432,7 +432,7 @@ def test_acts_are_limited_too(server: Served) -> None:
     with logged_in(server, "fast") as client:
         statuses = [client.post("/api/lease", json={"task": "77"}).status_code for _ in range(400)]
     assert set(statuses) == {404, 429}
-    assert statuses.index(429) >= RATES["acts"][1] - 1
+    assert statuses.index(429) >= RATES["commands"][1] - 1
 
 
 def test_nothing_that_the_server_says_holds_a_used_token_or_a_session(

@@ -1,4 +1,4 @@
-"""The labeling server as its page uses it: leases, acts, pictures, steps, restarts."""
+"""The labeling server as its page uses it: leases, commands, pictures, steps, restarts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cryoquery import cli
 from cryoquery.errors import CryoqueryError, DataError, ProjectError
 from cryoquery.formats import read_coordinates
 from cryoquery.label.pages import load_pages
-from cryoquery.label.requests import ActRequest
+from cryoquery.label.requests import CommandRequest
 from cryoquery.label.serve import SESSIONS_FILE, serve
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.project.events import EventLog, LogError
@@ -69,16 +69,16 @@ def service(project: Path, clock: Clock) -> Iterator[LabelService]:
     opened.close()
 
 
-def act(name: str, kind: str, **more: Any) -> dict[str, Any]:
+def command(name: str, kind: str, **more: Any) -> dict[str, Any]:
     return {"id": name, "kind": kind, **more}
 
 
 def add(name: str, y: float, x: float) -> dict[str, Any]:
-    return act(name, "drafted", op={"op": "add", "key": name, "y": y, "x": x}, active_seconds=1.5)
+    return command(name, "drafted", op={"op": "add", "key": name, "y": y, "x": x}, active_seconds=1.5)
 
 
-def send(client: httpx.Client, task: str, *acts: dict[str, Any], expected: int = 200) -> dict[str, Any]:
-    answer = client.post(f"/api/tasks/{task}/acts", json={"acts": acts})
+def send(client: httpx.Client, task: str, *commands: dict[str, Any], expected: int = 200) -> dict[str, Any]:
+    answer = client.post(f"/api/tasks/{task}/commands", json={"commands": commands})
     assert answer.status_code == expected, answer.text
     content: dict[str, Any] = answer.json()
     return content
@@ -109,7 +109,7 @@ def test_a_person_labels_and_the_export_holds_exactly_those_centers(server: Serv
         assert document["lease_until"] > time.time() + 60
         centers = truth_yx(item)
         drafted = [add(f"p{i}", y, x) for i, (y, x) in enumerate(centers)]
-        answer = send(anna, task, *drafted, act("u", "undone"), act("r", "redone"))
+        answer = send(anna, task, *drafted, command("u", "undone"), command("r", "redone"))
         assert answer["acknowledged"] == [*(f"p{i}" for i in range(len(centers))), "u", "r"]
         assert (answer["status"], answer["cursor"], answer["n_ops"]) == (
             "drafted",
@@ -118,7 +118,7 @@ def test_a_person_labels_and_the_export_holds_exactly_those_centers(server: Serv
         )
         again = get(anna, f"/api/tasks/{task}")
         assert [(p["y"], p["x"]) for p in again["document"]["particles"]] == [tuple(c) for c in centers]
-        assert send(anna, task, act("s", "submitted"))["status"] == "submitted"
+        assert send(anna, task, command("s", "submitted"))["status"] == "submitted"
         queue = get(anna, "/api/queue")
         assert (queue["n_waiting"], queue["n_submitted"], queue["n_skipped"]) == (7, 1, 0)
         assert queue["hours"] == pytest.approx(1.5 * len(centers) / 3600)
@@ -145,20 +145,20 @@ def test_acts_are_taken_all_or_none_and_once(server: Served) -> None:
         assert "outside" in refused["error"]
         assert get(anna, f"/api/tasks/{task}")["n_ops"] == 0
         for _ in range(3):
-            assert send(anna, task, add("a", 9, 9), act("n", "renewed"))["n_ops"] == 1
-        assert "before" in send(anna, task, act("a", "undone"), expected=422)["error"]
+            assert send(anna, task, add("a", 9, 9), command("n", "renewed"))["n_ops"] == 1
+        assert "before" in send(anna, task, command("a", "undone"), expected=422)["error"]
         assert send(ben, task, add("a", 9, 9), expected=422)
         assert "anna" in send(ben, task, add("c", 9, 9), expected=409)["error"]
-        assert send(anna, task, act("queued-step_1", "undone"), expected=422)
-        assert send(anna, task, act("x", "undone", op={"op": "add"}), expected=422)
-        assert send(anna, task, act("x", "drafted"), expected=422)
-        assert send(anna, task, act("x", "drafted", op={"op": "explode"}), expected=422)
-        assert send(anna, task, act("x", "drafted", op={**add("z", 1, 1)["op"], "more": 1}), expected=422)
+        assert send(anna, task, command("queued-step_1", "undone"), expected=422)
+        assert send(anna, task, command("x", "undone", op={"op": "add"}), expected=422)
+        assert send(anna, task, command("x", "drafted"), expected=422)
+        assert send(anna, task, command("x", "drafted", op={"op": "explode"}), expected=422)
+        assert send(anna, task, command("x", "drafted", op={**add("z", 1, 1)["op"], "more": 1}), expected=422)
         for number in ("NaN", "Infinity", "1e999"):
             op = '{"op": "add", "key": "z", "y": 1, "x": ' + number + "}"
-            body = '{"acts": [{"id": "x", "kind": "drafted", "op": ' + op + "}]}"
+            body = '{"commands": [{"id": "x", "kind": "drafted", "op": ' + op + "}]}"
             headers = {"content-type": "application/json"}
-            answer = anna.post(f"/api/tasks/{task}/acts", content=body, headers=headers)
+            answer = anna.post(f"/api/tasks/{task}/commands", content=body, headers=headers)
             assert answer.status_code in (400, 422)
         assert get(anna, f"/api/tasks/{task}")["n_ops"] == 1
 
@@ -171,7 +171,7 @@ def test_two_people_get_different_tasks_until_a_lease_ends(service: LabelService
     assert service.lease("anna", None)["task"] == anna
     assert not service.task("ben", anna)["mine"]
     clock.now += 29 * 60
-    service.act("anna", anna, [ActRequest.model_validate(add("a", 5.0, 5.0))])
+    service.record("anna", anna, [CommandRequest.model_validate(add("a", 5.0, 5.0))])
     clock.now += 29 * 60
     with pytest.raises(LeaseError):
         service.lease("ben", anna)
@@ -181,32 +181,36 @@ def test_two_people_get_different_tasks_until_a_lease_ends(service: LabelService
     assert taken["mine"]
     assert [p["key"] for p in taken["document"]["particles"]] == ["a"]
     with pytest.raises(LeaseError):
-        service.act("anna", anna, [ActRequest.model_validate(add("b", 6.0, 6.0))])
-    released = ActRequest(id="r", kind="released", active_seconds=1.0)
-    service.act("ben", anna, [released])
+        service.record("anna", anna, [CommandRequest.model_validate(add("b", 6.0, 6.0))])
+    released = CommandRequest(id="r", kind="released", active_seconds=1.0)
+    service.record("ben", anna, [released])
     assert service.lease("anna", anna)["mine"]
 
 
 def test_skipped_bad_corrected_and_empty(service: LabelService) -> None:
     first = service.lease("anna", None)["task"]
-    service.act("anna", first, [ActRequest(id="1", kind="skipped", reason="too thick", active_seconds=2.0)])
+    service.record(
+        "anna", first, [CommandRequest(id="1", kind="skipped", reason="too thick", active_seconds=2.0)]
+    )
     second = service.lease("anna", None)["task"]
     assert second != first
-    service.act("anna", second, [ActRequest(id="2", kind="skipped", reason="ice", bad=True)])
+    service.record("anna", second, [CommandRequest(id="2", kind="skipped", reason="ice", bad=True)])
     third = service.lease("anna", None)["task"]
     with pytest.raises(ProjectError, match="no particles"):
-        service.act("anna", third, [ActRequest(id="3", kind="submitted")])
+        service.record("anna", third, [CommandRequest(id="3", kind="submitted")])
     empty = {"op": "empty", "value": True}
-    service.act(
-        "anna", third, [ActRequest(id="4", kind="drafted", op=empty), ActRequest(id="5", kind="submitted")]
+    service.record(
+        "anna",
+        third,
+        [CommandRequest(id="4", kind="drafted", op=empty), CommandRequest(id="5", kind="submitted")],
     )
     corrected = [
-        ActRequest(id="6", kind="reopened"),
-        ActRequest.model_validate(add("7", 30.0, 30.0)),
-        ActRequest(id="8", kind="submitted"),
+        CommandRequest(id="6", kind="reopened"),
+        CommandRequest.model_validate(add("7", 30.0, 30.0)),
+        CommandRequest(id="8", kind="submitted"),
     ]
     for _ in range(2):
-        assert service.act("anna", third, corrected)["status"] == "submitted"
+        assert service.record("anna", third, corrected)["status"] == "submitted"
     queue = service.queue("anna")
     assert (queue["n_waiting"], queue["n_submitted"], queue["n_skipped"]) == (5, 1, 2)
     assert len(service.state.tasks[third].submissions) == 2
@@ -224,7 +228,7 @@ def test_tasks_that_nobody_asked_for(tmp_path: Path) -> None:
         assert len(service.queue("anna")["entries"]) == 3
         for i in range(3):
             task = service.lease("anna", None)["task"]
-            service.act("anna", task, [ActRequest(id=f"{i}", kind="skipped")])
+            service.record("anna", task, [CommandRequest(id=f"{i}", kind="skipped")])
         assert service.lease("anna", None) == {"task": None}
     finally:
         service.close()
@@ -274,12 +278,12 @@ def test_nothing_in_the_answers_tells_a_blind_repeat(tmp_path: Path) -> None:
                 for name in (first[item], str(item)):
                     assert anna.get(f"/api/tasks/{name}").status_code == 404
                     assert anna.post("/api/lease", json={"task": name}).status_code == 404
-                    send(anna, name, act(f"x{i}", "reopened"), expected=404)
+                    send(anna, name, command(f"x{i}", "reopened"), expected=404)
                     assert get(ben, f"/api/tasks/{name}")["status"] == "submitted"
-                send(anna, first[item], act(f"s{item}", "submitted"))
+                send(anna, first[item], command(f"s{item}", "submitted"))
             first.setdefault(item, task)
             send(anna, task, add(f"p{i}", 20.0, 20.0))
-            send(anna, task, act(f"q{i}" if item in repeats else f"s{item}", "submitted"))
+            send(anna, task, command(f"q{i}" if item in repeats else f"s{item}", "submitted"))
             assert get(anna, f"/api/tasks/{first[item]}")["status"] == "submitted"
             assert get(anna, f"/api/tasks/{task}")["status"] == "submitted"
         assert {item for item in repeats if item < 12}
@@ -302,36 +306,40 @@ def check_ordinary(entries: list[dict[str, Any]]) -> None:
 def test_an_id_stands_for_one_content(service: LabelService) -> None:
     task = service.lease("anna", None)["task"]
     first = add("a", 9.0, 9.0)
-    service.act("anna", task, [ActRequest.model_validate(first)])
+    service.record("anna", task, [CommandRequest.model_validate(first)])
     others: list[dict[str, Any]] = [
         {**first, "op": {**first["op"], "y": 10.0}},
         {**first, "op": {"op": "delete", "keys": ["a"]}},
         {**first, "op": None},
         {**first, "active_seconds": 2.0},
         {**first, "reason": "r"},
-        act("a", "undone", active_seconds=1.5),
+        command("a", "undone", active_seconds=1.5),
     ]
     before = service.state
     for other in others:
-        with pytest.raises(ProjectError, match="act a: the id was used before"):
-            service.act("anna", task, [ActRequest.model_validate(other)])
-    skip = act("s", "skipped", reason="ice", bad=False, active_seconds=1.0)
-    assert service.act("anna", task, [ActRequest.model_validate(first)])["n_ops"] == 1
+        with pytest.raises(ProjectError, match="command a: the id was used before"):
+            service.record("anna", task, [CommandRequest.model_validate(other)])
+    skip = command("s", "skipped", reason="ice", bad=False, active_seconds=1.0)
+    assert service.record("anna", task, [CommandRequest.model_validate(first)])["n_ops"] == 1
     assert service.state is before
-    service.act("anna", task, [ActRequest.model_validate(skip)])
+    service.record("anna", task, [CommandRequest.model_validate(skip)])
     for other in ({**skip, "reason": "dense"}, {**skip, "bad": True}):
-        with pytest.raises(ProjectError, match="act s: the id was used before"):
-            service.act("anna", task, [ActRequest.model_validate(other)])
-    service.act("anna", task, [ActRequest.model_validate(first), ActRequest.model_validate(skip)])
+        with pytest.raises(ProjectError, match="command s: the id was used before"):
+            service.record("anna", task, [CommandRequest.model_validate(other)])
+    service.record("anna", task, [CommandRequest.model_validate(first), CommandRequest.model_validate(skip)])
 
 
 def test_what_was_skipped_after_all_is_not_counted_as_done(service: LabelService) -> None:
     task = service.lease("anna", None)["task"]
-    service.act(
-        "anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0)), ActRequest(id="s", kind="submitted")]
+    service.record(
+        "anna",
+        task,
+        [CommandRequest.model_validate(add("a", 9.0, 9.0)), CommandRequest(id="s", kind="submitted")],
     )
     assert service.queue("anna")["n_submitted"] == 1
-    service.act("anna", task, [ActRequest(id="r", kind="reopened"), ActRequest(id="k", kind="skipped")])
+    service.record(
+        "anna", task, [CommandRequest(id="r", kind="reopened"), CommandRequest(id="k", kind="skipped")]
+    )
     found = service.queue("anna")
     assert (found["n_submitted"], found["n_skipped"]) == (0, 1)
     assert service.lease("ben", task)["mine"], "somebody else may be asked for it"
@@ -343,7 +351,7 @@ def test_items_of_earlier_queries_have_no_rank(tmp_path: Path) -> None:
     try:
         for item in ("0", "7"):
             service.lease("anna", item)
-            service.act("anna", item, [ActRequest(id=f"k{item}", kind="skipped")])
+            service.record("anna", item, [CommandRequest(id=f"k{item}", kind="skipped")])
         write_step(path, 1, [3, 6])
         service.notice_steps()
         found = {e["item"]: (e["rank"], e["reason"], e["purpose"]) for e in service.queue("anna")["entries"]}
@@ -364,14 +372,16 @@ def test_a_done_region_has_room_for_a_particle(service: LabelService) -> None:
     for kind, height, refused in (("done", side, True), ("ignore", side, False), ("done", 2 * side, False)):
         polygon = [[0.0, 0.0], [0.0, side], [height, side], [height, 0.0]]
         op = {"op": "region", "key": f"{kind}{height:.0f}", "kind": kind, "polygon": polygon}
-        drawn = ActRequest(id=f"{kind}{height:.0f}", kind="drafted", op=op)
+        drawn = CommandRequest(id=f"{kind}{height:.0f}", kind="drafted", op=op)
         if refused:
             with pytest.raises(ProjectError, match="must have at least 452 px²"):
-                service.act("anna", task, [drawn])
+                service.record("anna", task, [drawn])
         else:
-            service.act("anna", task, [drawn])
+            service.record("anna", task, [drawn])
     with pytest.raises(ProjectError, match="expected a list"):
-        service.act("anna", task, [ActRequest(id="x", kind="drafted", op={"op": "region", "kind": "done"})])
+        service.record(
+            "anna", task, [CommandRequest(id="x", kind="drafted", op={"op": "region", "kind": "done"})]
+        )
 
 
 def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> None:
@@ -396,12 +406,12 @@ def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> No
             centers = truth_yx(document["item"])
             assert [[p["y"], p["x"]] for p in document["suggestions"]] == centers.tolist()
             task = document["task"]
-            accepted = act(f"a{task}", "drafted", op={"op": "accept", "keys": keys[:2]})
-            rejected = act(f"r{task}", "drafted", op={"op": "reject", "keys": keys[2:3]})
-            unknown = act(f"u{task}", "drafted", op={"op": "accept", "keys": ["s999"]})
+            accepted = command(f"a{task}", "drafted", op={"op": "accept", "keys": keys[:2]})
+            rejected = command(f"r{task}", "drafted", op={"op": "reject", "keys": keys[2:3]})
+            unknown = command(f"u{task}", "drafted", op={"op": "accept", "keys": ["s999"]})
             send(anna, task, unknown, expected=422)
             for _ in range(2):
-                send(anna, task, act(f"v{task}", "served"), accepted, rejected)
+                send(anna, task, command(f"v{task}", "served"), accepted, rejected)
             found = get(anna, f"/api/tasks/{task}")["document"]
             assert [(p["key"], p["origin"]) for p in found["particles"]] == [
                 (key, "suggestion") for key in keys[:2]
@@ -438,11 +448,11 @@ def test_held_out_micrographs_are_shown_without_suggestions(tmp_path: Path) -> N
             assert document["model"] == "step_1"
             assert bool(document["suggestions"]) == (service.project.items[item].split == "train")
         for item in (0, 7):
-            acts = [
-                ActRequest.model_validate(add(f"p{item}", 20.0, 20.0)),
-                ActRequest(id=f"s{item}", kind="submitted"),
+            commands = [
+                CommandRequest.model_validate(add(f"p{item}", 20.0, 20.0)),
+                CommandRequest(id=f"s{item}", kind="submitted"),
             ]
-            service.act("anna", str(item), acts)
+            service.record("anna", str(item), commands)
         compared = summarize(service.project, service.state)["anchoring"]
         assert compared["with_suggestions"]["n_tasks"] == 1
         assert compared["without_suggestions"]["n_tasks"] == 0, "not by chance"
@@ -458,7 +468,7 @@ def test_suggestions_stay_those_of_the_model_that_was_shown(tmp_path: Path) -> N
         service.notice_steps()
         before = service.lease("anna", "0")
         op = {"op": "accept", "keys": ["s0"]}
-        service.act("anna", "0", [ActRequest(id="1", kind="drafted", op=op)])
+        service.record("anna", "0", [CommandRequest(id="1", kind="drafted", op=op)])
         write_step(path, 2, [0, 1])
         service.notice_steps()
         assert (
@@ -497,7 +507,9 @@ def test_a_step_under_way_is_shown(service: LabelService) -> None:
     assert step_under_way(service.project.path) is None
 
 
-def test_a_failing_disk_is_no_fault_of_an_act(service: LabelService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_no_fault_of_a_command(
+    service: LabelService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = service.lease("anna", None)["task"]
 
     def fail(*_: object) -> None:
@@ -506,8 +518,8 @@ def test_a_failing_disk_is_no_fault_of_an_act(service: LabelService, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(EventLog, "find", fail)
         with pytest.raises(LogError):
-            service.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])
-    assert service.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])["n_ops"] == 1
+            service.record("anna", task, [CommandRequest.model_validate(add("a", 9.0, 9.0))])
+    assert service.record("anna", task, [CommandRequest.model_validate(add("a", 9.0, 9.0))])["n_ops"] == 1
 
 
 def test_steps_are_sent_for_undo_up_to_a_bound(
@@ -515,8 +527,8 @@ def test_steps_are_sent_for_undo_up_to_a_bound(
 ) -> None:
     monkeypatch.setattr("cryoquery.label.documents.MOST_STEPS", 3)
     task = service.lease("anna", None)["task"]
-    acts = [ActRequest.model_validate(add(f"a{i}", 9.0 + i, 9.0)) for i in range(5)]
-    service.act("anna", task, [*acts, ActRequest(id="u", kind="undone")])
+    commands = [CommandRequest.model_validate(add(f"a{i}", 9.0 + i, 9.0)) for i in range(5)]
+    service.record("anna", task, [*commands, CommandRequest(id="u", kind="undone")])
     steps = service.task("anna", task)["steps"]
     assert [len(steps["done"]), len(steps["undone"])] == [3, 1]
     ((table, _, before, after),) = steps["undone"][0]
@@ -667,7 +679,7 @@ def test_what_the_log_cannot_take_is_not_called_wrong(service: LabelService) -> 
         other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}')")
     other.close()
     with pytest.raises(LogError, match="another process"):
-        service.act("anna", task, [ActRequest.model_validate(add("a", 9.0, 9.0))])
+        service.record("anna", task, [CommandRequest.model_validate(add("a", 9.0, 9.0))])
 
 
 @pytest.mark.parametrize(
@@ -693,7 +705,7 @@ def test_the_queue_of_thousands_is_cut(tmp_path: Path) -> None:
     service = open_service(make_project(tmp_path / "p", n_items=1000, n_files=1))
     try:
         service.lease("anna", "700")
-        service.act("anna", "700", [ActRequest(id="s", kind="skipped", reason="r")])
+        service.record("anna", "700", [CommandRequest(id="s", kind="skipped", reason="r")])
         queue = service.queue("anna")
         assert len(queue["entries"]) == 200
         assert queue["n_waiting"] == 999

@@ -15,25 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryoquery.errors import ProjectError
-from cryoquery.project.events import VERSION, Act, Event, EventLog, number
+from cryoquery.project.events import VERSION, Command, Event, EventLog, number
 from cryoquery.storage import leases as leases
 from cryoquery.storage.leases import Owner
 
 APPENDS = """
 import sys
 from pathlib import Path
-from cryoquery.project.events import Act, EventLog
+from cryoquery.project.events import Command, EventLog
 log = EventLog.open(Path(sys.argv[1]), write=True)
 for i in range(100_000):
-    log.append([Act(f"{sys.argv[2]}-{i}-{j}", "ana", "drafted", "1", {"i": i}) for j in range(3)])
+    log.append([Command(f"{sys.argv[2]}-{i}-{j}", "ana", "drafted", "1", {"i": i}) for j in range(3)])
     print(f"{sys.argv[2]}-{i}", flush=True)
 """
-HALF_AN_ACT = """
+HALF_A_COMMAND = """
 import os, sys
 from pathlib import Path
-from cryoquery.project.events import Act, EventLog
+from cryoquery.project.events import Command, EventLog
 log = EventLog.open(Path(sys.argv[1]), write=True)
-log.append([Act("a", "ana", "drafted", "1", {"i": "x" * 200_000})])
+log.append([Command("a", "ana", "drafted", "1", {"i": "x" * 200_000})])
 log._connection.execute("PRAGMA cache_size = 5")
 log._connection.execute("BEGIN IMMEDIATE")
 log._connection.execute("UPDATE events SET person = 'ben', body = ?", ('"' + "y" * 400_000 + '"',))
@@ -41,8 +41,8 @@ os._exit(0)
 """
 
 
-def act(name: str, **body: object) -> Act:
-    return Act(name, "ana", "drafted", "17", body)
+def command(name: str, **body: object) -> Command:
+    return Command(name, "ana", "drafted", "17", body)
 
 
 def ids(log: EventLog) -> list[str]:
@@ -53,7 +53,7 @@ def test_what_is_appended_is_read(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite"
     with EventLog.open(path, write=True) as log:
         new = log.append(
-            [act("a", y=0.1, op={"keys": ["p1"]}), Act("b", "Żółć ☃", "queued", None, {})], now=2.5
+            [command("a", y=0.1, op={"keys": ["p1"]}), Command("b", "Żółć ☃", "queued", None, {})], now=2.5
         )
         assert new[0] == Event(1, "a", 2.5, "ana", "drafted", "17", {"y": 0.1, "op": {"keys": ["p1"]}})
         assert [event.seq for event in new] == [1, 2]
@@ -63,7 +63,7 @@ def test_what_is_appended_is_read(tmp_path: Path) -> None:
         assert log.last_seq == 2
         with EventLog.open(path, write=False) as reader:
             assert reader.read() == new
-            log.append([act("c")])
+            log.append([command("c")])
             assert [event.id for event in reader.read(after=2)] == ["c"], "a reader sees what comes later"
     with EventLog.open(path, write=True) as log:
         assert log.read()[:2] == new
@@ -89,62 +89,62 @@ JSON = st.recursive(
 def test_events_are_read_back_to_the_last_bit(
     tmp_path_factory: pytest.TempPathFactory, bodies: list[dict[str, object]], now: float
 ) -> None:
-    acts = [Act(str(i), "ana", "drafted", None, body) for i, body in enumerate(bodies)]
+    commands = [Command(str(i), "ana", "drafted", None, body) for i, body in enumerate(bodies)]
     with EventLog.open(tmp_path_factory.mktemp("log") / "e", write=True) as log:
-        assert log.append(acts, now=now) == log.read() == number(acts, 1, now)
+        assert log.append(commands, now=now) == log.read() == number(commands, 1, now)
 
 
-def test_an_act_that_is_sent_again_is_recorded_once(tmp_path: Path) -> None:
+def test_a_command_that_is_sent_again_is_recorded_once(tmp_path: Path) -> None:
     with EventLog.open(tmp_path / "e", write=True) as log:
-        [first] = log.append([act("a", y=1.0)], now=1.0)
-        assert log.append([act("b"), act("a", y=1.0), act("b")], now=2.0)[1] == first
+        [first] = log.append([command("a", y=1.0)], now=1.0)
+        assert log.append([command("b"), command("a", y=1.0), command("b")], now=2.0)[1] == first
         assert ids(log) == ["a", "b"]
         for other in (
-            act("a", y=2.0),
-            replace(act("a", y=1.0), person="ben"),
-            Act("a", "ana", "undone", "17", {}),
+            command("a", y=2.0),
+            replace(command("a", y=1.0), person="ben"),
+            Command("a", "ana", "undone", "17", {}),
         ):
-            with pytest.raises(ProjectError, match=r"act 'a'.*other content"):
-                log.append([act("c"), other])
-        with pytest.raises(ProjectError, match=r"act 'd'.*other content"):
-            log.append([act("d"), act("d", y=1)])
+            with pytest.raises(ProjectError, match=r"command 'a'.*other content"):
+                log.append([command("c"), other])
+        with pytest.raises(ProjectError, match=r"command 'd'.*other content"):
+            log.append([command("d"), command("d", y=1)])
         assert ids(log) == ["a", "b"]
 
 
 def test_what_the_server_fills_in_may_differ_the_second_time(tmp_path: Path) -> None:
     with EventLog.open(tmp_path / "e", write=True) as log:
-        [first] = log.append([act("a", until=10.0, active_seconds=1.0)])
-        assert log.append([act("a", until=20.0, active_seconds=1.0)]) == [first]
+        [first] = log.append([command("a", until=10.0, active_seconds=1.0)])
+        assert log.append([command("a", until=20.0, active_seconds=1.0)]) == [first]
         with pytest.raises(ProjectError, match="other content"):
-            log.append([act("a", until=10.0, active_seconds=2.0)])
+            log.append([command("a", until=10.0, active_seconds=2.0)])
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        act("nan", y=float("nan")),
-        act("x", y=object()),
-        act(""),
-        act("i" * 101),
-        Act("x", "\ud800", "drafted", None, {}),
+        command("nan", y=float("nan")),
+        command("x", y=object()),
+        command(""),
+        command("i" * 101),
+        Command("x", "\ud800", "drafted", None, {}),
     ],
 )
-def test_what_cannot_be_kept_is_refused(tmp_path: Path, bad: Act) -> None:
+def test_what_cannot_be_kept_is_refused(tmp_path: Path, bad: Command) -> None:
     with EventLog.open(tmp_path / "e", write=True) as log:
-        with pytest.raises(ProjectError, match=r"^act .*"):
-            log.append([act("good"), bad])
+        with pytest.raises(ProjectError, match=r"^command .*"):
+            log.append([command("good"), bad])
         assert ids(log) == []
 
 
 def test_a_full_disk_takes_nothing_of_it(tmp_path: Path) -> None:
     with EventLog.open(tmp_path / "e", write=True) as log:
-        log.append([act("a")])
+        log.append([command("a")])
         log._connection.execute("PRAGMA max_page_count = 8")
         with pytest.raises(ProjectError, match="full"):
-            log.append([act("b"), act("c", text="x" * 100_000)])
+            log.append([command("b"), command("c", text="x" * 100_000)])
         assert ids(log) == ["a"]
         log._connection.execute("PRAGMA max_page_count = 100000")
-        log.append([act("b"), act("c", text="x" * 100_000)])
+        log.append([command("b"), command("c", text="x" * 100_000)])
         assert ids(log) == ["a", "b", "c"]
 
 
@@ -181,7 +181,7 @@ def test_only_our_own_logs_are_opened(tmp_path: Path) -> None:
 def test_names_of_files_with_odd_characters(tmp_path: Path) -> None:
     path = tmp_path / "a?b#c%20 d.sqlite"
     with EventLog.open(path, write=True) as log:
-        log.append([act("a")])
+        log.append([command("a")])
     with EventLog.open(path, write=False) as log:
         assert ids(log) == ["a"]
     assert path.is_file()
@@ -215,19 +215,19 @@ def test_a_writer_on_another_machine_is_seen_by_its_beat(
 
 def test_somebody_who_writes_behind_its_back_is_noticed(tmp_path: Path) -> None:
     with EventLog.open(tmp_path / "e", write=True) as log:
-        log.append([act("a")])
+        log.append([command("a")])
         with sqlite3.connect(tmp_path / "e") as other:
             other.execute("INSERT INTO events VALUES (2, 'x', 0, 'eve', 'drafted', NULL, '{}')")
         other.close()
         for _ in range(2):
             with pytest.raises(ProjectError, match="another process has written"):
-                log.append([act("b")])
+                log.append([command("b")])
 
 
 def test_threads_share_a_log(tmp_path: Path) -> None:
     def append(name: str) -> None:
         for i in range(10):
-            log.append([act(f"{name}{i}"), act("shared")])
+            log.append([command(f"{name}{i}"), command("shared")])
 
     with EventLog.open(tmp_path / "e", write=True) as log:
         threads = [threading.Thread(target=append, args=(name,)) for name in "abcd"]
@@ -245,8 +245,8 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite"
     acknowledged: list[str] = []
     for turn in range(5):
-        command = [sys.executable, "-c", APPENDS, str(path), str(turn)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        arguments = [sys.executable, "-c", APPENDS, str(path), str(turn)]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             acknowledged.append(process.stdout.readline().strip())
             time.sleep(0.03 * turn)
@@ -260,14 +260,14 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path) -> None:
         assert {f"{name}-{j}" for name in acknowledged for j in range(3)} <= set(found)
         assert len(found) % 3 == 0, "no batch is there in part"
     with EventLog.open(path, write=True) as log:
-        log.append([act("last")])
+        log.append([command("last")])
         assert log.read()[:-1] == events
 
 
 @pytest.mark.parametrize("write", [True, False])
-def test_half_an_act_is_taken_back(tmp_path: Path, write: bool) -> None:
+def test_half_a_command_is_taken_back(tmp_path: Path, write: bool) -> None:
     path = tmp_path / "events.sqlite"
-    subprocess.run([sys.executable, "-c", HALF_AN_ACT, str(path)], check=True)
+    subprocess.run([sys.executable, "-c", HALF_A_COMMAND, str(path)], check=True)
     assert path.with_name(f"{path.name}-journal").stat().st_size > 0, "the writer stopped in the middle"
     with EventLog.open(path, write=write) as log:
         [event] = log.read()

@@ -28,7 +28,7 @@ from cryoquery.network.model import ModelConfig
 from cryoquery.picking.batch import BatchResult, pick_micrographs
 from cryoquery.picking.picker import Picker
 from cryoquery.picking.threshold import PickingRecipe
-from cryoquery.project.events import Act, EventLog
+from cryoquery.project.events import Command, EventLog
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.labels_io import export_labels, import_labels, label_picks
 from cryoquery.project.pick_all import export_picks, newest_model
@@ -65,18 +65,22 @@ def assert_all_known(project: Project, numbers: range = range(N), atol: float = 
 def answer(project: Project, item: int, person: str, ops: list[dict[str, object]]) -> None:
     """What a person does: open, draft, submit."""
     now = time.time()
-    acts = [
-        Act(f"{person}-{item}-lease", person, "leased", str(item), {"until": now + 60, "suggested": False})
+    commands = [
+        Command(
+            f"{person}-{item}-lease", person, "leased", str(item), {"until": now + 60, "suggested": False}
+        )
     ]
-    acts += [
-        Act(f"{person}-{item}-{i}", person, "drafted", str(item), {"op": op, "active_seconds": 1.0})
+    commands += [
+        Command(f"{person}-{item}-{i}", person, "drafted", str(item), {"op": op, "active_seconds": 1.0})
         for i, op in enumerate(ops)
     ]
-    acts.append(
-        Act(f"{person}-{item}-end", person, "submitted", str(item), {"active_seconds": 2.0, "model": None})
+    commands.append(
+        Command(
+            f"{person}-{item}-end", person, "submitted", str(item), {"active_seconds": 2.0, "model": None}
+        )
     )
     with ProjectRepository.open(project.events_path, project.geometry) as repository:
-        repository.record(acts, now)
+        repository.record(commands, now)
 
 
 def write_untrained(path: Path, project: Project) -> None:
@@ -145,8 +149,8 @@ def test_the_own_format_holds_regions_and_what_was_refused(tmp_path: Path) -> No
     answer(project, 2, "bob", [{"op": "empty", "value": True}])
     with ProjectRepository.open(project.events_path, project.geometry) as repository:
         now = time.time()
-        lease = Act("l", "bob", "leased", "3", {"until": now + 60, "suggested": False})
-        skip = Act("s", "bob", "skipped", "3", {"reason": "ice", "bad": True, "active_seconds": 1.0})
+        lease = Command("l", "bob", "leased", "3", {"until": now + 60, "suggested": False})
+        skip = Command("s", "bob", "skipped", "3", {"reason": "ice", "bad": True, "active_seconds": 1.0})
         repository.record([lease, skip], now)
     export_labels(project, state_of(project), tmp_path / "out.json")
     entries = json.loads((tmp_path / "out.json").read_text())["labels"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cryoquery.errors import ProjectError
 from cryoquery.project.document import MAX_PARTICLES, Document, Extent
-from cryoquery.project.events import Act, Event, EventLog
+from cryoquery.project.events import Command, Event, EventLog
 from cryoquery.project.label_set import label_set_of
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.state import (
@@ -300,7 +300,7 @@ def test_a_lease_ends_by_itself_and_is_taken_or_renewed(play: Play) -> None:
     play.now += 60
     assert play.status() == "waiting"
     play.draft("add", key="p1", y=1, x=1)
-    assert play.state.tasks["0"].holder(play.now + 9) == "ana", "nobody took it: the act renews it"
+    assert play.state.tasks["0"].holder(play.now + 9) == "ana", "nobody took it: the command renews it"
     assert play.state.tasks["0"].holder(play.now + 10) is None
     play.now += 60
     play.lease(person="ben")
@@ -510,7 +510,7 @@ def test_undo_is_the_document_of_the_operations_before(moves: list[Any]) -> None
         assert content(document) == seen[cursor]
 
 
-ACT = st.one_of(
+COMMAND = st.one_of(
     st.tuples(
         st.just("leased"), st.fixed_dictionaries({"until": st.floats(1, 400), "suggested": st.booleans()})
     ),
@@ -531,7 +531,7 @@ MOVES = st.lists(
     st.one_of(
         st.just("reopen"),
         st.lists(
-            st.tuples(st.sampled_from(["ana", "ben"]), st.sampled_from(["0", "1", "0.r1", "7"]), ACT),
+            st.tuples(st.sampled_from(["ana", "ben"]), st.sampled_from(["0", "1", "0.r1", "7"]), COMMAND),
             max_size=12,
         ),
     ),
@@ -546,7 +546,7 @@ def test_the_live_state_is_the_replay_of_the_log(
 ) -> None:
     path = tmp_path_factory.mktemp("project") / "events.sqlite"
     journal = ProjectRepository.open(path, GEOMETRY)
-    n_acts, now = 0, 0.0
+    n_commands, now = 0, 0.0
     for move in moves:
         if move == "reopen":
             live = journal.state
@@ -555,23 +555,39 @@ def test_the_live_state_is_the_replay_of_the_log(
             assert journal.state == live
             continue
         now += 40
-        acts = [
-            Act(f"{n_acts + i}", who, kind, task, body) for i, (who, task, (kind, body)) in enumerate(move)
+        commands = [
+            Command(f"{n_commands + i}", who, kind, task, body)
+            for i, (who, task, (kind, body)) in enumerate(move)
         ]
-        n_acts += len(acts)
+        n_commands += len(commands)
         before, trial, possible = journal.state, journal.state.branch(GEOMETRY), []
         try:
-            journal.record(acts, now)
+            journal.record(commands, now)
         except ProjectError:
             assert journal.state is before
             assert journal.log.last_seq == before.seq
             trial = replay(journal.log.read(), GEOMETRY)
-            for act in acts:
-                if act.kind == "submitted" and act.task in trial.tasks and trial.tasks[act.task].submissions:
-                    act = Act(act.id, act.person, "corrected", act.task, act.body)
+            for command in commands:
+                if (
+                    command.kind == "submitted"
+                    and command.task in trial.tasks
+                    and trial.tasks[command.task].submissions
+                ):
+                    command = Command(command.id, command.person, "corrected", command.task, command.body)
                 try:
-                    apply(trial, Event(trial.seq + 1, act.id, now, act.person, act.kind, act.task, act.body))
-                    possible.append(act)
+                    apply(
+                        trial,
+                        Event(
+                            trial.seq + 1,
+                            command.id,
+                            now,
+                            command.person,
+                            command.kind,
+                            command.task,
+                            command.body,
+                        ),
+                    )
+                    possible.append(command)
                 except ProjectError:
                     pass
             journal.record(possible, now)
@@ -581,12 +597,12 @@ def test_the_live_state_is_the_replay_of_the_log(
     journal.close()
 
 
-def leased(name: str, person: str = "ana", task: str = "0", until: float = 100.0) -> Act:
-    return Act(name, person, "leased", task, {"until": until, "suggested": True})
+def leased(name: str, person: str = "ana", task: str = "0", until: float = 100.0) -> Command:
+    return Command(name, person, "leased", task, {"until": until, "suggested": True})
 
 
-def add(name: str, key: str, person: str = "ana", y: float = 1.0) -> Act:
-    return Act(
+def add(name: str, key: str, person: str = "ana", y: float = 1.0) -> Command:
+    return Command(
         name, person, "drafted", "0", {"op": {"op": "add", "key": key, "y": y, "x": 2.0}, "active_seconds": 1}
     )
 
@@ -602,7 +618,7 @@ def test_a_batch_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
         again = journal.record(
             [leased("1", until=200.0), add("2", "p1"), add("4", "p3"), add("4", "p3")], 2.0
         )
-        assert again[:2] == first[:2], "known acts are answered, and not done again"
+        assert again[:2] == first[:2], "known commands are answered, and not done again"
         assert again[2] == again[3]
         assert list(journal.state.tasks["0"].document.particles) == ["p1", "p2", "p3"]
         with pytest.raises(ProjectError, match="other content"):
@@ -612,7 +628,7 @@ def test_a_batch_is_recorded_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_a_known_act_is_answered_when_it_could_no_longer_be_done(tmp_path: Path) -> None:
-    submit = Act("s", "ana", "submitted", "0", {"active_seconds": 1})
+    submit = Command("s", "ana", "submitted", "0", {"active_seconds": 1})
     with ProjectRepository.open(tmp_path / "e", GEOMETRY) as journal:
         events = journal.record([leased("1"), add("2", "p1"), submit], 1.0)
         journal.record([leased("3", person="ben")], 2.0)
@@ -622,17 +638,17 @@ def test_a_known_act_is_answered_when_it_could_no_longer_be_done(tmp_path: Path)
 
 def test_a_later_submission_is_recorded_as_a_correction(tmp_path: Path) -> None:
     with ProjectRepository.open(tmp_path / "e", GEOMETRY) as journal:
-        acts = [
+        commands = [
             leased("1"),
             add("2", "p1"),
-            Act("3", "ana", "submitted", "0"),
-            Act("4", "ana", "reopened", "0"),
+            Command("3", "ana", "submitted", "0"),
+            Command("4", "ana", "reopened", "0"),
             add("5", "p2"),
-            Act("6", "ana", "submitted", "0"),
+            Command("6", "ana", "submitted", "0"),
         ]
-        kinds = [event.kind for event in journal.record(acts, 1.0)]
+        kinds = [event.kind for event in journal.record(commands, 1.0)]
         assert kinds == ["leased", "drafted", "submitted", "reopened", "drafted", "corrected"]
-        assert [e.kind for e in journal.record(acts, 2.0)] == kinds, "sent again it is the same"
+        assert [e.kind for e in journal.record(commands, 2.0)] == kinds, "sent again it is the same"
         assert journal.log.last_seq == 6
         assert len(labels(journal.state)[0].particles_yx) == 2
 
@@ -644,8 +660,8 @@ def test_after_a_failure_of_the_disk_the_state_is_that_of_the_log(
         journal.record([leased("1")], 1.0)
         append = EventLog.append
 
-        def fails_late(log: EventLog, acts: Any, *, now: float | None = None) -> Any:
-            append(log, acts, now=now)
+        def fails_late(log: EventLog, commands: Any, *, now: float | None = None) -> Any:
+            append(log, commands, now=now)
             raise ProjectError("the disk gave no answer")
 
         monkeypatch.setattr(EventLog, "append", fails_late)
@@ -662,7 +678,7 @@ def test_threads_share_a_journal(tmp_path: Path) -> None:
         journal.record([leased(f"{task}.", person, task)], 1.0)
         for i in range(8):
             op = {"op": "add", "key": f"p{i}", "y": 50.0, "x": 110.0}
-            journal.record([Act(f"{task}.{i}", person, "drafted", task, {"op": op})], 2.0)
+            journal.record([Command(f"{task}.{i}", person, "drafted", task, {"op": op})], 2.0)
             seen.append((journal.state, journal.state.seq))
 
     seen: list[tuple[ProjectState, int]] = []
@@ -697,27 +713,31 @@ def test_regions_without_area_are_refused_and_old_logs_that_hold_them_are_not(
     tmp_path: Path, kind: str, polygon: list[list[float]]
 ) -> None:
     drawn = {"op": {"op": "region", "key": "r", "kind": kind, "polygon": polygon}}
-    leased = Act("1", "ana", "leased", "0", {"until": 9.0})
+    leased = Command("1", "ana", "leased", "0", {"until": 9.0})
     with ProjectRepository(EventLog.open(tmp_path / "new.sqlite", write=True), GEOMETRY) as journal:
         journal.record([leased], 1.0)
         with pytest.raises(ProjectError, match="px²"):
-            journal.record([Act("2", "ana", "drafted", "0", drawn)], 2.0)
+            journal.record([Command("2", "ana", "drafted", "0", drawn)], 2.0)
         regions = [{"kind": kind, "polygon": polygon}]
         labels_of_file = {"particles": [[1, 1]], "regions": regions}
         with pytest.raises(ProjectError, match="px²"):
-            journal.record([Act("3", "ana", "imported", "2", {"source": "f", "labels": labels_of_file})], 2.0)
+            journal.record(
+                [Command("3", "ana", "imported", "2", {"source": "f", "labels": labels_of_file})], 2.0
+            )
         square = [[0, 0], [0, 2], [2, 2], [2, 0]]
         fine = {"op": {"op": "region", "key": "r", "kind": kind, "polygon": square}}
-        journal.record([Act("4", "ana", "drafted", "0", fine)], 3.0)
+        journal.record([Command("4", "ana", "drafted", "0", fine)], 3.0)
     with EventLog.open(tmp_path / "old.sqlite", write=True) as log:
-        log.append([leased, Act("2", "ana", "drafted", "0", drawn)], now=1.0)
+        log.append([leased, Command("2", "ana", "drafted", "0", drawn)], now=1.0)
     with ProjectRepository.open(tmp_path / "old.sqlite", GEOMETRY) as journal:
         add = {"op": {"op": "add", "key": "p", "y": 1, "x": 1}}
-        journal.record([Act("3", "ana", "drafted", "0", add)], 2.0)
+        journal.record([Command("3", "ana", "drafted", "0", add)], 2.0)
         with pytest.raises(ProjectError, match="px²"):
-            journal.record([Act("4", "ana", "submitted", "0", {})], 2.0)
-        journal.record([Act("5", "ana", "drafted", "0", {"op": {"op": "delete_region", "keys": ["r"]}})], 3.0)
-        journal.record([Act("4", "ana", "submitted", "0", {})], 4.0)
+            journal.record([Command("4", "ana", "submitted", "0", {})], 2.0)
+        journal.record(
+            [Command("5", "ana", "drafted", "0", {"op": {"op": "delete_region", "keys": ["r"]}})], 3.0
+        )
+        journal.record([Command("4", "ana", "submitted", "0", {})], 4.0)
 
 
 def test_a_label_is_withdrawn_by_skipping_until_somebody_submits_again(play: Play) -> None:

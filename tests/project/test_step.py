@@ -28,7 +28,7 @@ from cryoquery.network.model import ModelConfig
 from cryoquery.network.optimize import TrainingConfig
 from cryoquery.picking import picker as pick_module
 from cryoquery.picking.picker import load_picker
-from cryoquery.project.events import Act
+from cryoquery.project.events import Command
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.label_set import Label, LabelSet, current_labels, read_label_set
 from cryoquery.project.new_project import InitOptions, init_project
@@ -79,15 +79,15 @@ def make_project(path: Path, n: int = 12, unit: str = "micrograph", **settings: 
 
 def label(project: Project, items: Sequence[int], n: int | None = None) -> None:
     """Answer these items with the truth, or with its first ``n`` particles."""
-    acts = []
+    commands = []
     for item in items:
         info = project.items[item]
         points = truth_yx(int(info.micrograph.removesuffix(".mrc")[1:]))
         points = np.array([p for p in points if info.contains(*p)]).reshape(-1, 2)[:n]
         said = {"particles": points.tolist(), **({} if len(points) else {"empty": True})}
         body = {"source": "truth", "labels": said}
-        acts.append(Act(f"i{item}-{n}", "somebody", "imported", str(item), body))
-    with_journal(project, lambda journal: journal.record(acts, 1000.0))
+        commands.append(Command(f"i{item}-{n}", "somebody", "imported", str(item), body))
+    with_journal(project, lambda journal: journal.record(commands, 1000.0))
 
 
 def with_journal(project: Project, do: Callable[[ProjectRepository], object]) -> None:

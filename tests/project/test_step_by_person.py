@@ -70,12 +70,12 @@ def answer_everything(client: httpx.Client, project: Project, truth: Truth) -> i
         ops += [{"op": "add", "key": f"p{i}", "y": y, "x": x} for i, (y, x) in enumerate(missed.tolist())]
         if not len(points):
             ops.append({"op": "empty", "value": True})
-        acts = [
+        commands = [
             {"id": f"{name}-{i}", "kind": "drafted", "op": op, "active_seconds": 2.0}
             for i, op in enumerate(ops)
         ]
-        acts.append({"id": f"{name}-done", "kind": "submitted", "active_seconds": 5.0})
-        answer = client.post(f"/api/tasks/{name}/acts", json={"acts": acts})
+        commands.append({"id": f"{name}-done", "kind": "submitted", "active_seconds": 5.0})
+        answer = client.post(f"/api/tasks/{name}/commands", json={"commands": commands})
         assert answer.status_code == 200, answer.text
         n += 1
     return n

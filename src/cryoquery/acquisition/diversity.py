@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-_Floats: TypeAlias = "NDArray[np.float32] | NDArray[np.float64]"
+Floats: TypeAlias = "NDArray[np.float32] | NDArray[np.float64]"
 # Distances are taken in blocks of as many rows and centers: 16 MiB for their products.
 _ROWS, _CENTERS = 4096, 512
 
@@ -36,9 +36,9 @@ def k_means(
         >>> k_means(features, 2, np.random.default_rng(0)).tolist()
         [1, 4]
     """
-    points = _checked(features, n).astype(np.float64, copy=False)
+    points = checked(features, n)[0].astype(np.float64, copy=False)
     seed = int(rng.integers(2**31))
-    centers = points if n == len(points) else _fitted(points, n, seed, weights).cluster_centers_
+    centers = points if n == len(points) else fitted_k_means(points, n, seed, weights).cluster_centers_
     return _nearest_to_each(centers, points)
 
 
@@ -50,10 +50,10 @@ def clusters(features: ArrayLike, k: int, rng: np.random.Generator, sample: int)
     Raises:
         ValueError: as `k_means`.
     """
-    points = _checked(features, k).astype(np.float64, copy=False)
+    points = checked(features, k)[0].astype(np.float64, copy=False)
     seed = int(rng.integers(2**31))
     some = points[rng.choice(len(points), sample, replace=False)] if len(points) > sample else points
-    found = _fitted(some, k, seed).predict(points)
+    found = fitted_k_means(some, k, seed).predict(points)
     return np.asarray(found, dtype=np.int64)
 
 
@@ -74,7 +74,7 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
 
     The rows are those of the plain algorithm with every distance computed in float64, whatever the
     number of threads. Only the few rows farthest away are followed pick by pick: the others can only
-    come nearer, so they wait, and meet all new picks at once when one of them could be next.
+    come nearer, so they are compared with all new picks at once, when one of them could be next.
 
     Args:
         features: (m, c) of the candidates; of float32 only blocks and the rows that are followed are copied.
@@ -88,12 +88,7 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
         >>> k_center([[0.0], [1.0], [5.0], [9.0]], [[0.0]], 2).tolist()
         [3, 2]
     """
-    points = _checked(features, n)
-    labeled = _floats(labeled_features)
-    if labeled.size and (labeled.shape[1:] != points.shape[1:] or not np.isfinite(labeled).all()):
-        raise ValueError(
-            f"labeled_features: shape {labeled.shape}: expected (k, {points.shape[1]}) finite values"
-        )
+    points, labeled = checked(features, n, labeled_features)
     origin = points.mean(axis=0, dtype=np.float64)
     nearest = np.full(len(points), np.inf)
     chosen: list[int] = []
@@ -114,7 +109,7 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
     return np.array(chosen, dtype=np.int64)
 
 
-def _among_the_farthest(nearest: NDArray[np.float64], points: _Floats, n_ahead: int, n: int) -> list[int]:
+def _among_the_farthest(nearest: NDArray[np.float64], points: Floats, n_ahead: int, n: int) -> list[int]:
     """The next greedy picks, at most ``n``, as long as they lie among the ``n_ahead`` farthest rows."""
     m = len(points)
     if n_ahead < m:
@@ -141,7 +136,7 @@ def _among_the_farthest(nearest: NDArray[np.float64], points: _Floats, n_ahead: 
 
 
 def _approach(
-    nearest: NDArray[np.float64], points: _Floats, centers: _Floats, origin: NDArray[np.float64]
+    nearest: NDArray[np.float64], points: Floats, centers: Floats, origin: NDArray[np.float64]
 ) -> None:
     """Lower ``nearest`` (m,) to the squared distance from ``points`` (m, c) to the nearest of ``centers``.
 
@@ -187,7 +182,7 @@ def _can_be_nearer(
     return row, center
 
 
-def _squared(points: _Floats, center: NDArray[np.float64]) -> NDArray[np.float64]:
+def _squared(points: Floats, center: NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared distances in float64, (m,); the same bits for a row whatever stands around it."""
     return cdist(points, center[None], "sqeuclidean")[:, 0]
 
@@ -196,24 +191,38 @@ def _blocks(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _fitted(points: NDArray[np.float64], n: int, seed: int, weights: ArrayLike | None = None) -> KMeans:
+def fitted_k_means(
+    points: NDArray[np.float64], n: int, seed: int, weights: ArrayLike | None = None
+) -> KMeans:
+    """Lloyd's k-means with ``n`` clusters of ``points`` (m, c), from a k-means++ start."""
     # Threads would add up in an order of their own: one of them, so that a rerun gives the same bits.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        # Fewer distinct points than clusters: equal centers are dealt different rows.
+        # Fewer distinct points than clusters: centers are equal, and some clusters empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = KMeans(n, init="k-means++", n_init=1, random_state=seed)
         return model.fit(points, sample_weight=weights)
 
 
-def _floats(values: ArrayLike) -> _Floats:
+def _floats(values: ArrayLike) -> Floats:
     array = np.asarray(values)
     return array if array.dtype == np.float32 else np.asarray(array, dtype=np.float64)
 
 
-def _checked(features: ArrayLike, n: int) -> _Floats:
-    points = _floats(features)
+def checked(features: ArrayLike, n: int, labeled_features: ArrayLike = ()) -> tuple[Floats, Floats]:
+    """``features`` (m, c) and ``labeled_features`` (k, c) as floats; k may be 0.
+
+    Raises:
+        ValueError: arrays of other shapes or that are not finite, or ``n`` outside 1 … m.
+    """
+    points, labeled = _floats(features), _floats(labeled_features)
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"features: shape {points.shape}: expected (m, c) finite values")
+    if labeled.size == 0:
+        labeled = np.empty((0, points.shape[1]))
+    if labeled.shape[1:] != points.shape[1:] or not np.isfinite(labeled).all():
+        raise ValueError(
+            f"labeled_features: shape {labeled.shape}: expected (k, {points.shape[1]}) finite values"
+        )
     if not 1 <= n <= len(points):
         raise ValueError(f"n={n}: must lie between 1 and the {len(points)} rows of features")
-    return points
+    return points, labeled

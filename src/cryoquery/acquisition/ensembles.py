@@ -1,4 +1,4 @@
-"""Several opinions of one training: what they disagree on can be learned away, what all doubt cannot.
+"""Ensembles from one training: more labels remove what members disagree on, not what all are unsure of.
 
 The mean of the members' entropies is the uncertainty that the image itself leaves (aleatoric); the
 entropy of their mean exceeds it by the mutual information of label and member (epistemic; Houlsby et

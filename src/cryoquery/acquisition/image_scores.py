@@ -1,4 +1,4 @@
-"""From the maps of an image to one number: what of them is looked at decides more than the pixel score.
+"""From the maps of an image to one number; which pixels count matters more than which pixel score.
 
 Every function takes the maps of k images and gives (k,) finite numbers ≥ 0 in float64. Averages over
 the predicted foreground, its boundary or its objects fall back on an image where nothing is predicted
@@ -155,7 +155,7 @@ def skill(maps: Maps) -> Tensor:
     share = _sum(p, maps.valid) / n
     constant = share * (1 - share)
     found = 1 - _sum(p * (1 - p), maps.valid) / n / constant.clamp(min=_CERTAIN)
-    # Where nothing is seen at all there is nothing to be skilled at.
+    # A network that predicts nothing anywhere has no skill.
     return torch.where(constant > _CERTAIN, found.clamp(min=0, max=1), 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Selections that papers describe as a whole; where micrographs ask for something else, it is said."""
+"""Selections from the literature, as published; docstrings name what differs for micrographs."""
 
 from __future__ import annotations
 

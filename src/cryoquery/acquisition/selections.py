@@ -126,7 +126,7 @@ def _of_one_group(name: str, candidates: Candidates, n: int, otherwise: Strategy
 def _stratified_random(candidates: Candidates, n: int) -> list[Choice]:
     """Random draws in equal shares, with one permutation for all groups.
 
-    The groups take turns in a random order, so that none of them always gets what cannot be shared.
+    The groups come in a random order, so that the remainder does not always go to the same ones.
     """
     names, group_of = np.unique([candidates.groups[i] for i in candidates.indices], return_inverse=True)
     order = candidates.rng.permutation(len(candidates))
@@ -184,8 +184,8 @@ def clustered(
 ) -> Strategy:
     """As `proportional`, for ``k`` clusters of the features in place of groups: where none are known.
 
-    What is labeled is clustered with the candidates. Clusters differ in size, and the smallest hold what
-    is odd: with equal shares most of a query is that.
+    What is labeled is clustered with the candidates. Clusters differ in size, and the smallest hold
+    unusual images: with equal shares most of a query would be such images.
     """
 
     def select(candidates: Candidates, n: int) -> list[Choice]:
@@ -245,7 +245,7 @@ def _turns(weights: NDArray[np.float64], n_had: Rows, n_left: Rows, n: int) -> l
 
 
 def _in_equal_shares(candidates: Candidates, n: int, part_of: Rows, selection: Strategy) -> list[Choice]:
-    """Equal shares for the parts that ``part_of`` (m,) numbers, which take turns in a random order."""
+    """Equal shares for the parts that ``part_of`` (m,) numbers, in a random order."""
     parts = candidates.rng.permutation(np.unique(part_of))
     sizes = np.array([np.count_nonzero(part_of == part) for part in parts])
     turns = np.stack([_counted_within(sizes), np.repeat(np.arange(len(parts)), sizes)])

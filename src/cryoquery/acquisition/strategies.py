@@ -57,7 +57,7 @@ STRATEGIES: dict[str, NamedStrategy] = {
     "core_set": NamedStrategy("k_center", "greedy k-center given the labeled images", "arXiv:1708.00489"),
     "bald": NamedStrategy(
         "top(mean(mutual_information))",
-        "highest mean mutual information of an image's eight turns",
+        "highest mean mutual information of an image's eight symmetries",
         "arXiv:1112.5745",
     ),
     "power_bald": NamedStrategy(
@@ -104,7 +104,7 @@ STRATEGIES: dict[str, NamedStrategy] = {
     ),
     "auto": NamedStrategy(
         f"proportional({_SKILLED}, by=skill, otherwise={_SKILLED})",
-        "shares of groups by their mean expected skill, at random within; the default of projects",
+        "shares of groups by their mean expected skill, at random within each; the default of projects",
     ),
 }
 

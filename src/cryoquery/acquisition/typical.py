@@ -5,16 +5,15 @@ Distances are between features scaled to length 1, as in the papers; a row of ze
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
+
+from cryoquery.acquisition.diversity import checked, fitted_k_means
 
 MAX_CLUSTERS = 500
 """More clusters than this are not made, however many rows are asked for."""
@@ -75,7 +74,7 @@ def typiclust(
     `MAX_CLUSTERS`). The clusters with the fewest labels come first, the larger ones of these before the
     smaller ones, those below `MIN_CLUSTER` rows at the very end; each gives its most typical row, the one
     with the smallest mean distance to its ``k`` nearest neighbors among the cluster's unlabeled rows.
-    Where there are fewer clusters than rows are wanted, they take further turns. Ties go to the cluster
+    Where there are fewer clusters than rows are wanted, each gives several. Ties go to the cluster
     that holds the lowest row, and to the lowest row in it.
 
     Source: Hacohen et al. 2022 (arXiv:2202.02794).
@@ -199,18 +198,8 @@ def purity_radius(
 
 def _checked(features: ArrayLike, labeled_features: ArrayLike, n: int) -> tuple[_Vectors, _Vectors]:
     """Both as rows of length 1."""
-    points, labeled = (np.asarray(values, dtype=np.float64) for values in (features, labeled_features))
-    if points.ndim != 2 or not np.isfinite(points).all():
-        raise ValueError(f"features: shape {points.shape}: expected (m, c) finite values")
-    if labeled.size == 0:
-        labeled = np.empty((0, points.shape[1]))
-    if labeled.shape[1:] != points.shape[1:] or not np.isfinite(labeled).all():
-        raise ValueError(
-            f"labeled_features: shape {labeled.shape}: expected (l, {points.shape[1]}) finite values"
-        )
-    if not 1 <= n <= len(points):
-        raise ValueError(f"n={n}: must lie between 1 and the {len(points)} rows of features")
-    return _unit(points), _unit(labeled)
+    points, labeled = checked(features, n, labeled_features)
+    return _unit(points.astype(np.float64)), _unit(labeled.astype(np.float64))
 
 
 def _unit(rows: _Vectors) -> _Vectors:
@@ -223,13 +212,8 @@ def _unit(rows: _Vectors) -> _Vectors:
 
 
 def _clusters(points: _Vectors, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    seed = int(rng.integers(2**31))
-    # Threads would add up in an order of their own: one of them, so that a rerun gives the same bits.
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        # Fewer distinct points than clusters: some clusters stay empty.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(n, init="k-means++", n_init=1, random_state=seed).fit(points)
-    return model.labels_.astype(np.int64)  # type: ignore[no-any-return]
+    labels = fitted_k_means(points, n, int(rng.integers(2**31))).labels_
+    return labels.astype(np.int64)  # type: ignore[no-any-return]
 
 
 def _by_typicality(points: _Vectors, k: int) -> NDArray[np.int64]:

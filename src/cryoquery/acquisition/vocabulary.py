@@ -42,7 +42,7 @@ def mutual_information(ensemble: EnsembleName = "dihedral") -> PixelScore:
 
 
 def expected_entropy(ensemble: EnsembleName = "dihedral") -> PixelScore:
-    """Mean over an ensemble of its members' entropies: what all of them doubt."""
+    """Mean over an ensemble of its members' entropies: what all of them are unsure of."""
     return PixelScore("expected_entropy", ensemble)
 
 

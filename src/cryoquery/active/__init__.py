@@ -1,1 +1,1 @@
-"""Active learning: the loop, who answers its queries, and when it may stop."""
+"""Active learning: the loop, the oracles that answer its queries, and when it may stop."""

@@ -31,7 +31,7 @@ def is_pretrained(context: Context, seed: int) -> bool:
 def pretrained(context: Context, seed: int) -> Path:
     """The folder of the cache with the weights that were learned without labels, and the pool's features.
 
-    Both are made once per seed, by whoever needs them first.
+    Both are made once per seed, by the first training that needs them.
 
     Raises:
         ConfigError: the context has no pretraining, or the pool is too small for one.

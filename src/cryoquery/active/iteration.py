@@ -54,7 +54,7 @@ def write_iteration(
     query: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> None:
-    """File an iteration: the training in ``entry`` of the cache, what it was made of and what it asks for."""
+    """Write the folder of an iteration: the training in ``entry``, its labeled images and its query."""
     # Another process that took over while this one was suspended writes the same result.
     with suppress(SupersededError), staged_directory(folder) as staged:
         for name in (MODEL, EXAMPLES):
@@ -86,7 +86,7 @@ def return_to_cache(folder: Path, facts: Mapping[str, Any], context: Context) ->
 
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Say what to do about a finished iteration whose files cannot be made sense of.
+    """Name the remedy where the files of a finished iteration cannot be read.
 
     Raises:
         DataError: the block could not.

@@ -1,4 +1,4 @@
-"""Who answers a query, and what an answer costs. The only way from an image of the pool to its mask."""
+"""Answers to queries, and their cost. An oracle is the only way from an image of the pool to its mask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryoquery.formats.placement import to_scaled
 
 
 class NoiseConfig(CheckedModel):
-    """How far the labels of a simulated person are from those of the dataset. All 0: not at all."""
+    """Label noise: how far the labels of a simulated person are from those of the dataset. All 0: none."""
 
     miss_rate: float = Field(default=0.0, ge=0, le=1)
     """Chance of each particle to be overlooked."""
@@ -35,7 +35,7 @@ class NoiseConfig(CheckedModel):
 
 
 class Oracle(Protocol):
-    """Answers queries with masks, and keeps apart what was asked for from what was not."""
+    """Answers queries with masks, and gives no mask that was not asked for."""
 
     @property
     def labels(self) -> Dataset:
@@ -79,11 +79,11 @@ class SimulatedOracle:
 
     def _check(self, indices: NDArray[np.int64]) -> None:
         if not self._asked[indices].all():
-            raise PermissionError("a label was read that nobody had asked for")
+            raise PermissionError("a label was read that had not been asked for")
 
 
 class HumanOracle(SimulatedOracle):
-    """Answers from what people have labeled of a project, and refuses what nobody has."""
+    """Answers from what people have labeled of a project, and refuses items without labels."""
 
     def __init__(self, dataset: Dataset, labeled: NDArray[np.int64]) -> None:
         """``labeled``: indices of the pool images that have labels in ``dataset``."""
@@ -95,7 +95,7 @@ class HumanOracle(SimulatedOracle):
         """See `Oracle`.
 
         Raises:
-            DataError: nobody has labeled one of them.
+            DataError: one of them is not labeled.
         """
         waiting = np.asarray(indices)[~self._labeled[indices]]
         if len(waiting):
@@ -105,9 +105,9 @@ class HumanOracle(SimulatedOracle):
 
 
 class NoisyOracle(SimulatedOracle):
-    """Answers as a person with known faults would: misses, false picks, and centers that are off.
+    """Answers with label noise, as a person would: misses, false picks, and centers that are off.
 
-    The faults of a micrograph come from the seed and its name alone, so that its fields agree about a
+    The noise of a micrograph comes from the seed and its name alone, so that its fields agree about a
     particle on their border, and asking twice changes nothing. Discs of the usual size are drawn around
     the centers that result, also where the masks of the dataset were given and are not discs. What is
     IGNOREd stays so.
@@ -151,7 +151,7 @@ class NoisyOracle(SimulatedOracle):
 
 
 def make_oracle(dataset: Dataset, noise: NoiseConfig, seed: int) -> Oracle:
-    """Who answers in an experiment: the dataset's labels, with faults where ``noise`` has any."""
+    """The oracle of an experiment: the dataset's labels, with ``noise`` where there is any."""
     return SimulatedOracle(dataset) if noise.is_clean else NoisyOracle(dataset, noise, seed)
 
 
@@ -166,7 +166,7 @@ def _with_noise(
     noise: NoiseConfig,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Rows (m, 3) of (y, x, diameter) that a faulty person makes of ``particles`` (n, 3)."""
+    """Rows (m, 3) of (y, x, diameter) that label noise makes of ``particles`` (n, 3)."""
     n = len(particles)
     kept = rng.random(n) >= noise.miss_rate
     moved = particles.copy()

@@ -1,4 +1,4 @@
-"""How far long work has come, told as events to whoever shows or records it."""
+"""How far long work has come, as events that a listener shows or records."""
 
 from __future__ import annotations
 
@@ -113,15 +113,15 @@ Event: TypeAlias = (
     IterationStarted | PhaseStarted | EpochEnded | ImagesPassed | Waiting | IterationEnded | RunStates
 )
 Progress: TypeAlias = Callable[[Event], None]
-"""Is told about every event, and must not raise."""
+"""Called with every event; must not raise."""
 
 
 def silent(event: Event) -> None:
-    """Tell nobody."""
+    """Ignore every event."""
 
 
 def all_of(*listeners: Progress) -> Progress:
-    """Tell all of the ``listeners``, in this order."""
+    """Pass every event to the ``listeners``, in this order."""
 
     def tell(event: Event) -> None:
         for listener in listeners:

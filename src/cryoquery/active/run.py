@@ -63,15 +63,15 @@ class Context:
         return Pool.of(self.dataset)
 
     def trained(self, n_images: int) -> None:
-        """Tell that so many images passed the network forward and backward."""
+        """Report that so many images passed the network forward and backward."""
         self.progress(ImagesPassed(n_images, trained=True))
 
     def predicted(self, n_images: int) -> None:
-        """Tell that so many images passed the network forward."""
+        """Report that so many images passed the network forward."""
         self.progress(ImagesPassed(n_images, trained=False))
 
     def waiting(self, owner: str) -> None:
-        """Tell that another process does the work, and that this one waits for it."""
+        """Report that another process does the work, and that this one waits for it."""
         self.progress(Waiting(owner))
 
 

@@ -4,10 +4,10 @@ Two things are known of a project while its truth is not: how F1 on the held-out
 and how much the predictions of each model differ from those of the one before.
 
 The learning curve is taken to be a power law, f(n) = a − d (n / n₁)^−c, as measured ones are (Cortes et al.
-1993; Figueroa et al. 2012, doi:10.1186/1472-6947-12-8; Hestness et al. 2017, arXiv:1712.00409). Nobody knows
-its numbers from a handful of points, so none are fitted: all curves of a grid are averaged by how well they
-explain the points. Models whose predictions agree cannot differ much in F1, which rules out steep curves
-(stabilizing predictions: Bloodgood & Vijay-Shanker 2009, arXiv:1409.5165).
+1993; Figueroa et al. 2012, doi:10.1186/1472-6947-12-8; Hestness et al. 2017, arXiv:1712.00409). A handful of
+points does not determine its parameters, so none are fitted: all curves of a grid are averaged, weighted by
+how well they explain the points. Models whose predictions agree cannot differ much in F1, which rules out
+steep curves (stabilizing predictions: Bloodgood & Vijay-Shanker 2009, arXiv:1409.5165).
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Gain:
 def points(n_labeled: Sequence[float], scores: ArrayLike) -> list[Point]:
     """The learning curve on micrographs that all models were measured on.
 
-    What a micrograph is easier than others is common to all models and no noise; what is left after its
-    mean is taken off tells how far the mean of a model would differ with other micrographs.
+    Some micrographs are easier than others for all models, which is no noise: the mean of each micrograph is
+    subtracted. What is left estimates how far the mean of a model would differ with other micrographs.
 
     Args:
         n_labeled: (k,) items that each model was trained on.
@@ -186,7 +186,7 @@ def _prior() -> NDArray[np.float64]:
 
 
 def sentence(gain: Gain, n_items: int, minutes: float, unit: str = "micrograph") -> str:
-    """What a person is told of the next query.
+    """A sentence for people about the next query.
 
     Args:
         gain: what it is expected to bring.

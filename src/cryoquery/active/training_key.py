@@ -61,7 +61,7 @@ def fine_tunes(run: Run, sets: Sequence[NDArray[np.int64]], fine_tune: bool) -> 
 
 
 def label_noise_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training's result depends on where the labels have faults; empty where they have none."""
+    """What label noise adds to keys; empty without any, so that such keys stay as they were."""
     return {"oracle": protocol["oracle"]} if "oracle" in protocol else {}
 
 

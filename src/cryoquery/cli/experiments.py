@@ -61,7 +61,7 @@ def experiment(
         try:
             folder = run_experiment(settings, progress, wait)
         except UnfinishedRunsError:
-            # Some runs failed: the others deserve their report all the same.
+            # Some runs failed: the others are reported all the same.
             with contextlib.suppress(CryoqueryError, OSError):
                 write_comparison(settings.out)
             raise

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from cryoquery.cli.terminal import counting, keys
+from cryoquery.cli.terminal import complain, counting, keys
 
 FlipY = Annotated[bool, typer.Option("--flip-y", help="Count rows from the last one of the micrograph.")]
 FlipX = Annotated[bool, typer.Option("--flip-x", help="Count columns from the last one.")]
@@ -75,14 +74,12 @@ def pick(
             overlays=overlays, histograms=histograms, file_format=file_format, n_workers=workers,
             progress=progress,
         )  # fmt: skip
-    for note in outcome.notes:
-        print(f"cryoquery: note: {note}", file=sys.stderr)
-    for reason in outcome.failures.values():
-        print(f"cryoquery: {reason}", file=sys.stderr)
+    complain(outcome.notes, "note: ")
+    complain(outcome.failures.values())
     if outcome.n_done:
         typer.echo(f"{out}: {_counted(len(outcome.picks), outcome.n_done)}")
     if outcome.failures:
-        print(f"cryoquery: {len(outcome.failures)} of {len(files)} could not be picked", file=sys.stderr)
+        complain([f"{len(outcome.failures)} of {len(files)} could not be picked"])
         raise typer.Exit(1)
 
 
@@ -133,8 +130,7 @@ def evaluate(
         diameter_px=diameter_px, pixel_size=pixel_size, force=force,
     )  # fmt: skip
     agreement = evaluate_picks(comparison, radius)
-    for note in comparison.notes:
-        print(f"cryoquery: note: {note}", file=sys.stderr)
+    complain(comparison.notes, "note: ")
     typer.echo(format_table(agreement))
     if out is not None:
         about = {"picks": str(picks), "truth": str(truth), "radius": radius, "placement": placed.options}

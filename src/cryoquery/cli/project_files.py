@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from cryoquery.cli.picks import FlipX, FlipY, Force, Scale, SwapXY
-from cryoquery.cli.terminal import counting, keys
+from cryoquery.cli.terminal import complain, counting, keys
 
 ProjectFolder = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
@@ -47,7 +45,7 @@ def init(
     scale: Scale = 1.0,
     force: Force = False,
 ) -> None:
-    """A new project of micrographs that nobody has labeled; then: cryoquery label PROJECT.
+    """A new project of micrographs without labels; then: cryoquery label PROJECT.
 
     Reads every micrograph once. One that cannot be read is reported and left out.
     """
@@ -68,7 +66,8 @@ def init(
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     options = InitOptions(**keys(InitOptions, given), initial_items=initial, placement=placed)
     new = init_project(project, micrographs, options, table=table, labels=labels or [], report=counting)
-    _say(new.notes, new.failures)
+    complain(new.notes, "note: ")
+    complain(new.failures, "left out: ")
     n = len(new.project.micrographs)
     many = f"{n:,} micrographs" if unit == "micrograph" else f"{len(new.project.items):,} fields of {n:,}"
     typer.echo(
@@ -110,7 +109,8 @@ def export(
         return
     with counting("picking") as progress:
         outcome = export_picks(opened, out, file_format=file_format, threshold=threshold, progress=progress)
-    _say(outcome.notes, list(outcome.failures.values()))
+    complain(outcome.notes, "note: ")
+    complain(outcome.failures.values(), "left out: ")
     if outcome.n_done:
         typer.echo(f"{out}: {len(outcome.picks):,} picks on {outcome.n_done} micrographs")
     if outcome.failures:
@@ -133,12 +133,5 @@ def import_labels(
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     imported = import_file(open_project(project), labels, placed=placed, force=force)
-    _say(imported.notes, ())
+    complain(imported.notes, "note: ")
     typer.echo(f"{project}: {imported.n_particles:,} particles for {imported.n_items} items from {labels}")
-
-
-def _say(notes: Sequence[str], failures: Sequence[str]) -> None:
-    for note in notes:
-        print(f"cryoquery: note: {note}", file=sys.stderr)
-    for reason in failures:
-        print(f"cryoquery: left out: {reason}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,6 +12,12 @@ from pydantic import BaseModel
 def keys(kind: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
     """Those of the options that a configuration has keys for."""
     return {name: value for name, value in given.items() if name in kind.model_fields}
+
+
+def complain(lines: Iterable[str], what: str = "") -> None:
+    """Print lines on standard error, each after ``what``."""
+    for line in lines:
+        print(f"cryoquery: {what}{line}", file=sys.stderr)
 
 
 def make_console() -> Any:

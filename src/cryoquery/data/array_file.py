@@ -51,7 +51,7 @@ class ArrayFile:
         self._file.close()
 
     def put(self, index: int, content: NDArray[np.uint8], padding: int) -> None:
-        """Cache ``content`` (h, w) as entry ``index``, a smaller one padded below and to the right.
+        """Put ``content`` (h, w) as entry ``index``, a smaller one padded below and to the right.
 
         Raises:
             OSError: the disk is full, or fails.

@@ -291,7 +291,7 @@ def _process(
     progress: Progress | None,
     failures: dict[MicrographKey, str] | None,
 ) -> list[tuple[float, float]]:
-    """Normalize, cut and store all micrographs; (center, spread) of each.
+    """Normalize, cut and write all micrographs; (center, spread) of each.
 
     The first error ends it, unless there is a place for ``failures``.
     """

@@ -237,7 +237,7 @@ class DatasetWriter:
         self._opened.close()
 
     def put(self, row: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
-        """Cache image and mask (h, w); smaller ones are padded below and to the right.
+        """Put image and mask (h, w); smaller ones are padded below and to the right.
 
         Raises:
             OSError: the disk is full, or fails.
@@ -248,7 +248,7 @@ class DatasetWriter:
         self.put_mask(row, mask)
 
     def put_mask(self, row: int, mask: NDArray[np.uint8]) -> None:
-        """Cache a mask (h, w) alone; a smaller one is padded below and to the right.
+        """Put a mask (h, w) alone; a smaller one is padded below and to the right.
 
         Raises:
             OSError: the disk is full, or fails.
@@ -378,7 +378,7 @@ def _read_particles(path: Path) -> dict[MicrographKey, NDArray[np.float64]]:
 
 @contextmanager
 def _table(path: Path) -> Iterator[Any]:
-    """The lines of a CSV file; what goes wrong in reading them is the dataset's fault."""
+    """The lines of a CSV file; errors in reading them name the file and the line."""
     lines = None
     try:
         with path.open(newline="") as stream:

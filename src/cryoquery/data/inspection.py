@@ -1,4 +1,4 @@
-"""Counts of a dataset, and warnings."""
+"""Counts of a dataset, and warnings about it."""
 
 from __future__ import annotations
 

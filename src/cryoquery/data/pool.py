@@ -37,7 +37,7 @@ class Pool:
     micrographs: tuple[str, ...]
     disc_px: NDArray[np.float64] | None = None
     """(n,) diameter of the discs in the masks, pixels of the image: a person states the particle's
-    diameter before anything is labeled. None where nobody did."""
+    diameter before anything is labeled. None where it was not stated."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> Pool:

@@ -1,4 +1,4 @@
-"""What a dataset is built from: micrographs with their labels, whoever provides them."""
+"""What a dataset is built from: micrographs with their labels, from any source."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SourceMicrograph:
     pixel_size: float | None = None
     """Å per pixel, where known."""
     read_mask: Callable[[], NDArray[np.bool_]] | None = None
-    """A mask made by another program, (height, width) or a reduced version of it; None: draw discs."""
+    """A mask that came with the micrograph, (height, width) or a reduced version of it; None: draw discs."""
     split: str | None = None
     """The split its source puts it in; None: to be drawn."""
     field_of_view: str | None = None

@@ -130,7 +130,7 @@ def _draw_per_group(
     fractions: tuple[float, float],
     seed: int,
 ) -> dict[str, str]:
-    """Near-duplicates of several groups are drawn with the smallest, so that it keeps some for training."""
+    """Near-duplicates in several groups are drawn with the smallest group, so that it keeps some to train."""
     sizes: dict[str, int] = defaultdict(int)
     for micrograph in micrographs:
         sizes[micrograph.group] += 1

@@ -107,14 +107,14 @@ class RecordedConfig(CheckedModel):
     """How the first images of each seed are chosen, for all strategies; all but random need pretraining."""
     device: DeviceConfig = DeviceConfig()
     executor: Literal["local", "slurm"] = "local"
-    """Who does the runs: processes on this machine, or jobs of Slurm."""
+    """Where runs are done: by processes on this machine, or by jobs of Slurm."""
     workers: int | None = Field(default=None, ge=1)
     """Local processes; None: one per GPU, or as many as cores and memory allow. 1: this process alone."""
     slurm: SlurmConfig = SlurmConfig()
     tensorboard: bool = False
     """Write events for TensorBoard into the folder of each run."""
     oracle: NoiseConfig = NoiseConfig()
-    """Faults of the simulated person; scores are taken against the labels of the dataset all the same."""
+    """Label noise of the simulated person; scores are always taken against the labels of the dataset."""
     label_cost: LabelCost = LabelCost()
     """From labels to minutes, in the report."""
 
@@ -153,7 +153,7 @@ class RecordedConfig(CheckedModel):
 
     def protocol(self) -> dict[str, Any]:
         """What all runs must have in common to be compared: the network, how it is trained, who labels."""
-        # Of what is as in the first versions nothing is said, as then.
+        # What the first versions did not have is left out where it is unused: digests stay the same.
         parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
         both = {name: getattr(self, name).model_dump(mode="json") for name in parts}
         first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}

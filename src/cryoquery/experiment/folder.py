@@ -49,7 +49,7 @@ FREE_TO_CHANGE = {
     "slurm",
     "tensorboard",
 }
-"""What may differ when an experiment is resumed: where things are, who works, and what is added to it."""
+"""What may differ when an experiment is resumed: where things are, where work is done, and what is added."""
 
 ADDED_LATER = {"pretraining": None, "cold_start": "random"}
 """Keys that the first configurations did not have, with what they mean where they are not given: left out of
@@ -67,12 +67,12 @@ def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
     foreign = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     if foreign - {CONFIG, ENVIRONMENT} and not (out / CONFIG).is_file():
         raise ExperimentError(f"{out}: holds other files and no experiment; choose another folder with --out")
-    if is_begun(out) or ((out / ENVIRONMENT).is_file() and _somebody_works(out)):
+    if is_begun(out) or ((out / ENVIRONMENT).is_file() and _is_run_under_way(out)):
         before = read_config(out)
         _check_same(before, config)
         _check_same_data(read_environment(out), dataset, out)
         config = _united(before, config)
-    else:  # nothing is finished, and no process is at work: anything may still change
+    else:  # nothing is finished, and no run is under way: anything may still change
         (out / ENVIRONMENT).unlink(missing_ok=True)
     write_text(out / CONFIG, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
     return config
@@ -83,7 +83,7 @@ def is_begun(out: Path) -> bool:
     return next(out.rglob("metrics.json"), None) is not None
 
 
-def _somebody_works(out: Path) -> bool:
+def _is_run_under_way(out: Path) -> bool:
     """Whether a run is under way, in a job of Slurm say."""
     return any(
         not LeaseObserver(lease).is_abandoned() for lease in out.rglob(".running") if lease.parent != out
@@ -171,7 +171,7 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Context:
     with leased(config.out / ".environment.lease"):
         file = config.out / ENVIRONMENT
         if file.is_file():
-            _check_same_ground(read_environment(config.out), context, config.out)
+            _check_same_environment(read_environment(config.out), context, config.out)
         else:
             write_json(file, _environment(context) | {"config_sha256": config_digest(config)})
     return context
@@ -203,7 +203,7 @@ def _check_same_data(begun: Mapping[str, Any], dataset: Dataset, out: Path) -> N
         )
 
 
-def _check_same_ground(begun: Mapping[str, Any], context: Context, out: Path) -> None:
+def _check_same_environment(begun: Mapping[str, Any], context: Context, out: Path) -> None:
     """Refuse to go on with other data, or on a device whose numbers differ."""
     _check_same_data(begun, context.dataset, out)
     now = _environment(context)
@@ -253,7 +253,7 @@ def _check_same(before: RecordedConfig, now: ExperimentConfig) -> None:
 
 def config_digest(config: RecordedConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
-    # An oracle without faults is left out: experiments were begun before there were others.
+    # An oracle without label noise is left out: experiments were begun before there was any.
     left_out = FREE_TO_CHANGE | ({"oracle"} if config.oracle.is_clean else set())
     values = config.model_dump(mode="json", exclude=left_out)
     return digest({key: value for key, value in values.items() if (key, value) not in ADDED_LATER.items()})

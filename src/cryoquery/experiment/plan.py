@@ -86,7 +86,7 @@ class Plan:
     n_train: int
     image_shape: tuple[int, int] | None
     note: str | None
-    """What could not be looked up."""
+    """What could not be determined."""
 
     @property
     def cost(self) -> Cost:
@@ -127,7 +127,7 @@ def make_plan(config: ExperimentConfig) -> Plan:
 
 
 def planned_work(config: ExperimentConfig, dataset: Dataset, run: Run) -> list[int]:
-    """The work that each iteration of one run takes, in inference passes, were it alone."""
+    """The work that each iteration of one run takes, in inference passes, if no other run shares it."""
     n_train = len(dataset.rows("train"))
     images = _Images.of(dataset, reported_splits(config, dataset), n_train)
     return [cost.work for cost in _planned(run, images, config, set()).iterations]

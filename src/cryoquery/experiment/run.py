@@ -37,11 +37,11 @@ class RunOutcome:
     error: str = ""
     """Why it could not be finished; empty: it is."""
     fatal: bool = False
-    """Whether other runs would fail of the same: the disk is full, or its server has gone."""
+    """Whether other runs would fail for the same reason: the disk is full, or its server is gone."""
 
 
 def do_run(config: ExperimentConfig, context: Context, run: Run, progress: Progress = silent) -> RunOutcome:
-    """Do what is left of a run. What goes wrong with it ends up in the outcome and in its log.
+    """Do what is left of a run. Errors end up in the outcome and in its log.
 
     Another process that is at work on the same run is waited for.
     """
@@ -81,7 +81,7 @@ def is_finished(run: Run) -> bool:
 def drop_models(config: RecordedConfig, context: Context, seed: int) -> None:
     """Once all runs of a seed are finished, remove the models that are not to stay.
 
-    The experiment's own cache loses them, too; one that is shared keeps them.
+    They are removed from the experiment's own cache, too, but not from a shared one.
     """
     runs = [run for run in plan_runs(config, len(context.pool)) if run.seed == seed]
     if config.keep_models == "all" or not all(map(is_finished, runs)):
@@ -104,7 +104,7 @@ def drop_models(config: RecordedConfig, context: Context, seed: int) -> None:
 def stoppable() -> Iterator[None]:
     """Raise `Stopped` where a signal asks this process to stop while the block runs; later ones are ignored.
 
-    Only the main thread can be told; in another one nothing changes.
+    Only the main thread can handle signals; in another one nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""How a run stands, in files that other processes may read while it works.
+"""The state of a run, in files that other programs may read while it works.
 
 ::
 

@@ -13,7 +13,7 @@ from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lo
 from cryoquery.project.step_files import Suggestions
 
 MOST_STEPS, MOST_EDITS = 500, 5000
-"""Of undo and of redo that are sent with a document: so many steps, with so many changes in all."""
+"""Most steps of undo and of redo that are sent with a document, and most changes in all of them."""
 
 
 def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
         "rank": row.rank,
         "reason": row.reason,
         "score": row.score,
-        # Whoever knows that an answer is compared with an earlier one labels otherwise.
+        # People label differently when they know that the result is compared with an earlier one.
         "purpose": "measure" if row.held_out else "train",
         "status": row.state.status(now),
         "person": person_of(row.state, now),
@@ -98,7 +98,7 @@ def describe_task(
 
 
 def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
-    """What acts change of a task beside its document."""
+    """What commands change of a task beside its document."""
     return {
         "status": state.status(now),
         "cursor": state.document.cursor,

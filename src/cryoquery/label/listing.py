@@ -1,4 +1,4 @@
-"""What a person finds in the queue: a blind repeat stands there as if its item had never been labeled."""
+"""What a person finds in the queue: a blind repeat is listed as if its item had never been labeled."""
 
 from __future__ import annotations
 

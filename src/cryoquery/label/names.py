@@ -35,11 +35,11 @@ class TaskNames:
     def task(self, name: str, known: Iterable[str]) -> str:
         """The task of that name.
 
-        The number of an item names its first labeling: pages of earlier versions keep acts under it.
+        The number of an item names its first labeling: pages of earlier versions keep commands under it.
 
         Args:
             name: from a browser.
-            known: tasks that somebody has touched.
+            known: tasks that were opened at least once.
 
         Raises:
             UnknownTaskError: no task has it.

@@ -1,4 +1,4 @@
-"""Pictures for the browser, a few at a time, so that they never keep an act waiting."""
+"""Pictures for the browser, a few at a time, so that they never keep a command waiting."""
 
 from __future__ import annotations
 

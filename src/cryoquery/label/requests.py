@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 LONGEST_REASON = 500
-MOST_ACTS = 500
+MOST_COMMANDS = 500
 """In one request."""
 LONGEST_ABSENCE_SECONDS = 24 * 3600.0
 
@@ -28,25 +28,25 @@ class LeaseRequest(_Strict):
     task: Annotated[str, Field(max_length=40)] | None = None
 
 
-class ActRequest(_Strict):
+class CommandRequest(_Strict):
     """One thing that a person did."""
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    """Chosen by the page; an act that is sent again under its id counts once."""
+    """Chosen by the page; a command that is sent again under its id counts once."""
     kind: Literal[
         "drafted", "undone", "redone", "submitted", "skipped", "renewed", "released", "reopened", "served"
     ]
     op: dict[str, Any] | None = None
     """Of ``drafted``: what to do, see `cryoquery.project.state`."""
     active_seconds: Annotated[float, Field(ge=0, le=LONGEST_ABSENCE_SECONDS)] = 0.0
-    """How long the person was at work since the act before."""
+    """How long the person was at work since the command before."""
     reason: Annotated[str, Field(max_length=LONGEST_REASON)] | None = None
     """Of ``skipped``."""
     bad: bool | None = None
     """Of ``skipped``: the micrograph is bad and shall never be asked for again."""
 
 
-class ActsRequest(_Strict):
-    """Acts on one task, in order; all are taken or none."""
+class CommandsRequest(_Strict):
+    """Commands on one task, in order; all are taken or none."""
 
-    acts: Annotated[list[ActRequest], Field(min_length=1, max_length=MOST_ACTS)]
+    commands: Annotated[list[CommandRequest], Field(min_length=1, max_length=MOST_COMMANDS)]

@@ -1,4 +1,4 @@
-"""What a request must show before anything else looks at it.
+"""What is checked of every request before anything else uses it.
 
 The server listens on loopback only. That keeps the network out, but not other users of the machine, nor
 other pages in the browser: so a request needs a session's cookie, a Host that is a name of loopback
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import re
 import time
@@ -18,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cryoquery.label.sessions import LIFETIME_SECONDS, Session, Sessions
@@ -26,7 +26,7 @@ LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII |
 """Any port: ``ssh -L`` may lead here from another one."""
 MOST_BODY_BYTES = 1_000_000
 MOST_DRAINED_BYTES = 16_000_000
-"""So much of a body that is too large is read on, since who is still sending does not hear the answer."""
+"""So much of a too large body is read on: a browser that is still sending does not read the answer."""
 BODY_SECONDS = 20.0
 DRAIN_SECONDS = 2.0
 MOST_AT_ONCE = 256
@@ -57,7 +57,7 @@ class RefusedError(Exception):
         return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
 
 
-RATES = {"acts": (50.0, 200.0), "reads": (50.0, 200.0), "pictures": (50.0, 400.0)}
+RATES = {"commands": (50.0, 200.0), "reads": (50.0, 200.0), "pictures": (50.0, 400.0)}
 """Requests of a session per second, and at once. A list of 200 thumbnails is asked for at once."""
 MOST_BUCKETS = 1000
 
@@ -116,7 +116,7 @@ class Guard:
     Args:
         app: what is guarded.
         sessions: who is let in.
-        opened: told when a link was used, with the person it was made for.
+        opened: called when a link was used, with the person it was made for.
     """
 
     def __init__(
@@ -139,14 +139,15 @@ class Guard:
         self._n_under_way += 1
         try:
             if cookie := self._open_link(scope):
-                await _answer(guarded, 303, {"Location": "/", "Set-Cookie": cookie})
+                answer = Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
+                await answer(scope, receive, guarded)
                 return
             session = self._admit(scope)
             body = await _read_body(Headers(scope=scope), receive)
             scope.setdefault("state", {})["session"] = session
             await self._app(scope, _replay(body, receive), guarded)
         except RefusedError as refusal:
-            await _refuse(guarded, refusal, wants_page=scope["path"] == "/")
+            await _refusal(refusal, wants_page=scope["path"] == "/")(scope, receive, guarded)
         finally:
             self._n_under_way -= 1
 
@@ -174,7 +175,7 @@ class Guard:
         )
 
     def _session(self, scope: Scope) -> Session | None:
-        # http.cookies gives up at the first odd cookie, and other programs at this address may set such ones.
+        # http.cookies stops at the first malformed cookie, and other programs at this address may set some.
         parts = [
             part.partition("=") for line in Headers(scope=scope).getlist("cookie") for part in line.split(";")
         ]
@@ -202,7 +203,7 @@ class Guard:
 
 def _kind(scope: Scope) -> str:
     if scope["method"] == "POST":
-        return "acts"
+        return "commands"
     return "pictures" if scope["path"].startswith("/api/items/") else "reads"
 
 
@@ -265,13 +266,13 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    told = False
+    is_sent = False
 
     async def replayed() -> Message:
-        nonlocal told
-        if told:
+        nonlocal is_sent
+        if is_sent:
             return await receive()
-        told = True
+        is_sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replayed
@@ -289,21 +290,10 @@ def _with_headers(send: Send) -> Send:
     return guarded
 
 
-async def _refuse(send: Send, refusal: RefusedError, wants_page: bool) -> None:
-    if wants_page:
-        page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal}.</p>'
-        # A browser that came from another page sends the cookie only with the next request.
-        page += '<p><a href="/">Continue</a></p></html>' if refusal.status == 401 else "</html>"
-        headers = {"Content-Type": "text/html; charset=utf-8"}
-        content = page.encode()
-    else:
-        headers = {"Content-Type": "application/json"}
-        content = json.dumps({"error": str(refusal)}).encode()
-    await _answer(send, refusal.status, {**headers, **refusal.headers}, content)
-
-
-async def _answer(send: Send, status: int, headers: dict[str, str], content: bytes = b"") -> None:
-    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    raw.append((b"content-length", str(len(content)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": content})
+def _refusal(refusal: RefusedError, wants_page: bool) -> Response:
+    if not wants_page:
+        return JSONResponse({"error": str(refusal)}, refusal.status, refusal.headers)
+    page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal}.</p>'
+    # A browser that came from another page sends the cookie only with the next request.
+    page += '<p><a href="/">Continue</a></p></html>' if refusal.status == 401 else "</html>"
+    return HTMLResponse(page, refusal.status, refusal.headers)

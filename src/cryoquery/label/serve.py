@@ -78,8 +78,8 @@ def serve(
             show(person)
 
         _introduce(service, port, say)
-        everybody: list[str | None] = [*names] or [None]
-        for person in everybody:
+        links: list[str | None] = [*names] or [None]
+        for person in links:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
         app = create_app(service, sessions, pages, opened=opened)
@@ -94,7 +94,7 @@ def _server_of(app: ASGIApp) -> uvicorn.Server:
         app,
         http="h11", loop="asyncio", ws="none", lifespan="on",
         log_config=None, access_log=False,  # tokens stand in the addresses
-        log_level="error",  # that a request is malformed is answered, and no news for who labels
+        log_level="error",  # malformed requests are answered, and need not be shown at the terminal
         proxy_headers=False, server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
         limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,

@@ -1,7 +1,7 @@
-"""The HTTP interface of the page: what may be asked, and who answers it.
+"""The HTTP interface of the page: the requests, and what answers them.
 
-Every answer about the project comes from `service.LabelService` in one thread of its own, so that acts are
-recorded one after the other; pictures are made in other threads, a few at a time.
+Every answer about the project comes from `service.LabelService` in one thread of its own, so that
+commands are recorded one after the other; pictures are made in other threads, a few at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cryoquery.label.download import Format, labels_file
 from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures, ReadyPicture
-from cryoquery.label.requests import ActsRequest, LeaseRequest, PersonRequest
+from cryoquery.label.requests import CommandsRequest, LeaseRequest, PersonRequest
 from cryoquery.label.security import Guard, RefusedError
 from cryoquery.label.service import LabelService, LeaseError, UnknownTaskError
 from cryoquery.label.sessions import Session, Sessions
@@ -57,7 +57,7 @@ def create_app(
         service: of the project; used in one thread only.
         sessions: who is let in.
         pages: the page's files, see `pages.load_pages`.
-        opened: told when a link was used, with the person it was made for.
+        opened: called when a link was used, with the person it was made for.
         poll_seconds: how often to look for new steps.
     """
     app = FastAPI(
@@ -206,10 +206,12 @@ def _send_task(request: Request, answer: dict[str, Any]) -> Response:
     return JSONResponse(answer)
 
 
-@router.post("/api/tasks/{task}/acts")
-async def acts(request: Request, task: Task, wanted: ActsRequest, person: Person) -> Response:
+@router.post("/api/tasks/{task}/commands")
+async def commands(request: Request, task: Task, wanted: CommandsRequest, person: Person) -> Response:
     """Record what a person did; answered when it is on the disk."""
-    return JSONResponse(await _ask(request.app, LabelService.act, person, _task(request, task), wanted.acts))
+    return JSONResponse(
+        await _ask(request.app, LabelService.record, person, _task(request, task), wanted.commands)
+    )
 
 
 @router.get("/api/items/{item}/picture")
@@ -294,7 +296,7 @@ async def _mistake(_: Request, error: Exception) -> Response:
     if isinstance(error, LeaseError):
         return _error(409, sentence)
     if isinstance(error, (OSError, LogError)):
-        # Not 422: the page would give up what it sent.
+        # Not 422: the page would discard what it sent.
         print(f"cryoquery: {sentence}", file=sys.stderr)
         return _error(503, sentence)
     return _error(422, sentence)

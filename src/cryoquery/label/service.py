@@ -1,4 +1,4 @@
-"""A project as the page sees it: what there is to label, who has it, and what was done."""
+"""A project as the page sees it: what there is to label, who labels what, and what was done."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import cryoquery
 from cryoquery.errors import ProjectError
 from cryoquery.label.documents import describe_progress, describe_row, describe_task
 from cryoquery.label.listing import Row, rows
-from cryoquery.label.requests import ActRequest
+from cryoquery.label.requests import CommandRequest
 from cryoquery.project.areas import check_area
 from cryoquery.project.document import checked_region
-from cryoquery.project.events import Act, Event
+from cryoquery.project.events import Command, Event
 from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, parse_task, task_id
 from cryoquery.project.people import total_seconds
@@ -33,15 +33,15 @@ from cryoquery.project.step_files import (
 from cryoquery.project.tasks import is_suggested, next_task, open_repeats
 
 PROGRAM = "cryoquery"
-"""Who does what no person did."""
+"""The name in the log for what the program itself did."""
 MOST_LISTED = 200
 """Entries of the queue that are sent."""
 OWN_IDS = ("queued-", "lease-")
-"""Beginnings of the ids of events that are recorded here; people's acts cannot take them."""
+"""Beginnings of the ids of events that are recorded here; people's commands cannot take them."""
 
 
-class RefusedActError(ProjectError):
-    """An act that cannot be taken; those that came with it were not taken either."""
+class RefusedCommandError(ProjectError):
+    """A command that cannot be taken; those that came with it were not taken either."""
 
 
 def open_service(path: Path) -> LabelService:
@@ -79,7 +79,7 @@ class LabelService:
 
     @property
     def state(self) -> ProjectState:
-        """After the last act; it never changes, the next act brings another one."""
+        """After the last command; it never changes, the next command brings another one."""
         return self._repository.state
 
     def session(self, person: str | None) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class LabelService:
             task: which; None: the next one.
 
         Raises:
-            LeaseError: somebody else has it.
+            LeaseError: another person has it.
             UnknownTaskError: it is not to be labeled.
         """
         now, config = self._clock(), self.project.config
@@ -169,10 +169,10 @@ class LabelService:
         leased = {"until": self._lease_end(now), "suggested": bool(suggested)}
         served = {"model": model, "n_suggestions": len(suggestions.picks), "suggested": bool(suggested)}
         token = uuid.uuid4().hex
-        self._record(
+        self._repository.record(
             [
-                Act(f"lease-{token}-0", person, "leased", task, leased),
-                Act(f"lease-{token}-1", person, "served", task, served),
+                Command(f"lease-{token}-0", person, "leased", task, leased),
+                Command(f"lease-{token}-1", person, "served", task, served),
             ],
             now,
         )
@@ -190,10 +190,10 @@ class LabelService:
         return describe_task(self.project, task, state, person, reason, self._shown(state), state.model, now)
 
     def _check_known(self, person: str, task: str, now: float) -> None:
-        """See that there is such a task for ``person``: neither one of no query, nor what a repeat hides.
+        """Check that ``person`` may know of the task: it is in a query, and no blind repeat hides it.
 
         Raises:
-            UnknownTaskError: there is not.
+            UnknownTaskError: there is none.
         """
         item, repeat = parse_task(task)
         repeats = self._repeats(person, now)
@@ -202,16 +202,16 @@ class LabelService:
         if not there or (not repeat and any(parse_task(other)[0] == item for other in repeats)):
             raise UnknownTaskError("there is no such task at the moment")
 
-    def act(self, person: str, task: str, requests: Sequence[ActRequest]) -> dict[str, Any]:
+    def record(self, person: str, task: str, requests: Sequence[CommandRequest]) -> dict[str, Any]:
         """Record what ``person`` did in a task; all of it is on the disk when this returns, or nothing.
 
-        An act that was recorded before is acknowledged again.
+        A command that was recorded before is acknowledged again.
 
         Raises:
             LeaseError: the task is not this person's at the moment.
             UnknownTaskError: there is no such task.
-            RefusedActError: an act's id is another one's, or a field does not belong to it.
-            ProjectError: an act cannot be done.
+            RefusedCommandError: a command's id is another one's, or a field does not belong to it.
+            ProjectError: a command cannot be done.
             LogError: the log cannot be read or written.
         """
         now = self._clock()
@@ -219,30 +219,34 @@ class LabelService:
         known = self._repository.log.find(request.id for request in requests)
         if len(known) < len({request.id for request in requests}):
             self._check_known(person, task, now)
-        acts = []
+        commands = []
         for request in requests:
             if (old := known.get(request.id)) is None:
-                acts.append(Act(request.id, person, request.kind, task, self._body(request, state, now)))
+                commands.append(
+                    Command(request.id, person, request.kind, task, self._body(request, state, now))
+                )
             elif (old.person, old.task) != (person, task) or not _repeats(old, request):
-                raise RefusedActError(f"act {request.id}: the id was used before; choose another")
+                raise RefusedCommandError(f"command {request.id}: the id was used before; choose another")
             if request.id.startswith(OWN_IDS):
-                raise RefusedActError(f"act {request.id}: an id must not begin with {' or '.join(OWN_IDS)}")
-        self._record(acts, now)
+                raise RefusedCommandError(
+                    f"command {request.id}: an id must not begin with {' or '.join(OWN_IDS)}"
+                )
+        self._repository.record(commands, now)
         return {
             "acknowledged": [request.id for request in requests],
             **describe_progress(self.state.task(task), now),
         }
 
-    def _body(self, request: ActRequest, state: TaskState, now: float) -> dict[str, Any]:
-        """What is recorded of an act."""
+    def _body(self, request: CommandRequest, state: TaskState, now: float) -> dict[str, Any]:
+        """What is recorded of a command."""
         only = _FIELDS.get(request.kind, ())
         for name in ("op", "reason", "bad"):
             if name not in only and getattr(request, name) is not None:
-                raise RefusedActError(f"act {request.id}: {name} does not belong to {request.kind!r}")
+                raise RefusedCommandError(f"command {request.id}: {name} does not belong to {request.kind!r}")
         active = {"active_seconds": request.active_seconds}
         if request.kind == "drafted":
             if request.op is None:
-                raise RefusedActError(f"act {request.id}: op is missing")
+                raise RefusedCommandError(f"command {request.id}: op is missing")
             self._check_done(request.op, state)
             return {"op": self._with_places(request.op, state), **active}
         if request.kind in ("renewed", "reopened"):
@@ -273,10 +277,10 @@ class LabelService:
         return {"op": "accept", "picks": [picks[key] for key in keys]}
 
     def _check_done(self, op: Mapping[str, Any], state: TaskState) -> None:
-        """See that a region that is to be done has room for one particle.
+        """Check that a region of the kind ``done`` has room for one particle.
 
         Raises:
-            ProjectError: it has not.
+            ProjectError: it is smaller.
         """
         if op.get("op") == "region" and op.get("kind") == "done":
             region = checked_region("done", op.get("polygon"), self.state.extent(state.item))
@@ -304,10 +308,7 @@ class LabelService:
         name = f"step_{max(steps)}"
         entries = read_query(self.project.steps_path / name, len(self.project.items))
         body = {"step": max(steps), "entries": entries, "model": name}
-        self._record([Act(f"queued-{name}", PROGRAM, "queued", None, body)], self._clock())
-
-    def _record(self, acts: Sequence[Act], now: float) -> None:
-        self._repository.record(acts, now)
+        self._repository.record([Command(f"queued-{name}", PROGRAM, "queued", None, body)], self._clock())
 
     def _last_sentence(self) -> str:
         """What the last step expects of another one."""
@@ -319,10 +320,10 @@ class LabelService:
 
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {"drafted": ("op",), "skipped": ("reason", "bad")}
-"""What belongs to an act of each kind, beside the seconds."""
+"""What belongs to a command of each kind, beside the seconds."""
 
 
-def _repeats(old: Event, request: ActRequest) -> bool:
+def _repeats(old: Event, request: CommandRequest) -> bool:
     """Whether a request is the one that was recorded, sent again; what was made on arrival does not count."""
     if old.kind != request.kind and (old.kind, request.kind) != ("corrected", "submitted"):
         return False
@@ -345,4 +346,4 @@ def _as_sent(recorded: Any, sent: Any) -> Any:
     return recorded
 
 
-__all__ = ["LabelService", "LeaseError", "RefusedActError", "UnknownTaskError", "open_service"]
+__all__ = ["LabelService", "LeaseError", "RefusedCommandError", "UnknownTaskError", "open_service"]

@@ -1,4 +1,4 @@
-"""Who is at the page: one-time links become sessions, which outlive the server."""
+"""Logins: one-time links become sessions, which are kept when the server stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_SESSIONS = 200
 """The oldest are forgotten beyond that."""
 LONGEST_NAME = 64
 RESERVED = "cryoquery"
-"""Who does what no person did, in the log of events."""
+"""The name in the log for what the program itself did."""
 
 
 class PersonError(CryoqueryError):
@@ -82,7 +82,7 @@ class Sessions:
             self._write()
 
     def new_link(self, person: str | None) -> str:
-        """A token that opens one session, for ``person`` or for whoever gives a name there."""
+        """A token that opens one session, for ``person``, or for a person who gives a name there."""
         token = secrets.token_urlsafe(32)
         self._links[token] = person
         return token
@@ -90,7 +90,7 @@ class Sessions:
     def open(self, token: str) -> tuple[str, Session] | None:
         """Use a link up: what the cookie shall hold, and the session. None: wrong, or used before."""
         given = token.encode()
-        # All are compared, so that the time tells nothing.
+        # All are compared, so that the time it takes gives no hint.
         found = [known for known in self._links if hmac.compare_digest(known.encode(), given)]
         if not found:
             return None
@@ -110,7 +110,7 @@ class Sessions:
         """Give the session its person.
 
         Raises:
-            PersonError: it cannot be a name, or the link was made for somebody else.
+            PersonError: it cannot be a name, or the link was made for another person.
         """
         person = checked_name(person)
         if session.fixed and person != session.person:

@@ -59,7 +59,7 @@ class DeviceConfig(CheckedModel):
             precision = "bf16-mixed" if _has_fast_bfloat16(accelerator) else "32-true"
         # Fabric announces its precision on every start; `environment.json` says it once.
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-        # One process, also inside a Slurm job or under somebody's LT_ variables.
+        # One process, also inside a Slurm job or where LT_ variables are set.
         environment = LightningEnvironment()
         return Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[environment])
 

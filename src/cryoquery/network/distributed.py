@@ -78,8 +78,8 @@ def optimize_distributed(
 def launch(work: Callable[[Fabric], Result], n_processes: int, fabric: Fabric) -> Result:
     """What ``work`` returns in the first of ``n_processes``, each with a device like that of ``fabric``.
 
-    What it returns must be small and hold no tensors: it goes through a pipe that nobody reads before
-    all processes have ended.
+    What it returns must be small and hold no tensors: it goes through a pipe that is read only
+    after all processes have ended.
     """
     # Fabric would use the port of an earlier training again, which another process may have by now.
     os.environ.pop("MASTER_PORT", None)
@@ -165,7 +165,7 @@ def _listening(watch: Callable[[TrainingStep], None]) -> Iterator[Any]:
         try:
             watch(step)
         except Exception as error:
-            # Told when all is over: a process that cannot get rid of its steps would wait forever.
+            # Ended last: a process whose steps are not read would wait forever.
             errors.append(error)
 
     def pass_on() -> None:

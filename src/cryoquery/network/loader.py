@@ -1,4 +1,4 @@
-"""Labeled images on their way into the network: on its device, in a given order, turned as told."""
+"""Labeled images on their way into the network: on its device, in a given order, turned and mirrored."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class TrainingConfig(CheckedModel):
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """Where a training stands; given to whoever watches."""
+    """Where a training stands, for the callback ``watch``."""
 
     epoch: int
     n_epochs: int
@@ -189,7 +189,7 @@ def optimize(
     Args:
         training: what is to be done.
         fabric: the device, and which of how many processes this is.
-        watch: told about every step.
+        watch: called with every step.
         compiled: go through `torch.compile`.
         checkpoint: see `fit`.
         total: adds up a vector over the processes, see `CombinedLoss`; None: there is one.

@@ -106,7 +106,7 @@ Statistic = Callable[[Maps], Tensor]
 
 
 class Ensemble(Protocol):
-    """Several opinions of one network on the same images."""
+    """An ensemble: several predictions of one network for the same images."""
 
     def n_members(self, image_shape: tuple[int, int], n_snapshots: int) -> int:
         """How many passes it takes where a training kept ``n_snapshots`` weights, the last among them."""
@@ -126,7 +126,7 @@ def compute_signals(
     """One pass over the ``pool`` images ``indices`` (n,): each statistic (n,) or (n, c), by its name.
 
     Maps live only as long as their batch; of an ensemble all members see a batch before the next one
-    is read, and only sums are kept. ``watch`` is told how many images passed the network.
+    is read, and only sums are kept. ``watch`` is called with the number of images that passed the network.
     """
     n_members = 1
     if ensemble is not None:

@@ -45,7 +45,7 @@ _WARM_UP = 0.1
 """Share of the steps in which the learning rate rises."""
 
 Watch = Callable[[int], None]
-"""Told after each step how many images passed the network."""
+"""Called after each step with the number of images that passed the network."""
 
 
 class PretrainingConfig(CheckedModel):
@@ -124,7 +124,7 @@ def pretrain(
         config: how long, and how views are made.
         fabric: the device.
         seed: of the first weights, the order and the views.
-        watch: told after each step how many views passed the network.
+        watch: called after each step with the number of views that passed the network.
         checkpoint: file to go on from after an interruption, to the same bits as without one; None:
             none is kept.
 
@@ -299,7 +299,7 @@ def pretrained_features(
         indices: which of them.
         fabric: the device.
         batch_size: images that pass the network together.
-        watch: told after each batch how many images it had.
+        watch: called after each batch with its number of images.
     """
     network = model.build()
     network.load_state_dict(weights)

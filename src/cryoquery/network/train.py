@@ -32,7 +32,7 @@ def fit(
     Args:
         training: what is to be done.
         fabric: the device that the network ends up on.
-        watch: told about every step.
+        watch: called with every step.
         device: says how many devices share the work, and whether to compile; None: one, and no.
         checkpoint: file to go on from after an interruption, written now and then between epochs; with
             it the result has the same bits as without an interruption. None: none is kept.

@@ -184,7 +184,7 @@ def _about(path: Path, error: Exception) -> str:
 def _draw(
     picked: PickedMicrograph, path: Path, name: str, overlays: Path | None, histograms: Path | None
 ) -> str:
-    """Pictures of one micrograph; picks are worth more than these, so failing is only a line to note."""
+    """Pictures of one micrograph; the picks matter more, so an error here is only noted."""
     try:
         if overlays is not None:
             draw_overlay(picked, overlays / f"{name}.png", name)

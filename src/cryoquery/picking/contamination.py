@@ -1,8 +1,8 @@
 """Where a micrograph shows carbon, thick ice or aggregates rather than particles in thin ice.
 
-No network is asked: the areas are found in the image alone, as departures from its own median that
-are wider than a few particles. They are a reason to ask for more certainty, not a verdict: crowds of
-particles can look like an aggregate.
+No network is used: the areas are found in the image alone, as departures from its own median that
+are wider than a few particles. Picks there need a higher score; they are not forbidden, because crowds
+of particles can look like an aggregate.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def evaluate(
         predictor: the network.
         dataset: with labels of ``split``.
         split: ``val`` or ``test``, or ``train``.
-        watch: told how many images each batch had.
+        watch: called with the number of images of each batch.
         tuned_threshold: score from which the model picks; counts of picks are given for it, too.
         examples: rows whose predictions are kept; those of other splits are passed over.
     """
@@ -112,7 +112,7 @@ def evaluate(
 def example_rows(dataset: Dataset, split: str, n: int = 6) -> NDArray[np.int64]:
     """Rows of at most ``n`` images of ``split`` that stand for it in pictures, always the same ones.
 
-    The groups take turns; within a group those images come first whose number of particles is
+    The groups alternate; within a group those images come first whose number of particles is
     nearest to the median of the group's images with particles.
     """
     by_group: dict[str, list[int]] = {}

@@ -80,7 +80,7 @@ def picking_recipe(
         dataset: what it was trained on.
         labeled: training images whose labels it has seen, and the only ones whose labels are read here.
         splits: the held-out splits, the reported one first.
-        watch: told how many images each batch had.
+        watch: called with the number of images of each batch.
     """
     on, rows = tuning_rows(dataset, labeled, splits)
     threshold, f1, n_particles = tune_threshold(predictor, dataset, rows, watch)

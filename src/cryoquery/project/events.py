@@ -1,4 +1,4 @@
-"""The log of a project: every act of a person and every new queue, in one file, append only.
+"""The log of a project: every command of a person and every new queue, in one file, append only.
 
 The file is SQLite with a rollback journal, since a write-ahead log needs memory that machines on a network
 file system do not share. A commit is on the disk, the folder's entry too, before an append returns.
@@ -11,14 +11,14 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryoquery.errors import ProjectError
-from cryoquery.storage.leases import LeaseObserver, leased
+from cryoquery.storage.leases import Owner, leased
 
 VERSION = 1
 """Of the table; a file with a higher number was written by a newer cryoquery."""
@@ -27,9 +27,9 @@ APPLICATION_ID = 0x43515259
 BUSY_SECONDS = 20.0
 """How long one process waits for another that reads or writes."""
 MAX_ID = 100
-"""Characters in the id of an act."""
+"""Characters in the id of a command."""
 MADE_ON_ARRIVAL = frozenset({"until", "model", "suggested", "n_suggestions"})
-"""Fields of a body that may differ when an act is sent again: not its sender fills them in."""
+"""Fields of a body that may differ when a command is sent again: not its sender fills them in."""
 _AT_ONCE = 500
 
 _TABLE = """
@@ -47,15 +47,15 @@ _COLUMNS = "seq, id, time, person, kind, task, body"
 
 
 class LogError(ProjectError):
-    """The log cannot be read or written at the moment, through no fault of the acts: ask again later."""
+    """The log cannot be read or written at the moment, through no fault of the commands: ask again later."""
 
 
 @dataclass(frozen=True)
-class Act:
+class Command:
     """What somebody asks to be recorded."""
 
     id: str
-    """Chosen by who asks, unique: an act that is sent again is not recorded again."""
+    """Chosen by who asks, unique: a command that is sent again is not recorded again."""
     person: str
     kind: str
     task: str | None
@@ -64,7 +64,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Event:
-    """An act as it was recorded."""
+    """A command as it was recorded."""
 
     seq: int
     """1, 2, 3 … in the order of the log."""
@@ -76,10 +76,15 @@ class Event:
     task: str | None
     body: Mapping[str, Any]
 
-    def repeats(self, act: Act) -> bool:
-        """Whether ``act`` is the one that this event recorded, sent again; see `MADE_ON_ARRIVAL`."""
-        same = (self.id, self.person, self.kind, self.task) == (act.id, act.person, act.kind, act.task)
-        return same and _as_sent(self.body) == _as_sent(_read_back(act))
+    def repeats(self, command: Command) -> bool:
+        """Whether ``command`` is the one that this event recorded, sent again; see `MADE_ON_ARRIVAL`."""
+        same = (self.id, self.person, self.kind, self.task) == (
+            command.id,
+            command.person,
+            command.kind,
+            command.task,
+        )
+        return same and _as_sent(self.body) == _as_sent(_read_back(command))
 
 
 class EventLog:
@@ -110,7 +115,8 @@ class EventLog:
             if write and not path.parent.is_dir():
                 raise ProjectError(f"{path.parent}: no such folder; make the project with cryoquery init")
             if write:
-                held.enter_context(leased(_lease(path), settled=_refusal(path)))
+                lease = path.with_name(f"{path.name}.writer")
+                held.enter_context(leased(lease, refusal=lambda owner: _refusal(path, owner)))
             elif not path.is_file():
                 raise ProjectError(f"{path}: no such file; make the project with cryoquery init")
             with _named(path):
@@ -118,15 +124,15 @@ class EventLog:
                 held.callback(connection.close)
                 return cls(path, connection, held, write=write)
 
-    def append(self, acts: Sequence[Act], *, now: float | None = None) -> list[Event]:
-        """Record ``acts`` in order, all or none; they are on the disk when this returns.
+    def append(self, commands: Sequence[Command], *, now: float | None = None) -> list[Event]:
+        """Record ``commands`` in order, all or none; they are on the disk when this returns.
 
         Args:
-            acts: an act whose id is in the log already is answered with the old event.
+            commands: a command whose id is in the log already is answered with the old event.
             now: seconds since the epoch, UTC; None: the clock's.
 
         Returns:
-            One event per act, in their order.
+            One event per command, in their order.
 
         Raises:
             ProjectError: an id is in the log with other content, or a body is not JSON.
@@ -135,8 +141,8 @@ class EventLog:
         assert self.writes, "a log that was opened to be read"
         now = time.time() if now is None else now
         with self._lock, _named(self.path):
-            known = self.find(act.id for act in acts)
-            fresh = fresh_acts(acts, known)
+            known = self.find(command.id for command in commands)
+            fresh = fresh_commands(commands, known)
             if fresh:
                 with self._transaction() as last:
                     new = number(fresh, last + 1, now)
@@ -146,7 +152,7 @@ class EventLog:
                     )
                 self._last = new[-1].seq
                 known |= {event.id: event for event in new}
-            return [known[act.id] for act in acts]
+            return [known[command.id] for command in commands]
 
     @contextmanager
     def _transaction(self) -> Iterator[int]:
@@ -211,30 +217,32 @@ class EventLog:
         self.close()
 
 
-def number(acts: Sequence[Act], first: int, now: float) -> list[Event]:
-    """The events that ``acts`` become: numbered from ``first``, their bodies as they are read back.
+def number(commands: Sequence[Command], first: int, now: float) -> list[Event]:
+    """The events that ``commands`` become: numbered from ``first``, their bodies as they are read back.
 
     Raises:
         ProjectError: an id or a body that cannot be kept.
     """
     return [
-        Event(first + i, act.id, float(now), act.person, act.kind, act.task, _read_back(act))
-        for i, act in enumerate(acts)
+        Event(
+            first + i, command.id, float(now), command.person, command.kind, command.task, _read_back(command)
+        )
+        for i, command in enumerate(commands)
     ]
 
 
-def fresh_acts(acts: Sequence[Act], known: Mapping[str, Event]) -> list[Act]:
-    """The acts that are not among the ``known`` ones; one that stands there twice is kept once.
+def fresh_commands(commands: Sequence[Command], known: Mapping[str, Event]) -> list[Command]:
+    """The commands that are not among the ``known`` ones; one that stands there twice is kept once.
 
     Raises:
         ProjectError: an id is known, or stands there twice, with other content.
     """
-    fresh: dict[str, Act] = {}
-    for act in acts:
-        old = known.get(act.id)
-        same = old.repeats(act) if old is not None else fresh.setdefault(act.id, act) == act
+    fresh: dict[str, Command] = {}
+    for command in commands:
+        old = known.get(command.id)
+        same = old.repeats(command) if old is not None else fresh.setdefault(command.id, command) == command
         if not same:
-            raise ProjectError(f"act {act.id!r}: was recorded with other content; use a new id")
+            raise ProjectError(f"command {command.id!r}: was recorded with other content; use a new id")
     return list(fresh.values())
 
 
@@ -242,16 +250,16 @@ def _as_sent(body: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key not in MADE_ON_ARRIVAL}
 
 
-def _read_back(act: Act) -> dict[str, Any]:
-    """The body of ``act`` as it is read from the log; refuses what cannot be kept."""
-    if not 0 < len(act.id) <= MAX_ID:
-        raise ProjectError(f"act {act.id[:MAX_ID]!r}: an id has 1 to {MAX_ID} characters")
+def _read_back(command: Command) -> dict[str, Any]:
+    """The body of ``command`` as it is read from the log; refuses what cannot be kept."""
+    if not 0 < len(command.id) <= MAX_ID:
+        raise ProjectError(f"command {command.id[:MAX_ID]!r}: an id has 1 to {MAX_ID} characters")
     try:
-        for text in (act.id, act.person, act.kind, act.task or ""):
+        for text in (command.id, command.person, command.kind, command.task or ""):
             text.encode()
-        body = json.loads(_text(act.body))
+        body = json.loads(_text(command.body))
     except (TypeError, ValueError, RecursionError) as error:
-        raise ProjectError(f"act {act.id!r}: cannot be kept as JSON in UTF-8 ({error})") from None
+        raise ProjectError(f"command {command.id!r}: cannot be kept as JSON in UTF-8 ({error})") from None
     assert isinstance(body, dict)
     return body
 
@@ -269,20 +277,8 @@ def _last(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
 
 
-def _lease(path: Path) -> Path:
-    return path.with_name(f"{path.name}.writer")
-
-
-def _refusal(path: Path) -> Callable[[], bool]:
-    """What a waiting writer asks: it never waits for one that lives."""
-    watch = LeaseObserver(_lease(path))
-
-    def refuse() -> bool:
-        if not watch.is_abandoned() and watch.is_alive():
-            raise ProjectError(f"{path}: {watch.owner} is writing it; stop that first, or use it there")
-        return False
-
-    return refuse
+def _refusal(path: Path, writer: Owner | None) -> ProjectError:
+    return ProjectError(f"{path}: {writer} is writing it; stop that first, or use it there")
 
 
 def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -291,7 +287,7 @@ def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
     try:
         return _prepared(path, "ro", write=False)
     except sqlite3.OperationalError:
-        # A killed writer left its journal behind; who may write takes the unfinished act back.
+        # A killed writer left its journal behind; who may write takes the unfinished command back.
         if not path.with_name(f"{path.name}-journal").exists():
             raise
         return _prepared(path, "rw", write=False)

@@ -25,7 +25,7 @@ Status = Literal["waiting", "leased", "drafted", "submitted", "skipped", "bad"]
 MAX_REASON = 1_000
 """Characters in the reason of a skip, and in the source of an import."""
 MAX_ACTIVE_SECONDS = 86_400.0
-"""That one act can report."""
+"""That one command can report."""
 
 _TASK = re.compile(r"(0|[1-9][0-9]{0,8})(?:\.r([1-9][0-9]{0,5}))?")
 
@@ -84,7 +84,7 @@ class TaskState:
     """Being edited after it was submitted, skipped or bad."""
     lease: Lease | None = None
     lease_seconds: float = 0.0
-    """Length of the last lease; every act of its holder makes it that long again."""
+    """Length of the last lease; every command of its holder makes it that long again."""
     drafter: str | None = None
     """Who edited it last."""
     suggested: bool | None = None
@@ -277,7 +277,7 @@ def _import(task: TaskState, extent: Extent, event: Event) -> None:
     _close(task, "submitted")
 
 
-ACTS: dict[str, Callable[[TaskState, Extent, Event], None]] = {
+COMMANDS: dict[str, Callable[[TaskState, Extent, Event], None]] = {
     "leased": _lease,
     "renewed": _renew,
     "released": _release,
@@ -312,7 +312,7 @@ def _submission(task: TaskState, event: Event, person: str, model: str | None) -
 
 
 def _check_edit(task: TaskState, event: Event) -> float:
-    """The seconds of an act that only the holder of an open task may do."""
+    """The seconds of a command that only the holder of an open task may do."""
     seconds = _seconds(event)
     _check_holder(task, event)
     if task.phase != "open":
@@ -351,7 +351,7 @@ def _close(task: TaskState, phase: Literal["submitted", "skipped", "bad"]) -> No
 
 
 def _seconds(event: Event) -> float:
-    """Seconds of activity since this person's act before on the same task."""
+    """Seconds of activity since this person's command before on the same task."""
     seconds = finite_number(event.body.get("active_seconds", 0.0), "active_seconds")
     if not 0 <= seconds <= MAX_ACTIVE_SECONDS:
         raise ProjectError(f"active_seconds={seconds:g}: must be from 0 to {MAX_ACTIVE_SECONDS:g}")

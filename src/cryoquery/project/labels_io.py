@@ -15,7 +15,7 @@ from typing import Any
 from cryoquery.errors import ProjectError
 from cryoquery.formats import Picks, concatenate, write_coordinates
 from cryoquery.formats.placement import AS_IN_FILE, Placement
-from cryoquery.project.events import Act
+from cryoquery.project.events import Command
 from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
 from cryoquery.project.repository import ProjectRepository
@@ -130,8 +130,10 @@ def _label_entry(own: ItemLabels) -> dict[str, Any]:
     }
 
 
-def import_acts(project: Project, state: ProjectState, found: LabelFile) -> tuple[list[Act], list[str]]:
-    """The acts that record labels of a file, and notes on what is left out.
+def import_commands(
+    project: Project, state: ProjectState, found: LabelFile
+) -> tuple[list[Command], list[str]]:
+    """The commands that record labels of a file, and notes on what is left out.
 
     Items that a person has labeled or works on, and bad ones, are left out; labels that came from a
     file are replaced.
@@ -141,7 +143,7 @@ def import_acts(project: Project, state: ProjectState, found: LabelFile) -> tupl
         state: its events, replayed.
         found: from `read_labels`.
     """
-    acts, notes, taken = [], [], 0
+    commands, notes, taken = [], [], 0
     stamp = time.time_ns()
     for one in found.labels:
         items = [item for item in project.items_of[one.micrograph] if _belong(one, item)]
@@ -153,10 +155,10 @@ def import_acts(project: Project, state: ProjectState, found: LabelFile) -> tupl
                 continue
             body = {"source": found.path.name, "labels": _document(item, one)}
             name = f"import-{stamp}-{item.number}"
-            acts.append(Act(name, PERSON, "imported", str(item.number), body))
+            commands.append(Command(name, PERSON, "imported", str(item.number), body))
     if taken:
         notes.append(f"{found.path}: left out {taken} that people have labeled, work on, or call bad")
-    return acts, notes
+    return commands, notes
 
 
 @dataclass(frozen=True)
@@ -188,10 +190,10 @@ def import_labels(
     diameters = {record.micrograph: record.diameter_px for record in project.dataset.records}
     found = read_labels(path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force)
     with ProjectRepository.open(project.events_path, project.geometry) as journal:
-        acts, notes = import_acts(project, journal.state, found)
-        journal.record(acts, time.time())
-    n_particles = sum(len(act.body["labels"]["particles"]) for act in acts)
-    return Imported(len(acts), n_particles, (*found.notes, *notes))
+        commands, notes = import_commands(project, journal.state, found)
+        journal.record(commands, time.time())
+    n_particles = sum(len(command.body["labels"]["particles"]) for command in commands)
+    return Imported(len(commands), n_particles, (*found.notes, *notes))
 
 
 def _is_free(state: ProjectState, item: int) -> bool:

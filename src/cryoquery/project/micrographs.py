@@ -37,8 +37,8 @@ class MicrographRow:
 
 def write_rows(path: Path, rows: Iterable[MicrographRow]) -> None:
     """Write the table, whole or not at all."""
-    columns = [field.name for field in dataclasses.fields(MicrographRow)]
-    write_table(path, columns, map(dataclasses.astuple, rows))
+    header = [field.name for field in dataclasses.fields(MicrographRow)]
+    write_table(path, header, map(dataclasses.astuple, rows))
 
 
 def read_rows(path: Path) -> list[MicrographRow]:

@@ -30,10 +30,10 @@ from cryoquery.formats import read_micrograph
 from cryoquery.formats.placement import AS_IN_FILE, Placement
 from cryoquery.project.cold_start import propose
 from cryoquery.project.conditions import read_conditions
-from cryoquery.project.events import Act
+from cryoquery.project.events import Command
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.label_files import LabelFile, read_labels
-from cryoquery.project.labels_io import PERSON, import_acts
+from cryoquery.project.labels_io import PERSON, import_commands
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.repository import ProjectRepository
@@ -364,14 +364,14 @@ def _first_events(project: Project, known: Sequence[LabelFile], report: Report) 
             kept = replace(
                 file, labels=tuple(one for one in file.labels if one.micrograph in project.items_of)
             )
-            acts, found = import_acts(project, journal.state, kept)
+            commands, found = import_commands(project, journal.state, kept)
             notes += found
-            journal.record(acts, time.time())
+            journal.record(commands, time.time())
         imported = {task.item for task in journal.state.tasks.values()}
         with report("looking for different ones") as progress:
             proposals = propose(project, project.config.initial_items, exclude=imported, progress=progress)
         body = {"step": 0, "model": None, "entries": [proposal.entry for proposal in proposals]}
-        journal.record([Act("queued-0", PERSON, "queued", None, body)], time.time())
+        journal.record([Command("queued-0", PERSON, "queued", None, body)], time.time())
     return len(imported), len(proposals), notes
 
 

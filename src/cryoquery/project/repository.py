@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cryoquery.project.areas import check_area
-from cryoquery.project.events import Act, Event, EventLog, fresh_acts, number
+from cryoquery.project.events import Command, Event, EventLog, fresh_commands, number
 from cryoquery.project.state import Geometry, ProjectState, apply, replay
 
 
@@ -41,42 +41,42 @@ class ProjectRepository:
         """The state after the last event; it never changes, the next record brings another one."""
         return self._state
 
-    def record(self, acts: Sequence[Act], now: float) -> list[Event]:
-        """Record ``acts`` if each can follow those before it; all or none.
+    def record(self, commands: Sequence[Command], now: float) -> list[Event]:
+        """Record ``commands`` if each can follow those before it; all or none.
 
-        An act whose id is known is answered and not looked at again. ``submitted`` is recorded as
+        A command whose id is known is answered and not looked at again. ``submitted`` is recorded as
         ``corrected`` where the task was submitted before.
 
         Args:
-            acts: in order.
+            commands: in order.
             now: seconds since the epoch, UTC; it decides which leases have ended.
 
         Returns:
-            One event per act, on the disk when this returns.
+            One event per command, on the disk when this returns.
 
         Raises:
             LeaseError: a task of theirs is another person's, or nobody's.
             UnknownTaskError: there is no such task.
             LogError: the log cannot be read or written.
-            ProjectError: an act cannot be done; nothing was recorded and `state` is what it was.
+            ProjectError: a command cannot be done; nothing was recorded and `state` is what it was.
         """
         with self.lock:
             self._catch_up()
-            known = self.log.find(act.id for act in acts)
-            acts = [_as_known(act, known) for act in acts]
-            trial = self._state.branch(act.task for act in acts)
+            known = self.log.find(command.id for command in commands)
+            commands = [_as_known(command, known) for command in commands]
+            trial = self._state.branch(command.task for command in commands)
             kept = []
-            for act in fresh_acts(acts, known):
-                act = _as_correction(act, trial)
-                apply(trial, number([act], trial.seq + 1, now)[0])
-                _check_regions(act, trial)
-                kept.append(act)
+            for command in fresh_commands(commands, known):
+                command = _as_correction(command, trial)
+                apply(trial, number([command], trial.seq + 1, now)[0])
+                _check_regions(command, trial)
+                kept.append(command)
             if kept:
                 self._in_doubt = True
                 known |= {event.id: event for event in self.log.append(kept, now=now)}
                 self._in_doubt = False
                 self._state = trial
-            return [known[act.id] for act in acts]
+            return [known[command.id] for command in commands]
 
     def _catch_up(self) -> None:
         """After a failure of the disk: see whether what was to be recorded is there after all."""
@@ -103,29 +103,29 @@ class ProjectRepository:
 _FINAL = ("submitted", "corrected")
 
 
-def _as_known(act: Act, known: Mapping[str, Event]) -> Act:
+def _as_known(command: Command, known: Mapping[str, Event]) -> Command:
     """A submission that is sent again is the one that was recorded, under whichever kind."""
-    old = known.get(act.id)
-    return replace(act, kind=old.kind) if old and {old.kind, act.kind} <= set(_FINAL) else act
+    old = known.get(command.id)
+    return replace(command, kind=old.kind) if old and {old.kind, command.kind} <= set(_FINAL) else command
 
 
-def _check_regions(act: Act, state: ProjectState) -> None:
-    """See that the regions of an act that was just tried have an area.
+def _check_regions(command: Command, state: ProjectState) -> None:
+    """See that the regions of a command that was just tried have an area.
 
     Raises:
         ProjectError: one has none.
     """
-    if act.task is None:
+    if command.task is None:
         return
-    op = act.body.get("op") if act.kind == "drafted" else None
+    op = command.body.get("op") if command.kind == "drafted" else None
     if op is not None and op["op"] == "region":
         check_area(op["kind"], op["polygon"])
-    if act.kind in (*_FINAL, "imported"):
-        for region in state.task(act.task).document.regions.values():
+    if command.kind in (*_FINAL, "imported"):
+        for region in state.task(command.task).document.regions.values():
             check_area(region.kind, region.polygon)
 
 
-def _as_correction(act: Act, state: ProjectState) -> Act:
-    if act.kind in _FINAL and act.task is not None:
-        return replace(act, kind="corrected" if state.task(act.task).submissions else "submitted")
-    return act
+def _as_correction(command: Command, state: ProjectState) -> Command:
+    if command.kind in _FINAL and command.task is not None:
+        return replace(command, kind="corrected" if state.task(command.task).submissions else "submitted")
+    return command

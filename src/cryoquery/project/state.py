@@ -17,7 +17,7 @@ from cryoquery.errors import ProjectError
 from cryoquery.project.document import Extent, Particle, shown
 from cryoquery.project.events import Event
 from cryoquery.project.labeling import (
-    ACTS,
+    COMMANDS,
     Lease,
     LeaseError,
     Status,
@@ -215,15 +215,15 @@ def apply(state: ProjectState, event: Event) -> None:
         raise ProjectError(f"person {str(event.person)[:MAX_NAME]!r}: a name has 1 to {MAX_NAME} characters")
     if event.kind == "queued":
         state.queue = _queue(state, event)
-    elif event.kind in ACTS:
+    elif event.kind in COMMANDS:
         if event.task is None:
             raise ProjectError(f"{event.kind}: it must name a task")
         task = state.task(event.task)
-        ACTS[event.kind](task, state.extent(task.item), event)
+        COMMANDS[event.kind](task, state.extent(task.item), event)
         task.touched = event.seq
         state.tasks[event.task] = task
     else:
-        raise ProjectError(f"kind={shown(event.kind)}: expected one of queued, {', '.join(ACTS)}")
+        raise ProjectError(f"kind={shown(event.kind)}: expected one of queued, {', '.join(COMMANDS)}")
     state.seq = event.seq
 
 

@@ -136,7 +136,7 @@ def win_matrix(results: Results) -> dict[str, Any]:
 
 
 def limits(measurements: Measurements) -> dict[str, Any]:
-    """What this experiment could not have shown, however it came out.
+    """The differences that are too small for this experiment to show, whatever its outcome.
 
     ``detectable_aulc_difference`` is for the full standard error of each strategy's difference to
     random sampling and for the first step of Holm's correction.

@@ -1,4 +1,4 @@
-"""What an experiment cost to compute, and what it did not, because identical trainings are done once."""
+"""What an experiment cost to compute, and what it saved because identical trainings are done once."""
 
 from __future__ import annotations
 

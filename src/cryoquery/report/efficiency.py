@@ -21,7 +21,7 @@ ROUNDING = 0.01
 TOLERATED_LOSS = 0.01
 """A strategy has reached full supervision when its F1 is at most this much below."""
 COUNTED_ROUNDING = 1e-6
-"""Counts per micrograph must give the F1 of the whole split to this, or they are not its counts."""
+"""Counts per micrograph must give the F1 of the whole split to this, or they belong to another result."""
 ALONE = "alone in their group"
 """One stratum of all micrographs without another of their group: collapsed strata, which is careful."""
 DECIMALS = 12

@@ -171,7 +171,7 @@ def every_seed(results: Results) -> Figure:
 
 
 def advantages(against: Mapping[str, Any], baseline: str) -> Figure:
-    """Differences to an baseline in AULC and in F1 at 50 %, with intervals and every seed's own."""
+    """Differences to a baseline in AULC and in F1 at 50 %, with intervals and every seed's own."""
     shown = [
         (name, title)
         for name, title in (

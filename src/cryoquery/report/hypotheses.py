@@ -37,7 +37,7 @@ class Judgment:
     p_against: float | None
     """Adjusted p of the test that would refute it."""
     difference: Difference | None
-    """The difference that it turns on, where there is a single one."""
+    """The difference that decides it, where there is a single one."""
     numbers: dict[str, Any] = field(default_factory=dict)
     same_as: str | None = None
     """The strategy that labeled the same images and is counted instead of this one."""

@@ -86,7 +86,7 @@ class Results:
         return list(dict.fromkeys(curve.run for curve in self.curves))
 
     def judged(self) -> list[str]:
-        """Those of the runs that are strategies to be judged, not baselines or baselines."""
+        """Those of the runs that are strategies to be judged, not baselines."""
         return [n for n in self.runs() if n.endswith("_sampling") and n not in OPPONENTS]
 
     def of(self, run: str) -> list[LearningCurve]:
@@ -229,7 +229,7 @@ def _check_complete(metrics: Any, run: Run, file: Path) -> None:
 
 
 def _without_micrographs(value: Any) -> Any:
-    """Scores of another split, without those of its micrographs: nobody asks for them here."""
+    """Scores of another split, without those of its micrographs: they are not needed here."""
     return {k: v for k, v in value.items() if k != "per_micrograph"} if isinstance(value, dict) else value
 
 

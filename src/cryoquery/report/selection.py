@@ -1,4 +1,4 @@
-"""What the strategies really asked for: how alike, from which groups, how crowded."""
+"""What the strategies asked for: how similar, from which groups, how crowded."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ PROTEINS = {
         ),
     )
 }  # fmt: skip
-"""Proteins that a config can call by name: from easy (apoferritin) to nearly fatal (chaperonin)."""
+"""Proteins that a config can call by name: from easy (apoferritin) to hardly visible (chaperonin)."""
 
 
 def _named(value: Any) -> Any:
@@ -137,7 +137,7 @@ class SimulationConfig(CheckedModel):
     n_micrographs: int = Field(default=100, ge=1, le=1_000_000)
     exposures: int = Field(default=1, ge=1, le=1000)
     """Micrographs of each scene, one after the other: the same particles in the same ice, with noise of their
-    own and a little displaced. They are near-duplicates, and one place for every split."""
+    own and a little displaced. They are near-duplicates, and stay together in every split."""
     displacement_angstrom: float = Field(default=50.0, ge=0, le=1000)
     """Further exposures of a scene are displaced by up to so much along each axis."""
     height_px: int = Field(default=512, ge=64, le=8192, multiple_of=16)

@@ -63,8 +63,8 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file, whole or not at all; None is an empty place."""
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file, whole or not at all; None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -139,8 +139,8 @@ def remove_leftovers(folder: Path, *, alone: bool = False) -> None:
 
     Args:
         folder: need not exist; those below it are not looked at.
-        alone: no other process can be at work here, so that what processes on other machines left goes, too;
-            otherwise only those are removed whose process is known to be gone.
+        alone: no other process can be at work here, so that also what processes on other machines left is
+            removed; otherwise only those are removed whose process is known to be gone.
     """
     _remove(folder, ".+", of_other_machines=alone)
 
@@ -172,7 +172,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def _partial(path: Path) -> Path:
-    """Where to write what is to become ``path``: a name that tells which process is at it."""
+    """Where to write what is to become ``path``: a name that says which process writes it."""
     return path.with_name(f".{path.name}.{Owner.myself().tag}-{uuid.uuid4().hex[:8]}.partial")
 
 
@@ -191,7 +191,7 @@ def _remove(folder: Path, name: str, of_other_machines: bool) -> None:
 
 
 def _name(error: OSError, partial: Path, path: Path) -> None:
-    """Let an error name what was to be written: most name nothing, or a file that nobody knows."""
+    """Make an error name the file that was to be written: most name none, or the temporary one."""
     if error.filename2 is not None:
         del error.filename2
     named = str(partial) if error.filename is None else str(error.filename)

@@ -7,9 +7,9 @@
       model.pt  scores.json  examples.npz
       signals/        scores and features of pool images, as far as they were asked for
 
-A key is the digest of everything that a training is a function of, so that whoever makes an entry makes
-the same. An entry appears whole, is checked when it is found, and is never changed; one that is damaged
-is thrown away and made again. Nothing in a cache is needed by a finished experiment: its folders hold
+A key is the digest of everything that a training is a function of, so that every process that makes an
+entry makes the same. An entry appears whole, is checked when it is found, and is never changed; one that is
+damaged is thrown away and made again. Nothing in a cache is needed by a finished experiment: its folders hold
 names of their own for the files (hard links, where the file system has them).
 """
 
@@ -38,7 +38,7 @@ from cryoquery.storage.atomic import (
     write_file,
     write_json,
 )
-from cryoquery.storage.leases import leased, remove_abandoned
+from cryoquery.storage.leases import LeaseObserver, leased
 
 MANIFEST = "entry.json"
 
@@ -92,11 +92,11 @@ class Cache:
         return self._entry(key).is_dir()
 
     def checkpoint(self, key: str) -> Path:
-        """Where whoever makes an entry may keep what it has reached, for the case of an interruption."""
+        """Where the process that makes an entry may keep what it has reached, in case it is interrupted."""
         return self._entry(key).with_name(f"{key}.checkpoint")
 
     def discard(self, key: str) -> None:
-        """Remove an entry, at once for whoever looks for it."""
+        """Remove an entry: for other processes it is gone at once."""
         entry = self._entry(key)
         aside = entry.with_name(f".{key}.{uuid.uuid4().hex}.discarded")
         with contextlib.suppress(FileNotFoundError):
@@ -112,8 +112,8 @@ class Cache:
         return self._entry(key).with_name(f"{key}.lease")
 
     def _tidy(self, key: str) -> None:
-        """Remove what one left that was killed between making an entry and going home."""
-        remove_abandoned(self._lease(key))
+        """Remove the lease and the checkpoint of a process that was killed right after making the entry."""
+        LeaseObserver(self._lease(key)).remove_abandoned()
         if not self._lease(key).exists():
             self.checkpoint(key).unlink(missing_ok=True)
 
@@ -127,7 +127,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class SignalRecord:
-    """Signals of some pool images, as they came out of one stretch of the pass."""
+    """Signals of some pool images, from one part of the pass over the pool."""
 
     indices: NDArray[np.int64]
     values: Mapping[str, NDArray[Any]]
@@ -142,7 +142,7 @@ class SignalCache:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep others from computing the same while the block runs."""
+        """Keep other processes from computing the same while the block runs."""
         with leased(self.folder.with_name("signals.lease")):
             remove_leftovers(self.folder, alone=True)
             yield

@@ -1,24 +1,31 @@
-"""Leases: which process is at work on something, on a file system that several machines may share.
+"""Leases: which process works on something, on a file system that several machines may share.
 
 A lease is a small file that exists while its owner works. It is made with ``O_EXCL``, which NFS keeps
-since version 3, and holds who made it and a counter that the owner raises every few seconds. No lock of
-the operating system is involved, and clocks are not compared: an owner counts as gone when its process
-is gone, where that can be seen, or when its counter stood still for two minutes of the observer's own
-monotonic clock.
+since version 3, and holds its owner and a counter that the owner raises every few seconds (the heartbeat).
+No lock of the operating system is involved, and clocks are not compared: an owner counts as gone when its
+process is gone, where that can be seen, or when its counter stood still for two minutes of the observer's
+own monotonic clock.
 
-A lease saves work and guards nothing: an owner that was suspended for longer may find that another process
-took over. What is done under a lease must therefore appear whole or not at all, and come out the same
-whoever does it.
+A lease saves work and protects nothing: while an owner is suspended for longer, another process may take
+over. What is done under a lease must therefore appear whole or not at all, and be the same whichever
+process does it.
+
+``filelock.SoftFileLease`` (tried: 4.3.1) does not replace this module. It takes an abandoned lease over by
+``renameat2(RENAME_EXCHANGE)`` only, which NFS refuses with EINVAL: there neither a killed owner on the same
+machine nor a silent one elsewhere is ever replaced (seen with that call made to return EINVAL: a lease of
+0.4 s was still held after 6 s). And a process that is killed between making the file and writing into it
+leaves an empty file that is never taken over, on any file system (seen by a SIGKILL there, which our kill
+tests do at random). It cannot say either whether a heartbeat was seen, which `alone` needs to refuse at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
-import re
 import socket
 import threading
 import time
@@ -28,12 +35,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cryoquery.errors import ExperimentError
+from cryoquery.errors import CryoqueryError, ExperimentError
 
 BEAT_SECONDS = 10.0
-"""How often an owner says that it is alive."""
+"""Between two heartbeats of an owner."""
 SILENT_SECONDS = 120.0
-"""After so long without a beat an owner on another machine counts as gone."""
+"""After so long without a heartbeat an owner on another machine counts as gone."""
 POLL_SECONDS = 0.5
 
 
@@ -53,16 +60,21 @@ class Owner:
         """The present process."""
         return cls(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()))
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be seen from here: on this machine, since it was started, among its processes."""
+        return bool(self.boot) and (self.host, self.boot) == (socket.gethostname(), _boot())
+
     def is_gone(self) -> bool:
         """Whether the process is known to have ended; False also where that cannot be seen from here."""
-        if self.host != socket.gethostname() or not self.boot or self.boot != _boot():
+        if not self.is_here:
             return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
-            return False  # another process's, and alive
+            return False  # another user's, and alive
         return bool(self.started) and _started(self.pid) != self.started
 
     @property
@@ -93,10 +105,10 @@ class Lease:
         self._thread.start()
 
     def release(self) -> None:
-        """Give it up; the file disappears, unless another process took it over in the meantime.
+        """Give it up; the file disappears, unless another process has taken it over.
 
-        Where the disk fails it stays, and counts as abandoned when its time has come. What the work
-        itself ran into is not hidden by that.
+        Where the disk fails the file stays, and counts as abandoned after `SILENT_SECONDS`; no error is
+        raised, so that one of the work itself is not hidden.
         """
         self._released.set()
         self._thread.join()
@@ -118,7 +130,7 @@ class Lease:
 
 
 def try_lease(path: Path) -> Lease | None:
-    """Lease ``path`` for this process; None where another process holds it.
+    """Lease ``path`` for this process; None where another one holds it.
 
     The folder of ``path`` must exist.
 
@@ -144,7 +156,9 @@ def try_lease(path: Path) -> Lease | None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
-    _remove_asides(path)
+    with contextlib.suppress(OSError):  # what processes left that were killed in `take_away`
+        for aside in path.parent.glob(glob.escape(f"{path.name}.") + "[0-9a-f]" * 32):
+            aside.unlink(missing_ok=True)
     return lease
 
 
@@ -153,6 +167,7 @@ def leased(
     path: Path,
     *,
     settled: Callable[[], bool] = lambda: False,
+    refusal: Callable[[Owner | None], CryoqueryError] | None = None,
     waiting: Callable[[str], None] = lambda owner: None,
 ) -> Iterator[bool]:
     """Hold the lease ``path`` while the block runs, waiting for it as long as a living owner has it.
@@ -160,62 +175,26 @@ def leased(
     Args:
         path: of the lease; its folder is made.
         settled: asked again and again while waiting; when it is true the wait ends without the lease.
-        waiting: told once who holds it.
+        refusal: makes the error to raise as soon as the owner is seen to live, in place of waiting.
+        waiting: called once with the name of the owner.
 
     Yields:
         Whether the lease is held; False: what was waited for is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path, lambda _: settled(), waiting) as mine:
-        yield mine
-
-
-@contextmanager
-def alone(folder: Path, waiting: Callable[[str], None] = lambda owner: None) -> Iterator[None]:
-    """Make ``folder`` and keep other processes, also on other machines, out of it while the block runs.
-
-    What a process left that was killed is taken away at once on the same machine, and after
-    `SILENT_SECONDS` without a sign of life on another.
-
-    Args:
-        folder: where to be alone.
-        waiting: told once whose sign of life is waited for.
-
-    Raises:
-        ExperimentError: another process is at work in it, or ``folder`` is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ExperimentError(f"{folder}: is a file; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def refuse(watch: LeaseObserver) -> bool:
-        if watch.is_alive():
-            raise ExperimentError(
-                f"{folder}: {watch.owner} is running this experiment; wait for it, or stop it first"
-            )
-        return False
-
-    with _held(folder / ".running", refuse, waiting):
-        yield
-
-
-@contextmanager
-def _held(
-    path: Path, leave: Callable[[LeaseObserver], bool], waiting: Callable[[str], None]
-) -> Iterator[bool]:
-    """Hold the lease ``path``; False once ``leave`` says of another process's lease that the wait is over."""
-    watch = LeaseObserver(path)
-    told = False
+    observer = LeaseObserver(path)
+    announced = False
     while (lease := try_lease(path)) is None:
-        if watch.is_abandoned():
-            take_away(path, watch.token)
+        if observer.remove_abandoned():
             continue
-        if leave(watch):
+        if refusal is not None and observer.is_alive():
+            raise refusal(observer.owner)
+        if settled():
             yield False
             return
-        if not told:
-            told = True
-            waiting(str(watch.owner or "another process"))
+        if not announced:
+            announced = True
+            waiting(str(observer.owner or "another process"))
         time.sleep(POLL_SECONDS)
     try:
         yield True
@@ -223,44 +202,67 @@ def _held(
         lease.release()
 
 
+@contextmanager
+def alone(folder: Path, waiting: Callable[[str], None] = lambda owner: None) -> Iterator[None]:
+    """Make ``folder`` and keep other processes, also on other machines, out of it while the block runs.
+
+    What a killed process left is removed at once on the same machine, and after `SILENT_SECONDS` without
+    a heartbeat on another.
+
+    Args:
+        folder: where to be alone.
+        waiting: called once with the name of the process whose heartbeat is waited for.
+
+    Raises:
+        ExperimentError: another process is at work in it, or ``folder`` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ExperimentError(f"{folder}: is a file; choose another folder")
+
+    def refusal(owner: Owner | None) -> ExperimentError:
+        return ExperimentError(f"{folder}: {owner} is running this experiment; wait for it, or stop it first")
+
+    with leased(folder / ".running", refusal=refusal, waiting=waiting):
+        yield
+
+
 class LeaseObserver:
     """Looks at another process's lease from time to time, and judges whether its owner still works."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.token = ""
-        self.owner: Owner | None = None
-        self._first: str | None = None
-        self._seen: tuple[str, str] | None = None
+        self._found: _LeaseContent | None = None
+        self._has_beaten = False
         self._since = time.monotonic()
+
+    @property
+    def owner(self) -> Owner | None:
+        """Who held the lease at the last look."""
+        return self._found.owner if self._found is not None else None
 
     def is_abandoned(self) -> bool:
         """Look again: has the owner gone, or been silent for `SILENT_SECONDS`?"""
-        found = _read(self.path)
-        if found is None:
-            self._seen = None
+        before, self._found = self._found, _read(self.path)
+        if self._found is None:
             return False
-        now = (found.token, found.counter)
-        if now != self._seen:
-            if self._seen is None or self._seen[0] != found.token:
-                self._first = found.counter
-            self._seen, self._since = now, time.monotonic()
-        self.token, self.owner = found.token, found.owner
-        gone = found.owner is not None and found.owner.is_gone()
+        if self._found != before:
+            self._has_beaten = before is not None and before.token == self._found.token
+            self._since = time.monotonic()
+        gone = self.owner is not None and self.owner.is_gone()
         return gone or time.monotonic() - self._since > SILENT_SECONDS
 
     def is_alive(self) -> bool:
-        """Whether a sign of life was seen: the owner's process, or its counter rising."""
-        if self.owner is not None and self.owner.boot == _boot() and self.owner.host == socket.gethostname():
+        """Whether the last look showed that the owner works: its process, or a counter that rises."""
+        if self.owner is not None and self.owner.is_here:
             return not self.owner.is_gone()
-        return self._seen is not None and self._seen[1] != self._first
+        return self._found is not None and self._has_beaten
 
-
-def remove_abandoned(path: Path) -> None:
-    """Remove a lease whose owner is seen to be gone."""
-    watch = LeaseObserver(path)
-    if path.exists() and watch.is_abandoned():
-        take_away(path, watch.token)
+    def remove_abandoned(self) -> bool:
+        """Look again, and remove the lease if it is abandoned; whether it was."""
+        if not self.is_abandoned() or self._found is None:
+            return False
+        take_away(self.path, self._found.token)
+        return True
 
 
 def take_away(path: Path, token: str) -> None:
@@ -272,19 +274,10 @@ def take_away(path: Path, token: str) -> None:
         return
     found = _read(aside)
     if found is not None and found.token != token:
-        # Another process was quicker, and this is the lease of one that lives: give it back.
+        # Another process was quicker, and this is its lease: give it back.
         with contextlib.suppress(OSError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)
-
-
-def _remove_asides(path: Path) -> None:
-    """Remove what is left of killed processes that were in `take_away`; for the holder of the lease only."""
-    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{32}")
-    with contextlib.suppress(OSError):
-        for aside in path.parent.iterdir():
-            if pattern.fullmatch(aside.name):
-                aside.unlink(missing_ok=True)
 
 
 _COUNTER_DIGITS = 12

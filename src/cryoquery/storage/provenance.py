@@ -1,4 +1,4 @@
-"""Where results come from: the commit of the program that runs, and digests of what it was told."""
+"""Where results come from: the commit of the program that runs, and digests of its inputs."""
 
 from __future__ import annotations
 

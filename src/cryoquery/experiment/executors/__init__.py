@@ -1,4 +1,4 @@
-"""Who does the runs of an experiment: this process, several of this machine, or jobs of Slurm."""
+"""Where the runs of an experiment are done: in this process, in several local ones, or in jobs of Slurm."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run_experiment(
 def schedule_order(runs: Sequence[Run]) -> list[Run]:
     """Runs in the order in which to begin them, so that few of them wait for what others train.
 
-    Seeds share nothing, so they take turns; margin sampling repeats what uncertainty sampling does, and
+    Seeds share nothing, so they alternate; margin sampling repeats what uncertainty sampling does, and
     comes last, as does progressive supervision, which ends in full supervision.
     """
     late = ("margin_sampling", "progressive_supervised")

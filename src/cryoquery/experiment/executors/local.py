@@ -1,7 +1,7 @@
 """A bounded pool of processes on this machine, each doing one run after the other.
 
-A process that dies takes no other with it: its run is begun again, a few times at most, and goes on
-where it was.
+A process that dies does not affect the others: its run is started again, a few times at most, and goes on
+from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_ATTEMPTS = 3
 """A run whose process dies so often is given up."""
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 20.0
-"""What a process gets to let its run go before it is killed."""
+"""Seconds that a process gets to stop at a checkpoint before it is killed."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class _Pool:
         self.give_run(worker)
 
     def give_run(self, worker: _Worker) -> None:
-        """Hand the next run to a worker, or let it go home."""
+        """Give the next run to a worker, or end the worker where no run is left."""
         assert worker.process.stdin is not None
         worker.run = self.waiting.popleft() if self.waiting else None
         try:
@@ -120,7 +120,7 @@ class _Pool:
         self.start_worker(worker.gpus)
 
     def stop(self) -> None:
-        """Tell all workers to let their runs go, and see that they do."""
+        """Ask all workers to stop at the last checkpoint, and kill those that do not."""
         for worker in self.workers:
             worker.process.terminate()
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -1,7 +1,7 @@
 """Runs as jobs of Slurm, one task of an array for each, through submitit.
 
 Where a run stands is judged by the files that it writes and by Slurm's queue; accounting is not needed. A
-job that is told to stop before its time limit, or to make room, lets its training go at the last
+job that Slurm signals to stop, because of its time limit or to make room, ends its training at the last
 checkpoint and puts itself into the queue again. One that vanishes is submitted again, a few times at most.
 """
 

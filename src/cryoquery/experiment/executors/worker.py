@@ -25,7 +25,7 @@ from cryoquery.experiment.run_log import LOG
 
 
 def main(out: str, n_threads: str) -> int:
-    """Work until the input ends. Exit status: 0 done, 143 told to stop."""
+    """Work until the input ends. Exit status: 0 done, 143 stopped by a signal."""
     torch.set_num_threads(int(n_threads))
     # Whatever a library prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")

@@ -26,7 +26,7 @@ def verify(experiment: Path | str) -> Verification:
     Labeled images follow from the schedule, the seed and the queries; queries from the signals in the
     cache; scores from the counts on each micrograph; keys from labels, configuration and versions;
     fingerprints and digests from the files. What cannot be checked (a dataset that is elsewhere, models
-    and signals that were not kept) is said, and is no problem; nor is a run that is not finished.
+    and signals that were not kept) is reported and counts as no problem; nor does a run that is not finished.
 
     Raises:
         ExperimentError: the folder holds no experiment.

@@ -1,4 +1,4 @@
-"""What checking came to: how many checks, which of them failed, and what could not be checked."""
+"""The outcome of checking: how many checks, which of them failed, and what could not be checked."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Verification:
 
 @dataclass
 class Checks:
-    """Where checks leave what they find."""
+    """Collects the outcome of checks."""
 
     n_checks: int = 0
     _problems: dict[Problem, None] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Checks:
         self._skipped[what] += 1
 
     def done(self) -> Verification:
-        """All of it."""
+        """The outcome of all checks."""
         skipped = (what if n == 1 else f"{what} ({n} times)" for what, n in self._skipped.items())
         return Verification(self.n_checks, tuple(self._problems), tuple(self._unfinished), tuple(skipped))
 

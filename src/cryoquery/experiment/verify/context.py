@@ -1,4 +1,4 @@
-"""What all runs of an experiment stand on: its configuration, its environment, its dataset."""
+"""What all runs of an experiment depend on: its configuration, its environment, its dataset."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment.config import RecordedConfig, reported_splits
 from cryoquery.experiment.folder import CONFIG, ENVIRONMENT, OWN_CACHE, config_digest, read_config
 from cryoquery.experiment.verify.checks import Checks
+from cryoquery.experiment.verify.signals import NotKeptError
 from cryoquery.network.pretrain import FEATURES, load_features
 
 
@@ -75,19 +76,20 @@ class VerifyContext:
             **label_noise_of(self.config.protocol()),
         }
 
-    def learned(self, seed: int) -> NDArray[np.float32] | None:
-        """Features of all training images that a seed's pretraining left in the cache; None: not kept.
+    def learned(self, seed: int) -> NDArray[np.float32]:
+        """Features of all training images that a seed's pretraining left in the cache.
 
         Raises:
+            NotKeptError: they are not there.
             DataError: the file is damaged, or holds features of other images.
         """
         cache_inputs = self.cache_inputs(self.environment.get("dataset_fingerprint"))
         if cache_inputs is None or self.config.pretraining is None or not self.config_holds:
-            return None
+            raise NotKeptError("features learned without labels")
         key = pretraining_key(cache_inputs, seed)
         folder = self.cache / key[:2] / key
         if not (folder / FEATURES).is_file():
-            return None
+            raise NotKeptError("features learned without labels")
         features = load_features(folder)
         if len(features) != self.n_train:
             raise DataError(f"{folder / FEATURES}: holds {len(features)} images, the pool {self.n_train}")
@@ -102,7 +104,7 @@ class VerifyContext:
 
 
 def read_context(folder: Path, checks: Checks) -> VerifyContext | None:
-    """Read and check what all runs stand on; None where it is too little to check anything.
+    """Read and check what all runs depend on; None where it is too little to check anything.
 
     Raises:
         ExperimentError: ``folder`` holds no experiment.

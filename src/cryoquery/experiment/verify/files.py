@@ -1,4 +1,4 @@
-"""Files as they are checked: read once, whatever the number of their names, and never trusted."""
+"""Files that are checked: read once, also where links give them several names, and never trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a run labeled what it had to: the schedule, the first draw, and each query in turn."""
+"""Whether a run labeled what it had to: the schedule, the first draw, and every query."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Finished:
 def check_run(run: Run, context: VerifyContext, checks: Checks) -> Iterator[Finished]:
     """Check one run's schedule, labeled images, queries and scores, iteration by iteration.
 
-    What a file says wrongly is not held against those after it: these are compared with what had to
-    be, as long as that is known.
+    An error in one file causes no problems in those after it: these are compared with what had to be
+    there, as long as that is known.
     """
     folders = [run.folder / f"iteration_{i}" for i in range(len(run.counts))]
     there = [_is_filled(folder) for folder in folders]
@@ -76,25 +76,12 @@ def _first_set(run: Run, context: VerifyContext, checks: Checks) -> NDArray[np.i
     if draws_at_random(how, n, context.n_train):
         return initial_set(range(context.n_train), n, run.seed)
     try:
-        return cold_start_set(how, _learned(run, context), n, run.seed)
+        return cold_start_set(how, context.learned(run.seed), n, run.seed)
     except NotKeptError:
         checks.skip(f"first images chosen by {how}, since the features they follow from were not kept")
     except DataError as error:
         checks.check(False, context.cache, str(error))
     return None
-
-
-def _learned(run: Run, context: VerifyContext) -> NDArray[np.float32]:
-    """Features of all training images that were learned without labels.
-
-    Raises:
-        NotKeptError: they are not in the cache.
-        DataError: their file is damaged.
-    """
-    features = context.learned(run.seed)
-    if features is None:
-        raise NotKeptError("features learned without labels")
-    return features
 
 
 def _is_filled(folder: Path) -> bool:
@@ -173,7 +160,7 @@ def _follows(
     context: VerifyContext,
     checks: Checks,
 ) -> bool:
-    """Whether a query is the one that the strategy makes of the stored signals; True if that is unknown."""
+    """Whether a query is the one that the strategy makes of the cached signals; True if that is unknown."""
     run, name = done.run, done.run.name.removesuffix("_sampling")
     try:
         by_group = strategy_of(run.strategy).by_group
@@ -186,7 +173,7 @@ def _follows(
     key = done.key or "no key"
     signals = KeptSignals(context.cache / key[:2] / key / "signals", context.n_train, checks)
     groups = context.groups or ("",) * context.n_train
-    learned = None if context.config.pretraining is None else lambda: _learned(run, context)
+    learned = None if context.config.pretraining is None else lambda: context.learned(run.seed)
     iteration = run.counts.index(len(labeled))
     try:
         expected = query_from(

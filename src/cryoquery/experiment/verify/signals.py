@@ -25,7 +25,7 @@ class KeptSignals:
     def __init__(self, folder: Path, n_train: int, checks: Checks) -> None:
         self._folder = folder
         self._n_train = n_train
-        self._findings = checks
+        self._checks = checks
 
     def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """See `cryoquery.acquisition.candidates.SignalSource`.
@@ -43,8 +43,8 @@ class KeptSignals:
         known: dict[str, NDArray[np.bool_]] = {}
         columns = Columns()
         for path in sorted(self._folder.glob("*.npz")):
-            record = self._findings.readable(path, read_columns)
-            if record is None or not self._findings.check(
+            record = self._checks.readable(path, read_columns)
+            if record is None or not self._checks.check(
                 _is_sound(record, self._n_train), path, "holds no finite signals of training images"
             ):
                 continue

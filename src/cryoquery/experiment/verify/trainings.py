@@ -1,4 +1,4 @@
-"""Whether trainings are what they say: their keys, their models, their entries in the cache."""
+"""Whether the records of trainings are right: their keys, their models, their entries in the cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryoquery.storage.cache import MANIFEST
 def check_fingerprints(finished: Sequence[Finished], context: VerifyContext, checks: Checks) -> None:
     """Check that all was trained on one dataset, that of `environment.json`.
 
-    What most iterations say is taken to be right.
+    The fingerprint that most iterations state is taken to be right.
     """
     usual = _usual_fingerprint(finished)
     if usual is None:

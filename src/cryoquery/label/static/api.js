@@ -53,7 +53,7 @@ export const queue = () => request("GET", "/api/queue");
 export const status = () => request("GET", "/api/status");
 export const lease = (task) => request("POST", "/api/lease", task === undefined ? {} : { task });
 export const document = (task) => request("GET", taskPath(task));
-export const act = (task, acts) => request("POST", `${taskPath(task)}/acts`, { acts });
+export const sendCommands = (task, commands) => request("POST", `${taskPath(task)}/commands`, { commands });
 
 export const thumbnailPath = (item) => `/api/items/${item}/thumbnail`;
 

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Activity } from "./activity.js";
-import { makeCommands } from "./commands.js";
+import { makeActions } from "./actions.js";
 import { askName } from "./dialogs.js";
 import { Flow, rememberedTask } from "./flow.js";
 import { describe, listen } from "./keys.js";
@@ -101,7 +101,7 @@ async function start() {
   const session = await signIn();
   const look = storedLook();
   const activity = new Activity();
-  const outbox = new Outbox(`cryoquery/${session.id}/${encodeURIComponent(session.person)}`, api.act);
+  const outbox = new Outbox(`cryoquery/${session.id}/${encodeURIComponent(session.person)}`, api.sendCommands);
   const labeling = new Labeling(outbox, activity);
   const stage = new Stage(labeling, look, (message) => say(`The picture does not come (${message}); trying again.`, "warn"));
   const list = new QueueList(byId("queue"), (task) => flow.open(task));
@@ -133,9 +133,9 @@ async function start() {
   };
   const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say });
   const news = new News(list, flow, session.person);
-  const commands = makeCommands({ labeling, stage, tools, look, flow, list, shown });
-  connect(commands);
-  listen(commands, (held) => tools.setSpace(held));
+  const actions = makeActions({ labeling, stage, tools, look, flow, list, shown });
+  connect(actions);
+  listen(actions, (held) => tools.setSpace(held));
   describe(byId("help-keys"));
 
   labeling.addEventListener("changed", () => {

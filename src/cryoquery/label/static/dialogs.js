@@ -105,7 +105,7 @@ export async function askSubmit(title, sentences) {
   return answered;
 }
 
-/** "next" or "again": the lease of a task with `unsaved` acts was lost, as `message` says. */
+/** "next" or "again": the lease of a task with `unsaved` commands was lost, as `message` says. */
 export async function askLost(message, unsaved) {
   const lost = unsaved === 1 ? "1 change of yours was" : `${unsaved} changes of yours were`;
   byId("lost-text").textContent = `${message}. ${lost} not saved and cannot be added to the other person's work.`;

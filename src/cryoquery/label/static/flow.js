@@ -102,7 +102,7 @@ export class Flow {
   }
 
   #leave() {
-    if (this.labeling.untouched) this.labeling.act("released");
+    if (this.labeling.untouched) this.labeling.record("released");
     if (this.labeling.task) this.labeling.close();
   }
 
@@ -123,7 +123,7 @@ export class Flow {
     const task = labeling.name;
     if (!(await askSubmit(`Submit ${labeling.task.micrograph}`, labeling.summary()))) return;
     if (labeling.name !== task || !labeling.editable) return;
-    labeling.act("submitted");
+    labeling.record("submitted");
     labeling.task.status = "submitted";
     await this.next();
   }
@@ -134,7 +134,7 @@ export class Flow {
     const task = labeling.name;
     const reason = await askReason(bad);
     if (reason === null || labeling.name !== task) return;
-    labeling.act("skipped", { reason, bad });
+    labeling.record("skipped", { reason, bad });
     labeling.task.status = bad ? "bad" : "skipped";
     await this.next();
   }
@@ -142,7 +142,7 @@ export class Flow {
   /** Edit a submitted or skipped task again. */
   async reopen() {
     if (!this.labeling.closed) return;
-    this.labeling.act("reopened");
+    this.labeling.record("reopened");
     await this.reload();
     this.opened();
   }
@@ -151,7 +151,7 @@ export class Flow {
     const { labeling } = this;
     if (!labeling.editable || !labeling.activity.active || Date.now() - this.renewed < RENEW_MS) return;
     this.renewed = Date.now();
-    labeling.act("renewed");
+    labeling.record("renewed");
   }
 
   #answered({ task, answer }) {
@@ -164,11 +164,11 @@ export class Flow {
     if (!same || (labeling.editable && answer.status !== labeling.task.status)) this.reload();
   }
 
-  #refused({ task, act, message }) {
+  #refused({ task, command, message }) {
     const where = task === this.labeling.name ? "" : " (another micrograph)";
     this.say(`Not taken${where}: ${message}.`, "warn");
     if (task === this.labeling.name) this.reload();
-    else if (act.kind === "submitted") this.open(task);
+    else if (command.kind === "submitted") this.open(task);
   }
 
   async #lost({ task, message }) {

@@ -3,8 +3,8 @@
 const GROUPS = ["Marking", "Keyboard cursor", "Suggestions", "Regions and loops", "Picture", "This micrograph"];
 
 /**
- * Rows [group, keys, shown, words, action]. An action is a name of the app's commands, or one with
- * an argument.
+ * Rows [group, keys, shown, words, action]. An action is the name of one of the app's actions,
+ * or a name with an argument.
  */
 const TABLE = [
   [0, ["p"], "P", "pick: click adds or accepts, drag moves", ["tool", "pick"]],
@@ -70,8 +70,8 @@ function isTaken(target, key) {
   return Boolean(target.closest("button")) && (key === "enter" || key === " ");
 }
 
-/** Call `commands[name](argument, key)` for the keys of the table; `space(held)` for the space bar. */
-export function listen(commands, space) {
+/** Call `actions[name](argument, key)` for the keys of the table; `space(held)` for the space bar. */
+export function listen(actions, space) {
   addEventListener("keydown", (event) => {
     if (!(event.target instanceof Element) || isTaken(event.target, spell(event))) return;
     if (event.key === " ") {
@@ -82,7 +82,7 @@ export function listen(commands, space) {
     const action = BY_KEY.get(spell(event));
     if (!action || document.querySelector("dialog[open]")) return;
     event.preventDefault();
-    commands[action[0]](action[1], event.key);
+    actions[action[0]](action[1], event.key);
   });
   addEventListener("keyup", (event) => event.key === " " && space(false));
   addEventListener("blur", () => space(false));

@@ -1,4 +1,4 @@
-// One open task: what is marked in it, what the model suggests, and the acts that change it.
+// One open task: what is marked in it, what the model suggests, and the commands that change it.
 
 import { Document, Forgotten, Impossible, holds } from "./document.js";
 import { newId } from "./outbox.js";
@@ -58,8 +58,8 @@ export class Labeling extends EventTarget {
     return this.task.diameter_px;
   }
 
-  /** Record an act of `kind`; it is sent as soon as possible. */
-  act(kind, more = {}) {
+  /** Record a command of `kind`; it is sent as soon as possible. */
+  record(kind, more = {}) {
     const active = kind === "reopened" ? {} : { active_seconds: this.activity.take() };
     this.outbox.put(this.name, { kind, ...active, ...more });
   }
@@ -75,7 +75,7 @@ export class Labeling extends EventTarget {
       return false;
     }
     this.task.status = "drafted";
-    this.act("drafted", { op });
+    this.record("drafted", { op });
     this.#changed();
     return true;
   }
@@ -101,7 +101,7 @@ export class Labeling extends EventTarget {
       this.#say(error.message);
       return;
     }
-    this.act(kind);
+    this.record(kind);
     this.#changed();
   }
 
@@ -111,7 +111,7 @@ export class Labeling extends EventTarget {
       this.#say("This step is known to the server alone; it can be undone when the server answers again.");
       return;
     }
-    this.act(kind);
+    this.record(kind);
     this.dispatchEvent(new Event("stale"));
   }
 

@@ -1,4 +1,4 @@
-// Acts on their way to the server: kept in localStorage until it has acknowledged them, sent in order.
+// Commands on their way to the server: kept in localStorage until it has acknowledged them, sent in order.
 
 import { Unreachable } from "./api.js";
 
@@ -12,12 +12,12 @@ export function newId() {
 }
 
 /**
- * Events: "state" when `state` changed; "answered" {task, answer}; "refused" {task, act, message};
- * "lost" {task, message} when another has the lease, after which acts of that task wait for
+ * Events: "state" when `state` changed; "answered" {task, answer}; "refused" {task, command, message};
+ * "lost" {task, message} when another has the lease, after which commands of that task wait for
  * `resume` or `discard`.
  */
 export class Outbox extends EventTarget {
-  /** `prefix` keeps projects and people apart; `send(task, acts)` resolves to the server's answer. */
+  /** `prefix` keeps projects and people apart; `send(task, commands)` resolves to the server's answer. */
   constructor(prefix, send, storage = localStorage) {
     super();
     this.prefix = `${prefix}/`;
@@ -41,14 +41,14 @@ export class Outbox extends EventTarget {
     return own.map((key) => ({ key, ...JSON.parse(this.storage.getItem(key)) }));
   }
 
-  /** Keep `act` of `task` and send it as soon as possible. */
-  put(task, act) {
+  /** Keep `command` of `task` and send it as soon as possible. */
+  put(task, command) {
     const order = `${Date.now().toString().padStart(15, "0")}-${(this.counter++).toString().padStart(6, "0")}`;
     const id = newId();
-    const entry = { key: `${this.prefix}${order}-${id.slice(0, 6)}`, task, act: { id, ...act } };
+    const entry = { key: `${this.prefix}${order}-${id.slice(0, 6)}`, task, command: { id, ...command } };
     this.entries.push(entry);
     try {
-      this.storage.setItem(entry.key, JSON.stringify({ task, act: entry.act }));
+      this.storage.setItem(entry.key, JSON.stringify({ task, command: entry.command }));
     } catch {
       this.dispatchEvent(new CustomEvent("full"));
     }
@@ -75,19 +75,19 @@ export class Outbox extends EventTarget {
     return this.flush();
   }
 
-  /** Send acts of `task` again, after its lease was taken again. */
+  /** Send commands of `task` again, after its lease was taken again. */
   resume(task) {
     this.blocked.delete(task);
     return this.flush();
   }
 
-  /** Forget unsent acts of `task`; returns them. */
+  /** Forget unsent commands of `task`; returns them. */
   discard(task) {
     const dropped = this.entries.filter((entry) => entry.task === task);
     this.blocked.delete(task);
-    this.#forget(new Set(dropped.map((entry) => entry.act.id)));
+    this.#forget(new Set(dropped.map((entry) => entry.command.id)));
     this.#settle();
-    return dropped.map((entry) => entry.act);
+    return dropped.map((entry) => entry.command);
   }
 
   async #run() {
@@ -97,7 +97,7 @@ export class Outbox extends EventTarget {
       this.#become("saving");
       const batch = this.#batch(first.task);
       try {
-        const answer = await this.send(first.task, batch.map((entry) => entry.act));
+        const answer = await this.send(first.task, batch.map((entry) => entry.command));
         this.failures = 0;
         this.oneByOne = Math.max(0, this.oneByOne - 1);
         this.#forget(new Set(answer.acknowledged));
@@ -138,8 +138,8 @@ export class Outbox extends EventTarget {
     if (batch.length > 1) {
       this.oneByOne = batch.length;
     } else {
-      this.#forget(new Set([batch[0].act.id]));
-      const detail = { task, act: batch[0].act, message: error.message };
+      this.#forget(new Set([batch[0].command.id]));
+      const detail = { task, command: batch[0].command, message: error.message };
       this.dispatchEvent(new CustomEvent("refused", { detail }));
     }
     return true;
@@ -159,8 +159,8 @@ export class Outbox extends EventTarget {
   }
 
   #forget(ids) {
-    for (const entry of this.entries) if (ids.has(entry.act.id)) this.storage.removeItem(entry.key);
-    this.entries = this.entries.filter((entry) => !ids.has(entry.act.id));
+    for (const entry of this.entries) if (ids.has(entry.command.id)) this.storage.removeItem(entry.key);
+    this.entries = this.entries.filter((entry) => !ids.has(entry.command.id));
   }
 
   #settle() {

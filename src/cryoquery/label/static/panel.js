@@ -6,25 +6,25 @@ const write = (id, text) => {
 };
 const press = (id, on) => byId(id).setAttribute("aria-pressed", String(on));
 
-/** Connect buttons and sliders to `commands`. */
-export function connect(commands) {
-  const click = (id, name, ...rest) => byId(id).addEventListener("click", () => commands[name](...rest));
+/** Connect buttons and sliders to `actions`. */
+export function connect(actions) {
+  const click = (id, name, ...rest) => byId(id).addEventListener("click", () => actions[name](...rest));
   for (const button of document.querySelectorAll("[data-tool]")) {
-    button.addEventListener("click", () => commands.tool(button.dataset.tool));
+    button.addEventListener("click", () => actions.tool(button.dataset.tool));
   }
   for (const button of document.querySelectorAll("[data-loop]")) {
-    button.addEventListener("click", () => commands.loop(button.dataset.loop));
+    button.addEventListener("click", () => actions.loop(button.dataset.loop));
   }
   for (const name of ["undo", "redo", "empty", "skip", "bad", "submit", "invert", "hide"]) click(name, name);
   click("accept-all", "acceptAll");
   click("next-suggestion", "suggestion", undefined, "j");
   click("help-button", "help");
-  byId("threshold").addEventListener("input", (event) => commands.setThreshold(Number(event.target.value)));
+  byId("threshold").addEventListener("input", (event) => actions.setThreshold(Number(event.target.value)));
   for (const name of ["contrast", "brightness"]) {
-    byId(name).addEventListener("input", (event) => commands.setLook(name, Number(event.target.value)));
+    byId(name).addEventListener("input", (event) => actions.setLook(name, Number(event.target.value)));
   }
-  byId("mark").addEventListener("change", (event) => commands.setLook("mark", event.target.value));
-  byId("lowpass").addEventListener("change", (event) => commands.setLook("lowpass", Number(event.target.value)));
+  byId("mark").addEventListener("change", (event) => actions.setLook("mark", event.target.value));
+  byId("lowpass").addEventListener("change", (event) => actions.setLook("lowpass", Number(event.target.value)));
   // After the mouse, keys belong to the micrograph again.
   const back = (event) => {
     if (event.target.closest("#tool-panel, #header, #stage") && !document.querySelector("dialog[open]")) {

@@ -95,8 +95,8 @@ def _draw(agreement: Agreement, curve: Curve) -> bytes:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    values = [[f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows]
-    write_table(path, list(rows[0]), values)
+    cells = ([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+    write_table(path, list(rows[0]), cells)
 
 
 def _shown(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Bring picks and the truth together: read both, turn the picks, and match their micrographs."""
+"""Bring picks and the truth together: read both, orient the picks, and match their micrographs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ N_SHOWN = 5
 
 @dataclass(frozen=True)
 class PickFile:
-    """Picks in a file or a folder, and how to turn them into the micrographs' pixels."""
+    """Picks in a file or a folder, and how to place them in the micrographs' pixels."""
 
     path: Path
     placement: Placement = AS_IN_FILE

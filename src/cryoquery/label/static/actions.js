@@ -7,8 +7,8 @@ const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowR
 const MARKS = ["circle", "box", "point"];
 const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
 
-/** The commands by name; `flow` has submit, skip and what else concerns the server; `shown()`: redraw. */
-export function makeCommands({ labeling, stage, tools, look, flow, list, shown }) {
+/** The actions by name; `flow` has submit, skip and what else concerns the server; `shown()`: redraw. */
+export function makeActions({ labeling, stage, tools, look, flow, list, shown }) {
   const { view } = stage;
   const setLook = (name, value) => {
     look[name] = value;
@@ -17,7 +17,7 @@ export function makeCommands({ labeling, stage, tools, look, flow, list, shown }
     stage.redraw(true);
     shown();
   };
-  const edit = (action) => () => labeling.task && action();
+  const edit = (change) => () => labeling.task && change();
 
   const cursorAt = () => tools.cursor ?? tools.pointer ?? view.toImage(view.width / 2, view.height / 2);
   const setCursor = ({ y, x }) => {
@@ -40,7 +40,7 @@ export function makeCommands({ labeling, stage, tools, look, flow, list, shown }
     const held = tools.loop;
     if (!held) return false;
     const suggestions = () => labeling.undecided.filter((point) => held.suggestions.includes(point.key));
-    const acts = {
+    const choices = {
       delete: () => (held.particles.length ? labeling.delete(held.particles) : labeling.reject(held.suggestions)),
       accept: () => labeling.accept(suggestions()),
       reject: () => labeling.reject(held.suggestions),
@@ -49,7 +49,7 @@ export function makeCommands({ labeling, stage, tools, look, flow, list, shown }
       cancel: () => true,
     };
     tools.loop = null;
-    acts[what]();
+    choices[what]();
     shown();
     stage.redraw();
     return true;
