@@ -295,7 +295,10 @@ def test_of_stochastic_batches_the_best_is_taken() -> None:
 
 
 def test_clasp_pe_is_two_thirds_foreground() -> None:
-    told = {"foreground(entropy@dihedral)": np.arange(40.0) ** 9, "entropy@dihedral": np.arange(40.0)[::-1] ** 9}
+    told = {
+        "foreground(entropy@dihedral)": np.arange(40.0) ** 9,
+        "entropy@dihedral": np.arange(40.0)[::-1] ** 9,
+    }
     query = chosen("clasp_pe", candidates(progress=1.0, **told), 9)
     assert set(query) == {39, 38, 37, 36, 35, 34, 2, 3, 4}
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from conftest import make_dataset
+from four_runs import four_runs, results
 from slurm_cluster import SlurmCluster, wait_until
-from test_executors import SMALL, results
 
 from cryoquery import slurm as slurm_module
 from cryoquery.cli.status import experiment_states
@@ -39,12 +39,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_module, "POLL_SECONDS", 0.5)
 
 
-def config(dataset: Dataset, out: Path, **changes: Any) -> dict[str, Any]:
-    return SMALL | {"dataset": str(dataset.path), "out": str(out)} | changes
-
-
 def on_slurm(dataset: Dataset, out: Path, **changes: Any) -> dict[str, Any]:
-    return config(dataset, out, executor="slurm", slurm=ASKED, **changes)
+    return four_runs(dataset, out, executor="slurm", slurm=ASKED, **changes)
 
 
 def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
@@ -76,7 +72,7 @@ def job_at_work(out: Path) -> str:
 def test_jobs_give_the_bits_of_the_local_executor(
     slurm: SlurmCluster, dataset: Dataset, tmp_path: Path
 ) -> None:
-    run_experiment(config(dataset, tmp_path / "local", workers=2))
+    run_experiment(four_runs(dataset, tmp_path / "local", workers=2))
     run_experiment(on_slurm(dataset, tmp_path / "jobs"))
     assert results(tmp_path / "jobs") == results(tmp_path / "local")
     states = experiment_states(tmp_path / "jobs")
@@ -93,7 +89,7 @@ def test_a_signal_in_the_middle_puts_the_run_into_the_queue_again(
     slurm: SlurmCluster, dataset: Dataset, tmp_path: Path
 ) -> None:
     one = LONG | {"strategies": ["entropy"], "baselines": []}
-    run_experiment(config(dataset, tmp_path / "local", workers=1, **one))
+    run_experiment(four_runs(dataset, tmp_path / "local", workers=1, **one))
     out = tmp_path / "jobs"
     thread, errors = in_background(lambda: run_experiment(on_slurm(dataset, out, **one)))
     job = job_at_work(out)
@@ -108,7 +104,7 @@ def test_a_signal_in_the_middle_puts_the_run_into_the_queue_again(
 
 def test_a_lost_node_costs_nothing_but_time(slurm: SlurmCluster, dataset: Dataset, tmp_path: Path) -> None:
     one = LONG | {"strategies": ["entropy"], "baselines": []}
-    run_experiment(config(dataset, tmp_path / "local", workers=1, **one))
+    run_experiment(four_runs(dataset, tmp_path / "local", workers=1, **one))
     out = tmp_path / "jobs"
     thread, errors = in_background(lambda: run_experiment(on_slurm(dataset, out, **one)))
     job = job_at_work(out)
