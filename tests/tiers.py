@@ -1,0 +1,17 @@
+"""Large numbers of the same random case: `make test` takes some of them, `make test-all` takes all.
+
+A test that does so is marked ``thorough``, and asks `take` how many.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+thorough = pytest.mark.thorough
+full = False
+"""Whether pytest was given ``--all``."""
+
+
+def take(some: int, everything: int) -> int:
+    """How many cases to try."""
+    return everything if full else some
