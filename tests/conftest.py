@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiers
+from forks import Forked
+from four_runs import four_runs
 from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster
 
+from cryoquery import run_experiment
 from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, encode, new_dataset, open_dataset
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -30,6 +34,24 @@ def ctrl_c_reaches_children() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that run Python need not import torch again."""
+    monkeypatch.setattr(subprocess, "Popen", Forked)
+
+
+@pytest.fixture(scope="session")
+def few_discs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """What `four_runs` are made of. Not to be changed."""
+    return make_dataset(tmp_path_factory.mktemp("few") / "discs", {"train": 10, "val": 3})
+
+
+@pytest.fixture(scope="session")
+def alone(few_discs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`four_runs`, done in one process. To be copied before it is changed."""
+    return run_experiment(four_runs(few_discs, tmp_path_factory.mktemp("alone") / "e", workers=1))
 
 
 @pytest.fixture(scope="session")

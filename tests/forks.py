@@ -20,7 +20,6 @@ import os
 import runpy
 import select
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -131,7 +130,6 @@ def serve(folder: Path) -> tuple[dict[str, Any], list[int]]:
     """Fork for every request; returns in each of the forked processes, with what it is to do."""
     for name in PRELOADED:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guards
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(folder / "socket"))
         listener.listen(100)
@@ -142,6 +140,9 @@ def serve(folder: Path) -> tuple[dict[str, Any], list[int]]:
             ready, _, _ = select.select([listener, 0], [], [])
             if 0 in ready:  # the one who started it has ended
                 os._exit(0)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:  # guards that have done their work
+                    pass
             client, _ = listener.accept()
             with client:
                 if os.fork() == 0:
@@ -151,7 +152,6 @@ def serve(folder: Path) -> tuple[dict[str, Any], list[int]]:
 
 def _guard(client: socket.socket, folder: Path) -> tuple[dict[str, Any], list[int]]:
     """Fork once more, and tell the client how that process ends; returns only in that one."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, files, _, _ = socket.recv_fds(client, LONGEST_REQUEST, 3)
     asking, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     pid = os.fork()

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
-from conftest import make_dataset
 from forks import Forked, forked_by
 from four_runs import four_runs, results
 from rich.console import Console
@@ -34,31 +33,14 @@ from cryoquery.experiment.run import RunOutcome, is_finished
 from cryoquery.experiment.run_log import read_state
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 10, "val": 3})
-
-
-@pytest.fixture(scope="module")
-def alone(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The experiment in this process."""
-    return run_experiment(four_runs(dataset, tmp_path_factory.mktemp("alone") / "e", workers=1))
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers need not import torch again. Some tests start them as the program does."""
-    monkeypatch.setattr(subprocess, "Popen", Forked)
-
-
 def runs_of(out: Path, dataset: Dataset) -> list:
     return plan_runs(enter(out), len(dataset.rows("train")))
 
 
-def test_a_pool_gives_the_bits_of_one_process(dataset: Dataset, alone: Path, tmp_path: Path) -> None:
-    out = run_experiment(four_runs(dataset, tmp_path / "e", workers=2))
+def test_a_pool_gives_the_bits_of_one_process(few_discs: Dataset, alone: Path, tmp_path: Path) -> None:
+    out = run_experiment(four_runs(few_discs, tmp_path / "e", workers=2))
     assert results(out) == results(alone)
-    for run in runs_of(out, dataset):
+    for run in runs_of(out, few_discs):
         state = read_state(run.folder, run.name, run.seed)
         assert (state.state, state.n_finished) == ("finished", len(run.counts))
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -67,8 +49,8 @@ def test_a_pool_gives_the_bits_of_one_process(dataset: Dataset, alone: Path, tmp
     assert summary(experiment_states(out)) == "4 runs: 4 finished"
 
 
-def test_one_failing_run_stops_no_other(forked: None, dataset: Dataset, tmp_path: Path) -> None:
-    config = ExperimentConfig(**four_runs(dataset, tmp_path / "e", workers=2))
+def test_one_failing_run_stops_no_other(forked: None, few_discs: Dataset, tmp_path: Path) -> None:
+    config = ExperimentConfig(**four_runs(few_discs, tmp_path / "e", workers=2))
     broken = tmp_path / "e" / "entropy_sampling" / "iteration_0"
     broken.mkdir(parents=True)
     (broken / "query.json").write_text("[]")
@@ -80,7 +62,7 @@ def test_one_failing_run_stops_no_other(forked: None, dataset: Dataset, tmp_path
     message = str(caught.value)
     assert "1 of 4 runs are not finished; entropy_sampling seed 1: " in message
     assert "has no metrics.json" in message
-    left = [run.name for run in runs_of(tmp_path / "e", dataset) if not is_finished(run)]
+    left = [run.name for run in runs_of(tmp_path / "e", few_discs) if not is_finished(run)]
     assert left == ["entropy_sampling"]
 
 
@@ -104,7 +86,7 @@ sys.exit(worker.main(*sys.argv[1:]))
 
 @pytest.mark.parametrize("n_deaths", [2, 3])
 def test_a_dying_worker_is_replaced_a_few_times(
-    dataset: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_deaths: int
+    few_discs: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_deaths: int
 ) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -114,7 +96,7 @@ def test_a_dying_worker_is_replaced_a_few_times(
 
     monkeypatch.setattr("cryoquery.experiment.executors.local.subprocess.Popen", start)
     monkeypatch.setenv("N_DEATHS", str(n_deaths))
-    config = four_runs(dataset, tmp_path / "e", workers=2)
+    config = four_runs(few_discs, tmp_path / "e", workers=2)
     if n_deaths == 2:
         assert results(run_experiment(config)) == results(alone)
     else:
@@ -135,10 +117,10 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_stopped_it_leaves_nobody_behind_and_goes_on(
-    forked: None, dataset: Dataset, alone: Path, tmp_path: Path, number: int
+    forked: None, few_discs: Dataset, alone: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "e"
-    (tmp_path / "c.toml").write_text(tomli_w.dumps(four_runs(dataset, out, workers=2)))
+    (tmp_path / "c.toml").write_text(tomli_w.dumps(four_runs(few_discs, out, workers=2)))
     command = [sys.executable, "-c", FORKS_WORKERS, "experiment", str(tmp_path / "c.toml")]
     process = Forked(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -155,7 +137,7 @@ def test_stopped_it_leaves_nobody_behind_and_goes_on(
     while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_alive(pid) for pid in workers)
-    assert results(run_experiment(four_runs(dataset, out, workers=2))) == results(alone)
+    assert results(run_experiment(four_runs(few_discs, out, workers=2))) == results(alone)
 
 
 def is_alive(pid: int) -> bool:
@@ -172,11 +154,11 @@ def test_runs_that_repeat_others_come_late(tmp_path: Path) -> None:
     assert {name for name, _ in names[-4:]} == {"margin_sampling", "progressive_supervised"}
 
 
-def test_workers_fit_the_machine(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_fit_the_machine(few_discs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = plan_runs(ExperimentConfig(dataset=tmp_path, schedule={"counts": (2, 4)}), 10)
 
     def n(**changes: object) -> int:
-        return n_workers(ExperimentConfig(dataset=tmp_path, **changes), dataset, runs)
+        return n_workers(ExperimentConfig(dataset=tmp_path, **changes), few_discs, runs)
 
     monkeypatch.setattr("cryoquery.experiment.executors.local._on_gpu", lambda config: False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
@@ -196,7 +178,7 @@ def test_logs_are_not_taken_for_results(alone: Path) -> None:
 
 
 def test_this_process_has_its_threads_again_afterwards(
-    dataset: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few_discs: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     during: list[int] = []
 
@@ -208,7 +190,7 @@ def test_this_process_has_its_threads_again_afterwards(
     out, before = shutil.copytree(alone, tmp_path / "e"), torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        run_experiment(four_runs(dataset, out, workers=1))
+        run_experiment(four_runs(few_discs, out, workers=1))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -216,10 +198,10 @@ def test_this_process_has_its_threads_again_afterwards(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_events_for_tensorboard(dataset: Dataset, tmp_path: Path) -> None:
+def test_events_for_tensorboard(few_discs: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     out = run_experiment(
-        four_runs(dataset, tmp_path / "e", workers=1, strategies=["random"], baselines=[], tensorboard=True)
+        four_runs(few_discs, tmp_path / "e", workers=1, strategies=["random"], baselines=[], tensorboard=True)
     )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
