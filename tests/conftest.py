@@ -4,10 +4,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiers
+import torch
 from forks import Forked
 from four_runs import four_runs
 from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster
@@ -15,7 +17,8 @@ from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster
 from cryoquery import run_experiment
 from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, encode, new_dataset, open_dataset
 
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+TESTS = Path(__file__).parent
+REAL_DATA = TESTS.parents[1] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +27,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     tiers.full = config.getoption("--all")
+
+
+LONGEST = (
+    "experiment/test_faults.py",
+    "experiment/test_executors_slurm.py",
+    "label/test_page.py",
+    "experiment/test_verify.py",
+    "experiment/test_experiment.py",
+    "experiment/test_executors.py",
+    "benchmarks/test_comparisons.py",
+    "network/test_distributed.py",
+    "project/test_step.py",
+    "project/test_step_by_person.py",
+    "experiment/test_slurm_cluster.py",
+)
+"""Files to begin with, so that no process is left alone with one of them in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(str(item.path), len(first)))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,6 +64,17 @@ def ctrl_c_reaches_children() -> Iterator[None]:
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that run Python need not import torch again."""
     monkeypatch.setattr(subprocess, "Popen", Forked)
+
+
+@pytest.fixture
+def forked_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that share a training need not import torch again either."""
+    start = torch.multiprocessing.start_processes
+
+    def start_forked(*arguments: Any, **options: Any) -> Any:
+        return start(*arguments, **options | {"start_method": "forkserver"})
+
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_forked)
 
 
 @pytest.fixture(scope="session")

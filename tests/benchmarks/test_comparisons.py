@@ -78,7 +78,11 @@ def load(name: str) -> ModuleType:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TOYS)
 def test_a_benchmark_runs_at_toy_size(
-    name: str, forked: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    forked: None,
+    forked_devices: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments, expected = TOYS[name]
     monkeypatch.syspath_prepend(BENCHMARKS)
