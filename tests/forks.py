@@ -55,10 +55,11 @@ class Forked(_Popen):
         if given["args"][0] != sys.executable:
             super()._execute_child(*arguments)
             return
+        address = str(server() / "socket")
         environment = os.environ if given["env"] is None else given["env"]
         request = {
             "command": [os.fspath(word) for word in given["args"][1:]],
-            "environment": dict(environment),
+            "environment": {**environment, VARIABLE: os.environ[VARIABLE]},
             "folder": os.fspath(given["cwd"] or Path.cwd()),
             "new_session": bool(given["start_new_session"]),
         }
@@ -67,7 +68,7 @@ class Forked(_Popen):
             for own, name in enumerate(("p2cread", "c2pwrite", "errwrite"))
         ]
         self._status = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._status.connect(str(server() / "socket"))
+        self._status.connect(address)
         socket.send_fds(self._status, [json.dumps(request).encode()], files)
         self.pid = int(self._status.recv(100))
         self._child_created = True

@@ -5,13 +5,17 @@ A test that does so is marked ``thorough``, and asks `take` how many.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
+
+Some = TypeVar("Some")
 
 thorough = pytest.mark.thorough
 full = False
 """Whether pytest was given ``--all``."""
 
 
-def take(some: int, everything: int) -> int:
-    """How many cases to try."""
+def take(some: Some, everything: Some) -> Some:
+    """How many cases to try, or which."""
     return everything if full else some

@@ -40,7 +40,7 @@ def long_alone(few_discs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_module, "POLL_SECONDS", 0.5)
+    monkeypatch.setattr(slurm_module, "POLL_SECONDS", 0.2)
 
 
 def on_slurm(few_discs: Dataset, out: Path, **changes: Any) -> dict[str, Any]:

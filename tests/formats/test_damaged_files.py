@@ -133,7 +133,7 @@ def read_or_refuse(path: Path) -> Picks | str:
 
 
 @thorough
-def test_ten_thousand_damaged_files(tmp_path: Path) -> None:
+def test_thousands_of_damaged_files(tmp_path: Path) -> None:
     contents = seeds(tmp_path)
     suffixes = [*SUFFIX_OF.values(), ".xyz"]
     rng = np.random.default_rng(20_240_607)
