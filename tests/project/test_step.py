@@ -352,8 +352,8 @@ def test_held_out_micrographs_that_are_not_measured_are_counted(tmp_path: Path) 
     label(project, [*train[:2], *val[:1]])
     for item, bad in ((val[1], False), (val[2], True), (train[2], False)):
         acts = [
-            Act(f"l{item}", "ana", "leased", str(item), {"until": 3000.0}),
-            Act(f"s{item}", "ana", "skipped", str(item), {"reason": "dense", "bad": bad}),
+            Command(f"l{item}", "ana", "leased", str(item), {"until": 3000.0}),
+            Command(f"s{item}", "ana", "skipped", str(item), {"reason": "dense", "bad": bad}),
         ]
         with_journal(project, lambda journal, acts=acts: journal.record(acts, 2000.0))  # type: ignore[misc]
     said = project_status(project.path)
