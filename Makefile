@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test check docs format
+.PHONY: setup demo test test-all check docs format
 
 setup: $(INSTALLED)
 
@@ -15,9 +15,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/cryoquery demo demo
 
-# One thread per test process: two that each take all cores are slower than one.
+# One thread per process: two that each take all cores are slower than one. Four processes also where there
+# are two cores, since some tests wait, for Slurm, a browser or a process that is to die.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+# The tests that `make test` does with some of many random cases, with all of them.
+test-all: setup
+	$(PYTEST) --all -m thorough
 
 check: setup
 	$(BIN)/ruff check

@@ -32,6 +32,7 @@ from query_time import query_seconds
 
 from cryoquery.data.dataset import Dataset
 from cryoquery.experiment.config import FULL_SUPERVISION
+from cryoquery.picking.intervals import Interval
 from cryoquery.report.efficiency import Measured, Measurements, Number, aulc
 from cryoquery.report.runs import (
     RANDOM,
@@ -42,7 +43,7 @@ from cryoquery.report.runs import (
     short_label,
 )
 from cryoquery.report.selection import PoolFacts, find_dataset, overlaps, selections
-from cryoquery.report.statistics import Difference, Interval
+from cryoquery.report.statistics import Difference
 from cryoquery.storage.atomic import write_text
 
 TARGETS = (0.95, 0.98)

@@ -1,15 +1,93 @@
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tiers
+import torch
+from forks import Forked
+from four_runs import four_runs
 from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster
 
+from cryoquery import run_experiment
 from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, encode, new_dataset, open_dataset
 
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+TESTS = Path(__file__).parent
+REAL_DATA = TESTS.parents[1] / "shared" / "data"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="try all random cases of tests marked thorough")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    tiers.full = config.getoption("--all")
+
+
+LONGEST = (
+    "experiment/test_faults.py",
+    "experiment/test_executors_slurm.py",
+    "label/test_page.py",
+    "project/test_step_by_person.py",
+    "experiment/test_verify.py",
+    "experiment/test_experiment.py",
+    "experiment/test_executors.py",
+    "benchmarks/test_comparisons.py",
+    "network/test_distributed.py",
+    "project/test_step.py",
+    "report/test_report.py",
+    "experiment/test_slurm_cluster.py",
+)
+"""Files to begin with, so that no process is left alone with one of them in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(str(item.path), len(first)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_reaches_children() -> Iterator[None]:
+    """A shell has what it starts in the background ignore Ctrl-C, and children would inherit that."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that run Python need not import torch again."""
+    monkeypatch.setattr(subprocess, "Popen", Forked)
+
+
+@pytest.fixture
+def forked_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that share a training need not import torch again either."""
+    start = torch.multiprocessing.start_processes
+
+    def start_forked(*arguments: Any, **options: Any) -> Any:
+        return start(*arguments, **options | {"start_method": "forkserver"})
+
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start_forked)
+
+
+@pytest.fixture(scope="session")
+def few_discs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """What `four_runs` are made of. Not to be changed."""
+    return make_dataset(tmp_path_factory.mktemp("few") / "discs", {"train": 10, "val": 3})
+
+
+@pytest.fixture(scope="session")
+def alone(few_discs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`four_runs`, done in one process. To be copied before it is changed."""
+    return run_experiment(four_runs(few_discs, tmp_path_factory.mktemp("alone") / "e", workers=1))
 
 
 @pytest.fixture(scope="session")

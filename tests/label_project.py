@@ -39,7 +39,7 @@ IMAGE_SIZE = 64
 START_SECONDS = 60.0
 # Starting Python and importing torch takes seconds; processes that fork from one that did so start at once.
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["cryoquery.label", "httpx", "pytest"])
+SPAWN.set_forkserver_preload(["cryoquery.label", "cryoquery.network.distributed", "httpx", "pytest"])
 
 
 def truth_yx(item: int, shape: tuple[int, int] = (192, 256)) -> np.ndarray:

@@ -135,7 +135,7 @@ def test_one_group_cannot_be_stratified(tmp_path: Path) -> None:
 EXAMPLE = Path(__file__).parents[2] / "examples" / "strategy_of_your_own.py"
 
 
-def test_a_plugin_adds_to_the_table(tmp_path: Path) -> None:
+def test_a_plugin_adds_to_the_table(forked: None, tmp_path: Path) -> None:
     make_dataset(tmp_path / "data", {"train": 8, "val": 2})
     (tmp_path / "mine.py").write_text(EXAMPLE.read_text())
     (tmp_path / "e.toml").write_text(

@@ -6,9 +6,7 @@ import pytest
 from cryoquery.active.stopping import (
     Gain,
     Point,
-    duration,
     expected_gain,
-    interval,
     largest_change,
     points,
     sentence,
@@ -111,21 +109,9 @@ def test_what_all_models_find_hard_is_no_noise() -> None:
     assert points([8, 16], [[0.5], [0.6]])[0].std > 0.01, "one micrograph says little"
 
 
-def test_intervals_hold_the_mean_and_need_three_micrographs() -> None:
-    rng = np.random.default_rng(3)
-    assert interval([0.5, 0.6], rng) is None
-    values = rng.normal(0.7, 0.1, 30)
-    found = interval(values, rng)
-    assert found is not None
-    low, high = found
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 30**0.5, rel=0.4)
-
-
 def test_the_sentence_says_what_it_costs_and_brings() -> None:
     said = sentence(Gain(0.004, 0.005, 0.02, 0.3), 5, 40.0)
     assert said == "5 more micrographs (about 40 min) are expected to raise F1 by 0.4 ± 0.5 points"
     assert sentence(Gain(0.001, 0.001, 0.002, 0.9), 1, 3.0, "field") == (
         "1 more field (about 3 min) is expected to raise F1 by 0.1 ± 0.1 points; it may be time to stop"
     )
-    assert duration(150) == "about 2.5 h"

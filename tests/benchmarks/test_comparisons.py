@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from label_project import SPAWN
 
 from cryoquery import run_experiment
 from cryoquery.config import parse
@@ -43,6 +45,7 @@ TOYS = {
         "--config configs/real_micrographs.toml --planned 198 4 4",
         ("0 passes", "selections and weights: the same"),
     ),
+    "interval_coverage": ("--quick", ("df by kurtosis (ours)", "pooled, mostly 1", "Welch")),
     "devices": (
         "--base-channels 2 --size 32 --images 8 --batch 4 --epochs 2",
         ("ratio of one to 2", "largest difference of weights"),
@@ -76,12 +79,19 @@ def load(name: str) -> ModuleType:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TOYS)
 def test_a_benchmark_runs_at_toy_size(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    forked: None,
+    forked_devices: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments, expected = TOYS[name]
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.chdir(BENCHMARKS.parent)
-    load(name).main(arguments.split())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    benchmark = load(name)
+    monkeypatch.setattr(benchmark, "CONTEXT", SPAWN, raising=False)
+    benchmark.main(arguments.split())
     printed = capsys.readouterr().out
     for text in expected:
         assert text in printed

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from command_line import run
 from conftest import make_dataset
 
-from cryoquery import cli, run_experiment
+from cryoquery import run_experiment
 from cryoquery.acquisition import STRATEGIES
 from cryoquery.cli.demo import three_numbers
 from cryoquery.data.build import build_dataset, default_workers
@@ -20,18 +21,11 @@ from cryoquery.formats import write_micrograph
 PROTOCOL = Path(__file__).parents[2] / "configs" / "protocol.toml"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["cryoquery", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 def test_dry_run_of_the_protocol_without_its_data(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cryoquery.experiment.plan.PROBE_BUDGET", 64 * 64 * 64)
     assert run(monkeypatch, "experiment", PROTOCOL, "--dry-run") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "517, 1034, 1551, 2069, 2586, 3103, 3620, 4137, 4655, 5172" in shown

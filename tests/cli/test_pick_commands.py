@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from conftest import disc_mask, make_dataset
-from test_commands import run
 
 from cryoquery.formats import read_coordinates, write_coordinates, write_micrograph
 from cryoquery.network.checkpoint import save_model

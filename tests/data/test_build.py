@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -225,7 +226,12 @@ def test_opening_again_gives_the_same(tmp_path: Path) -> None:
         assert np.array_equal(opened.particles[micrograph.key], micrograph.particles)
 
 
-def test_there_is_a_worker_for_each_core_and_its_number_is_not_in_the_recipe(tmp_path: Path) -> None:
-    assert 1 <= BuildConfig().n_workers <= 16
+def test_there_is_a_worker_for_each_core_and_its_number_is_not_in_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n_cores, n_workers in ((1, 1), (3, 3), (100, 16)):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "sched_getaffinity", lambda pid, n=n_cores: set(range(n)), raising=False)
+            assert BuildConfig().n_workers == n_workers
     built = build_dataset(several(), tmp_path / "d", BuildConfig(size=32, n_workers=3))
     assert "n_workers" not in built.recipe["config"]

@@ -40,6 +40,9 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+pytestmark = pytest.mark.usefixtures("forked")
+
+
 def test_micrographs_and_truth_are_written(tmp_path: Path) -> None:
     out = tmp_path / "tutorial"
     done = run("simulated_micrographs", out, "--micrographs", 2, "--size", 256)

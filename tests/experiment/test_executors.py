@@ -2,86 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import tomli_w
 import torch
-from conftest import make_dataset
+from forks import Forked, forked_by
+from four_runs import four_runs, results
 from rich.console import Console
 
 from cryoquery.cli.status import experiment_states, show_status, summary
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import UnfinishedRunsError
+from cryoquery.experiment import executors
+from cryoquery.experiment import run as work
 from cryoquery.experiment.config import ExperimentConfig, plan_runs
 from cryoquery.experiment.executors import run_experiment, schedule_order
 from cryoquery.experiment.executors.local import n_workers
 from cryoquery.experiment.folder import enter
-from cryoquery.experiment.run import is_finished
+from cryoquery.experiment.run import RunOutcome, is_finished
 from cryoquery.experiment.run_log import read_state
-from cryoquery.network.checkpoint import load_weights
-
-SMALL = {
-    "strategies": ["entropy", "margin", "uncertainty"],
-    "baselines": ["full_supervision"],
-    "seeds": [1],
-    "schedule": {"counts": [2, 4, 6]},
-    "model": {"base_channels": 2},
-    "training": {"initial_epochs": 2, "epochs": 1},
-    "device": {"threads": 1},
-}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 10, "val": 3})
-
-
-def small(dataset: Dataset, out: Path, **changes: object) -> dict:
-    return SMALL | {"dataset": str(dataset.path), "out": str(out)} | changes
-
-
-@pytest.fixture(scope="module")
-def alone(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The experiment in this process."""
-    return run_experiment(small(dataset, tmp_path_factory.mktemp("alone") / "e", workers=1))
-
-
-def results(experiment: Path) -> dict[str, object]:
-    """Everything that describes a result, by its place in the experiment."""
-    found: dict[str, object] = {}
-    for path in sorted(experiment.glob("*/**/iteration_*/*")):
-        name = str(path.relative_to(experiment))
-        if path.name == "metrics.json":
-            found[name] = json.loads(path.read_text()) | {"seconds": 0, "reused": False}
-        elif path.suffix == ".json":
-            found[name] = json.loads(path.read_text())
-        elif path.name == "model.pt":
-            weights = load_weights(path)[0]
-            found[name] = {key: value.numpy().tobytes() for key, value in weights.items()}
-        else:
-            with np.load(path) as file:
-                found[name] = {key: file[key].tobytes() for key in file.files}
-    return found
 
 
 def runs_of(out: Path, dataset: Dataset) -> list:
     return plan_runs(enter(out), len(dataset.rows("train")))
 
 
-def test_a_pool_gives_the_bits_of_one_process(dataset: Dataset, alone: Path, tmp_path: Path) -> None:
-    out = run_experiment(small(dataset, tmp_path / "e", workers=2))
+def test_a_pool_gives_the_bits_of_one_process(few_discs: Dataset, alone: Path, tmp_path: Path) -> None:
+    out = run_experiment(four_runs(few_discs, tmp_path / "e", workers=2))
     assert results(out) == results(alone)
-    for run in runs_of(out, dataset):
+    for run in runs_of(out, few_discs):
         state = read_state(run.folder, run.name, run.seed)
         assert (state.state, state.n_finished) == ("finished", len(run.counts))
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -90,8 +49,8 @@ def test_a_pool_gives_the_bits_of_one_process(dataset: Dataset, alone: Path, tmp
     assert summary(experiment_states(out)) == "4 runs: 4 finished"
 
 
-def test_one_failing_run_stops_no_other(dataset: Dataset, tmp_path: Path) -> None:
-    config = ExperimentConfig(**small(dataset, tmp_path / "e", workers=2))
+def test_one_failing_run_stops_no_other(forked: None, few_discs: Dataset, tmp_path: Path) -> None:
+    config = ExperimentConfig(**four_runs(few_discs, tmp_path / "e", workers=2))
     broken = tmp_path / "e" / "entropy_sampling" / "iteration_0"
     broken.mkdir(parents=True)
     (broken / "query.json").write_text("[]")
@@ -103,7 +62,7 @@ def test_one_failing_run_stops_no_other(dataset: Dataset, tmp_path: Path) -> Non
     message = str(caught.value)
     assert "1 of 4 runs are not finished; entropy_sampling seed 1: " in message
     assert "has no metrics.json" in message
-    left = [run.name for run in runs_of(tmp_path / "e", dataset) if not is_finished(run)]
+    left = [run.name for run in runs_of(tmp_path / "e", few_discs) if not is_finished(run)]
     assert left == ["entropy_sampling"]
 
 
@@ -127,18 +86,17 @@ sys.exit(worker.main(*sys.argv[1:]))
 
 @pytest.mark.parametrize("n_deaths", [2, 3])
 def test_a_dying_worker_is_replaced_a_few_times(
-    dataset: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_deaths: int
+    few_discs: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_deaths: int
 ) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
-    popen = subprocess.Popen
 
     def start(command: list[str], **options: object) -> object:
-        return popen([sys.executable, "-c", DIES, *command[3:], str(marks)], **options)
+        return Forked([sys.executable, "-c", DIES, *command[3:], str(marks)], **options)
 
     monkeypatch.setattr("cryoquery.experiment.executors.local.subprocess.Popen", start)
     monkeypatch.setenv("N_DEATHS", str(n_deaths))
-    config = small(dataset, tmp_path / "e", workers=2)
+    config = four_runs(few_discs, tmp_path / "e", workers=2)
     if n_deaths == 2:
         assert results(run_experiment(config)) == results(alone)
     else:
@@ -148,19 +106,28 @@ def test_a_dying_worker_is_replaced_a_few_times(
     assert len(list(marks.iterdir())) == n_deaths
 
 
+FORKS_WORKERS = """
+import subprocess
+from forks import Forked
+subprocess.Popen = Forked
+from cryoquery.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_stopped_it_leaves_nobody_behind_and_goes_on(
-    dataset: Dataset, alone: Path, tmp_path: Path, number: int
+    forked: None, few_discs: Dataset, alone: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "e"
-    (tmp_path / "c.toml").write_text(tomli_w.dumps(small(dataset, out, workers=2)))
-    command = [sys.executable, "-m", "cryoquery", "experiment", str(tmp_path / "c.toml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    (tmp_path / "c.toml").write_text(tomli_w.dumps(four_runs(few_discs, out, workers=2)))
+    command = [sys.executable, "-c", FORKS_WORKERS, "experiment", str(tmp_path / "c.toml")]
+    process = Forked(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(out.rglob("iteration_0")) and time.monotonic() < deadline:
+    while not list(out.glob("*/iteration_0")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    workers = children(process.pid)
-    assert workers
+    workers = forked_by(process.pid)
+    assert len(workers) == 2
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode in (130, 143, -signal.SIGKILL)
@@ -170,16 +137,7 @@ def test_stopped_it_leaves_nobody_behind_and_goes_on(
     while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_alive(pid) for pid in workers)
-    assert results(run_experiment(small(dataset, out, workers=2))) == results(alone)
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found
+    assert results(run_experiment(four_runs(few_discs, out, workers=2))) == results(alone)
 
 
 def is_alive(pid: int) -> bool:
@@ -196,11 +154,11 @@ def test_runs_that_repeat_others_come_late(tmp_path: Path) -> None:
     assert {name for name, _ in names[-4:]} == {"margin_sampling", "progressive_supervised"}
 
 
-def test_workers_fit_the_machine(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_fit_the_machine(few_discs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = plan_runs(ExperimentConfig(dataset=tmp_path, schedule={"counts": (2, 4)}), 10)
 
     def n(**changes: object) -> int:
-        return n_workers(ExperimentConfig(dataset=tmp_path, **changes), dataset, runs)
+        return n_workers(ExperimentConfig(dataset=tmp_path, **changes), few_discs, runs)
 
     monkeypatch.setattr("cryoquery.experiment.executors.local._on_gpu", lambda config: False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
@@ -217,14 +175,33 @@ def test_workers_fit_the_machine(dataset: Dataset, tmp_path: Path, monkeypatch: 
 def test_logs_are_not_taken_for_results(alone: Path) -> None:
     assert open_dataset(enter(alone).dataset)
     assert not [path for path in alone.rglob("*") if path.name in (".running", ".environment.lease")]
-    assert torch.get_num_threads() >= 1
+
+
+def test_this_process_has_its_threads_again_afterwards(
+    few_discs: Dataset, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[int] = []
+
+    def do_run(*arguments: Any) -> RunOutcome:
+        during.append(torch.get_num_threads())
+        return work.do_run(*arguments)
+
+    monkeypatch.setattr(executors, "do_run", do_run)
+    out, before = shutil.copytree(alone, tmp_path / "e"), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run_experiment(four_runs(few_discs, out, workers=1))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert during == [1] * 4
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_events_for_tensorboard(dataset: Dataset, tmp_path: Path) -> None:
+def test_events_for_tensorboard(few_discs: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     out = run_experiment(
-        small(dataset, tmp_path / "e", workers=1, strategies=["random"], baselines=[], tensorboard=True)
+        four_runs(few_discs, tmp_path / "e", workers=1, strategies=["random"], baselines=[], tensorboard=True)
     )
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

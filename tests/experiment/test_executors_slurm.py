@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_dataset
+from four_runs import four_runs, results
 from slurm_cluster import SlurmCluster, wait_until
-from test_executors import SMALL, results
 
 from cryoquery import slurm as slurm_module
 from cryoquery.cli.status import experiment_states
@@ -25,26 +24,27 @@ from cryoquery.slurm import queue
 pytestmark = pytest.mark.slurm
 
 ASKED = {"cpus": 1, "memory_gb": 1, "hours": 0.5}
-LONG = {"training": {"initial_epochs": 250, "epochs": 2}}
+ONE_LONG = {
+    "strategies": ["entropy"],
+    "baselines": [],
+    "training": {"initial_epochs": 250, "epochs": 2},
+}
 """Training long enough to be disturbed."""
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 10, "val": 3})
+def long_alone(few_discs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The long run in this process."""
+    return run_experiment(four_runs(few_discs, tmp_path_factory.mktemp("long") / "e", workers=1, **ONE_LONG))
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_module, "POLL_SECONDS", 0.5)
+    monkeypatch.setattr(slurm_module, "POLL_SECONDS", 0.2)
 
 
-def config(dataset: Dataset, out: Path, **changes: Any) -> dict[str, Any]:
-    return SMALL | {"dataset": str(dataset.path), "out": str(out)} | changes
-
-
-def on_slurm(dataset: Dataset, out: Path, **changes: Any) -> dict[str, Any]:
-    return config(dataset, out, executor="slurm", slurm=ASKED, **changes)
+def on_slurm(few_discs: Dataset, out: Path, **changes: Any) -> dict[str, Any]:
+    return four_runs(few_discs, out, executor="slurm", slurm=ASKED, **changes)
 
 
 def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseException]]:
@@ -74,28 +74,25 @@ def job_at_work(out: Path) -> str:
 
 
 def test_jobs_give_the_bits_of_the_local_executor(
-    slurm: SlurmCluster, dataset: Dataset, tmp_path: Path
+    slurm: SlurmCluster, few_discs: Dataset, alone: Path, tmp_path: Path
 ) -> None:
-    run_experiment(config(dataset, tmp_path / "local", workers=2))
-    run_experiment(on_slurm(dataset, tmp_path / "jobs"))
-    assert results(tmp_path / "jobs") == results(tmp_path / "local")
+    run_experiment(on_slurm(few_discs, tmp_path / "jobs"))
+    assert results(tmp_path / "jobs") == results(alone)
     states = experiment_states(tmp_path / "jobs")
     assert [state.state for state in states] == ["finished"] * 4
     assert all(state.job for state in states)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "jobs").rglob("iteration_*/*")}
     jobs = json.loads((tmp_path / "jobs" / FOLDER / "jobs.json").read_text())
-    run_experiment(on_slurm(dataset, tmp_path / "jobs"))
+    run_experiment(on_slurm(few_discs, tmp_path / "jobs"))
     assert {path: path.stat().st_mtime_ns for path in before} == before, "a second call finds all done"
     assert json.loads((tmp_path / "jobs" / FOLDER / "jobs.json").read_text()) == jobs
 
 
 def test_a_signal_in_the_middle_puts_the_run_into_the_queue_again(
-    slurm: SlurmCluster, dataset: Dataset, tmp_path: Path
+    slurm: SlurmCluster, few_discs: Dataset, long_alone: Path, tmp_path: Path
 ) -> None:
-    one = LONG | {"strategies": ["entropy"], "baselines": []}
-    run_experiment(config(dataset, tmp_path / "local", workers=1, **one))
     out = tmp_path / "jobs"
-    thread, errors = in_background(lambda: run_experiment(on_slurm(dataset, out, **one)))
+    thread, errors = in_background(lambda: run_experiment(on_slurm(few_discs, out, **ONE_LONG)))
     job = job_at_work(out)
     slurm.cancel("--signal=USR1", job)
     assert wait_until(lambda: slurm.job(job, "Restarts") == "1", 60)
@@ -103,14 +100,14 @@ def test_a_signal_in_the_middle_puts_the_run_into_the_queue_again(
     assert not thread.is_alive()
     assert not errors
     assert "stopped by SIGUSR1" in (out / "entropy_sampling" / "run.log").read_text()
-    assert results(out) == results(tmp_path / "local")
+    assert results(out) == results(long_alone)
 
 
-def test_a_lost_node_costs_nothing_but_time(slurm: SlurmCluster, dataset: Dataset, tmp_path: Path) -> None:
-    one = LONG | {"strategies": ["entropy"], "baselines": []}
-    run_experiment(config(dataset, tmp_path / "local", workers=1, **one))
+def test_a_lost_node_costs_nothing_but_time(
+    slurm: SlurmCluster, few_discs: Dataset, long_alone: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "jobs"
-    thread, errors = in_background(lambda: run_experiment(on_slurm(dataset, out, **one)))
+    thread, errors = in_background(lambda: run_experiment(on_slurm(few_discs, out, **ONE_LONG)))
     job = job_at_work(out)
     slurm.kill_node()
     time.sleep(1)
@@ -119,17 +116,16 @@ def test_a_lost_node_costs_nothing_but_time(slurm: SlurmCluster, dataset: Datase
     thread.join(120)
     assert not thread.is_alive()
     assert not errors
-    assert results(out) == results(tmp_path / "local")
+    assert results(out) == results(long_alone)
 
 
 def test_a_canceled_job_does_not_come_back_by_itself(
-    slurm: SlurmCluster, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: SlurmCluster, few_discs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "jobs"
-    one = LONG | {"strategies": ["entropy"], "baselines": []}
-    run_experiment(on_slurm(dataset, out, **one), wait=False)
+    run_experiment(on_slurm(few_discs, out, **ONE_LONG), wait=False)
     job = job_at_work(out)
-    run_experiment(on_slurm(dataset, out, **one), wait=False)
+    run_experiment(on_slurm(few_discs, out, **ONE_LONG), wait=False)
     assert queue() == {job}, "what is in the queue is not submitted again"
     slurm.cancel(job)
     assert wait_until(lambda: not queue(), 60)
@@ -137,20 +133,22 @@ def test_a_canceled_job_does_not_come_back_by_itself(
     assert slurm.job(job, "Restarts") == "0"
 
 
-def test_a_run_that_fails_is_not_tried_forever(slurm: SlurmCluster, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_that_fails_is_not_tried_forever(
+    slurm: SlurmCluster, few_discs: Dataset, tmp_path: Path
+) -> None:
     out = tmp_path / "jobs"
     broken = out / "entropy_sampling" / "iteration_0"
-    run_experiment(on_slurm(dataset, out, strategies=["random"], baselines=[]))
+    run_experiment(on_slurm(few_discs, out, strategies=["random"], baselines=[]))
     broken.mkdir(parents=True)
     (broken / "query.json").write_text("[]")
-    again = on_slurm(dataset, out, strategies=["random", "entropy"], baselines=[])
+    again = on_slurm(few_discs, out, strategies=["random", "entropy"], baselines=[])
     with pytest.raises(UnfinishedRunsError, match=r"(?s)1 of 2 runs .* entropy_sampling seed 1: .*no metr"):
         run_experiment(again)
 
 
 def test_what_slurm_refuses_is_said_in_one_line(
-    slurm: SlurmCluster, dataset: Dataset, tmp_path: Path
+    slurm: SlurmCluster, few_discs: Dataset, tmp_path: Path
 ) -> None:
-    asked = on_slurm(dataset, tmp_path / "e") | {"slurm": ASKED | {"partition": "nowhere"}}
+    asked = on_slurm(few_discs, tmp_path / "e") | {"slurm": ASKED | {"partition": "nowhere"}}
     with pytest.raises(SlurmError, match=r"Slurm refuses the job \(.*[Pp]artition"):
         run_experiment(asked)

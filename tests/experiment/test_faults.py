@@ -12,14 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import faults as faults_module
 import numpy as np
 import pytest
 import tomli_w
 import torch
 from conftest import make_dataset
 from faults import EIO, ENOSPC, KILL, MEMORY
+from forks import Forked
 from leases_of_others import write_lease
-from small_protocol import iterations, small
+from small_protocol import SAMPLING, iterations, small
+from tiers import take, thorough
 
 from cryoquery import cli, run_experiment
 from cryoquery.active.progress import Event, Waiting
@@ -33,7 +36,11 @@ from cryoquery.storage.leases import Owner
 
 MEAN_GAP = 40
 """Operations between two faults. Much less than a training makes, and nothing would ever be finished."""
-SHORT = {"seeds": [42, 43], "schedule": {"fractions": [0.25, 0.5, 0.75, 1.0]}}
+SHORT = {
+    "strategies": take(["uncertainty", "margin", "hybrid"], list(SAMPLING)),
+    "seeds": [42, 43],
+    "schedule": {"fractions": [0.25, 0.5, 0.75, 1.0]},
+}
 TINY: dict[str, Any] = {
     "strategies": ["entropy"],
     "baselines": [],
@@ -50,7 +57,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small protocol with four iterations and two seeds: all strategies, both baselines."""
+    """The small protocol with four iterations and two seeds: several strategies, both baselines."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (only,) = attempts(folder, small(dataset, folder / "e", **SHORT), [{}])
     assert (only["status"], only["said"]) == (0, "")
@@ -64,14 +71,11 @@ def attempts(folder: Path, config: dict[str, Any], faults: list[dict[str, Any]])
     plan.write_text(
         json.dumps({"command": ["experiment", str(file)], "folder": config["out"], "faults": faults})
     )
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parents[1] / "faults.py"), str(plan)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    command = [sys.executable, faults_module.__file__, str(plan)]
+    with Forked(command, stdout=subprocess.PIPE, text=True) as process:
+        told, _ = process.communicate()
+    assert process.returncode == 0
+    return [json.loads(line) for line in told.splitlines()]
 
 
 def gaps(n: int, seed: int) -> list[int]:
@@ -103,14 +107,14 @@ def leftovers(experiment: Path) -> list[str]:
     return [str(path) for path in experiment.rglob("*") if any(sign in path.name for sign in signs)]
 
 
+@thorough
 @pytest.mark.timeout(900)
-def test_killed_at_a_hundred_moments_it_ends_the_same(
-    undisturbed: Path, dataset: Dataset, tmp_path: Path
-) -> None:
+def test_killed_at_many_moments_it_ends_the_same(undisturbed: Path, dataset: Dataset, tmp_path: Path) -> None:
     """SIGKILL before, in the middle of and after any operation that changes a file, and in trainings."""
-    faults = [{"kind": KILL, "at": gap} for gap in gaps(100, seed=0)]
+    n = take(25, 100)
+    faults = [{"kind": KILL, "at": gap} for gap in gaps(n, seed=0)]
     *killed, last = attempts(tmp_path, small(dataset, tmp_path / "e", **SHORT), [*faults, {}])
-    assert [attempt["status"] for attempt in killed] == [-9] * 100, "it was over before it was disturbed"
+    assert [attempt["status"] for attempt in killed] == [-9] * n, "it was over before it was disturbed"
     kinds = {attempt["hit"].split()[0] for attempt in killed}
     assert kinds >= {"open", "write", "fsync", "os.rename", "os.mkdir"}
     assert (last["status"], last["said"]) == (0, "")
@@ -127,6 +131,7 @@ def test_killed_while_it_compares_it_ends_the_same(dataset: Dataset, tmp_path: P
     assert len(list((tmp_path / "e" / "comparison_results").iterdir())) == 8
 
 
+@thorough
 @pytest.mark.timeout(900)
 def test_failing_disks_end_in_one_line_and_the_rest_comes_out_the_same(
     undisturbed: Path, dataset: Dataset, tmp_path: Path
@@ -134,7 +139,7 @@ def test_failing_disks_end_in_one_line_and_the_rest_comes_out_the_same(
     """Writes that fail once or from then on, halfway through; beats of leases always fail."""
     faults = [
         {"kind": (ENOSPC, EIO)[i % 2], "at": gap, "lasting": i % 4 >= 2}
-        for i, gap in enumerate(gaps(40, seed=1))
+        for i, gap in enumerate(gaps(take(12, 40), seed=1))
     ]
     *failed, last = attempts(tmp_path, small(dataset, tmp_path / "e", **SHORT), [*faults, {}])
     for attempt in failed:
@@ -298,10 +303,7 @@ def test_two_people_start_the_same_at_once(dataset: Dataset, whole: Path, begun:
     config = begun.parent / "twice.toml"
     config.write_text(tomli_w.dumps(small(dataset, out, **TINY)))
     start = [sys.executable, "-c", "from cryoquery.cli import main; main()", "experiment", str(config)]
-    both = [
-        subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    both = [Forked(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=240)[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 1], said
     other, refused = both if both[1].returncode else both[::-1]

@@ -6,8 +6,7 @@ import pytest
 from conftest import make_dataset
 
 from cryoquery import load_config, run_experiment
-from cryoquery.active.progress import Event, ImagesPassed
-from cryoquery.cli.console import duration
+from cryoquery.active.progress import Event, ImagesPassed, duration
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.experiment.config import ExperimentConfig
 from cryoquery.experiment.plan import make_plan, measure_speed

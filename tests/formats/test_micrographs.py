@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from tiers import take, thorough
 
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import (
@@ -515,13 +516,14 @@ def refusal(read: Callable[[Path], object], path: Path) -> str | None:
     return None
 
 
+@thorough
 def test_damaged_files_give_an_image_or_one_line(tmp_path: Path) -> None:
-    """2,000 damaged files; no other error, no warning, and no memory for what a header claims."""
+    """Damaged files; no other error, no warning, and no memory for what a header claims."""
     rng = np.random.default_rng(20)
     intact = [(path.name, path.read_bytes()) for path in intact_files(tmp_path)]
-    n_refused = 0
+    n, n_refused = take(400, 2000), 0
     tracemalloc.start()
-    for _ in range(2000):
+    for _ in range(n):
         name, raw = intact[rng.integers(len(intact))]
         path = tmp_path / f"damaged_{name}"
         path.write_bytes(damaged(raw, rng))
@@ -531,7 +533,7 @@ def test_damaged_files_give_an_image_or_one_line(tmp_path: Path) -> None:
             n_refused += said is not None
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert n_refused > 800
+    assert n_refused > 0.4 * n
     assert peak < 300 << 20
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 from label_project import Served, logged_in, make_project, served
+from tiers import take, thorough
 
 from cryoquery.label.documents import describe_document, describe_progress
 from cryoquery.label.names import TaskNames
@@ -21,9 +22,9 @@ from cryoquery.project.folder import open_project
 from cryoquery.project.state import replay
 
 PEOPLE = ("anna", "ben")
-N_COMMANDS = 2000
+N_COMMANDS = take(500, 2000)
 N_BATCH = 20
-N_KILLS = 20
+N_KILLS = take(6, 20)
 SHAPE = (192, 256)
 PATIENCE_SECONDS = 120.0
 
@@ -133,6 +134,7 @@ class Client:
         return commands, known, n_done, n_left
 
 
+@thorough
 def test_what_was_confirmed_is_there_once_whenever_the_server_is_killed(tmp_path: Path) -> None:
     path = make_project(tmp_path / "p", n_items=24, n_files=2, repeat_share=0.2)
     with served(path, people=[*PEOPLE, "cleo"]) as server:

@@ -95,12 +95,12 @@ def gradient_of_the_whole_batch(fabric: Fabric) -> tuple[float, float]:
     return float(fabric.all_gather(gradients[0]).mean()), float(gradients[1])
 
 
-def test_the_loss_is_that_of_the_whole_batch() -> None:
+def test_the_loss_is_that_of_the_whole_batch(forked_devices: None) -> None:
     together, alone = launch(gradient_of_the_whole_batch, 2, FABRIC)
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-def test_two_processes_learn_as_well_as_one(dataset: Dataset) -> None:
+def test_two_processes_learn_as_well_as_one(forked_devices: None, dataset: Dataset) -> None:
     scores, steps = [], []
     for n in (1, 2):
         seen: list[TrainingStep] = []

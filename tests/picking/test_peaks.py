@@ -85,3 +85,37 @@ def test_the_map_may_be_turned() -> None:
     upright, turned = (find_particles(p, 18, 0.0) for p in (probability, probability[::-1, ::-1]))
     back = np.array([63, 89]) - turned.centers_yx
     assert match_particles(back, upright.centers_yx, 0.3).f1 == 1.0
+
+
+def on_the_rim(centers_yx: np.ndarray, shape: tuple[int, int]) -> int:
+    last = np.array(shape) - 1
+    return int(((centers_yx < 2) | (centers_yx > last - 2)).any(axis=1).sum())
+
+
+@pytest.mark.parametrize("background", [0.05, 0.21, 0.35, 0.55])
+def test_a_network_that_says_the_same_everywhere_gives_no_picks(background: float) -> None:
+    """Nor where a few pixels say something else: distances to these have no say."""
+    probability = np.full((120, 160), background)
+    assert len(find_particles(probability, 18, 0.0).scores) == 0
+    probability[40:44, 100:103] = 0.01
+    picks = find_particles(probability, 18, background + 0.25)
+    assert len(picks.scores) == 0
+
+
+def test_noise_gives_no_picks() -> None:
+    rng = np.random.default_rng(0)
+    for background in (0.1, 0.2, 0.3, 0.5):
+        probability = np.clip(background + rng.normal(0, 0.05, (160, 160)), 0, 1)
+        assert len(find_particles(probability, 18, background + 0.3).scores) == 0
+
+
+def test_on_a_background_above_the_lowest_level_the_rim_has_only_particles() -> None:
+    """Every disc is found whose center lies 0.3 diameters inside, and nothing else is."""
+    truth = np.array([[5.4, 30.0], [40.0, 5.4], [133.6, 90.0], [70.0, 153.6], [60.0, 60.0], [5.4, 5.4]])
+    probability = np.where(disc_mask((140, 160), truth, 18), 0.95, 0.21)
+    probability[100:110, 20:60] = 0.02  # ice, say
+    picks = find_particles(probability, 18, 0.5)
+    matches = match_particles(picks.centers_yx, truth, 4)
+    assert (matches.n_matched, matches.n_picks) == (len(truth), len(truth))
+    assert on_the_rim(picks.centers_yx, probability.shape) == 0
+    assert find_particles(probability, 18, 0.0).scores.max() <= 1

@@ -752,10 +752,33 @@ def test_a_label_is_withdrawn_by_skipping_until_somebody_submits_again(play: Pla
     assert (list(taken.labels), taken.left_out) == ([2], (0,))
     play.lease("0", "ben")
     assert list(labels(play.state)) == [2], "to look at it again brings no label back"
-    assert label_set_of(play.state).left_out == (), "it may be asked for again"
+    assert label_set_of(play.state).left_out == (0,), "ben may label it; no strategy chooses it anew"
     play.submit("0", "ben", kind="corrected")
     assert labels(play.state)[0].person == "ben"
     assert replay(play.events, GEOMETRY) == play.state
+
+
+def test_a_skip_is_of_one_person_and_bad_of_all(play: Play) -> None:
+    def skip(task: str, person: str, bad: bool = False) -> None:
+        play.lease(task, person)
+        play.tell("skipped", task, person, reason="dense", bad=bad, active_seconds=1.0)
+
+    def left_out() -> tuple[tuple[int, ...], tuple[int, ...]]:
+        found = label_set_of(play.state)
+        return found.left_out, found.for_others
+
+    skip("0", "ana")
+    skip("2", "ana", bad=True)
+    assert left_out() == ((0, 2), ()), "there is nobody else"
+    play.label("1", "ben", ((41, 101),))
+    assert left_out() == ((0, 2), (0,)), "also after the next step"
+    play.lease("0", "ben")
+    play.tell("released", "0", "ben", active_seconds=1.0)
+    assert left_out() == ((0, 2), (0,)), "ben looked at it, and left it"
+    skip("0", "ben")
+    assert left_out() == ((0, 2), ()), "everybody has skipped it"
+    play.label("0", "eve")
+    assert left_out() == ((2,), ())
 
 
 def test_a_skipped_import_is_withdrawn_until_it_is_imported_again(play: Play) -> None:

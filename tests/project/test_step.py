@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import disc_mask
+from rich.console import Console
 from slurm_cluster import SlurmCluster, wait_until
 
 from cryoquery.acquisition.candidates import NetworkSignals
 from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.active.loop import query_from
 from cryoquery.cli import main
+from cryoquery.cli.status import project_status, show_project
 from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, UNLABELED, ImageRecord
 from cryoquery.data.pool import Pool, as_indices
 from cryoquery.errors import DataError, ProjectError
@@ -324,6 +327,50 @@ def test_what_was_skipped_or_is_bad_is_not_asked_for(stepped: Project) -> None:
     assert _query(stepped, LabelSet(label_set.labels, tuple(free), 0.0, None)) == []
 
 
+def test_what_one_person_skipped_is_asked_of_others_beside_the_query(stepped: Project) -> None:
+    labeled = dict(current_labels(stepped).labels)
+    held_out = items_of(stepped, "val")[0]
+    del labeled[held_out]
+    train = [i for i in items_of(stepped, "train") if i not in labeled]
+    skipped = (*train[:2], held_out)
+    alone = _query(stepped, LabelSet(labeled, skipped, 0.0, None))
+    shared = _query(stepped, LabelSet(labeled, skipped, 0.0, None, for_others=(train[0], held_out)))
+    assert not {entry["item"] for entry in alone} & set(skipped)
+    added = [entry for entry in shared if entry["item"] in skipped]
+    assert {(entry["item"], entry["purpose"]) for entry in added} == {
+        (train[0], "train"),
+        (held_out, "measure"),
+    }
+    rest = [entry["item"] for entry in shared if entry["item"] not in skipped]
+    assert rest == [entry["item"] for entry in alone], "they take nobody's place"
+    assert [entry["rank"] for entry in shared] == list(range(len(shared)))
+
+
+def test_held_out_micrographs_that_are_not_measured_are_counted(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "p", 16)
+    train, val = items_of(project, "train"), items_of(project, "val")
+    label(project, [*train[:2], *val[:1]])
+    for item, bad in ((val[1], False), (val[2], True), (train[2], False)):
+        acts = [
+            Command(f"l{item}", "ana", "leased", str(item), {"until": 3000.0}),
+            Command(f"s{item}", "ana", "skipped", str(item), {"reason": "dense", "bad": bad}),
+        ]
+        with_journal(project, lambda journal, acts=acts: journal.record(acts, 2000.0))  # type: ignore[misc]
+    said = project_status(project.path)
+    assert (said["n_left_out"], said["n_held_out_left_out"]) == (3, 2)
+    folder = step(project.path)
+    assert folder is not None
+    metrics = read_json(folder / "metrics.json")
+    assert (metrics["n_held_out_items"], metrics["n_held_out_left_out"]) == (1, 2)
+    assert metrics["sentence"].endswith(
+        "; F1 leaves out 2 held-out micrographs that people skipped or called bad"
+    )
+    console = Console(file=io.StringIO(), width=200)
+    show_project(project.path, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "3 skipped or bad (2 of them held out: F1 is not measured on these)" in shown
+
+
 def _query(project: Project, label_set: LabelSet) -> list[dict]:
     planned = plan_query(project, label_set)
     signals = NetworkSignals(
@@ -340,7 +387,7 @@ def _query(project: Project, label_set: LabelSet) -> list[dict]:
         progress=0.0,
         rng=np.random.default_rng(0),
     )
-    return query_entries(chosen, planned.held_out)
+    return query_entries(chosen, planned)
 
 
 def test_fields_are_labeled_and_suggested_one_by_one(tmp_path: Path) -> None:

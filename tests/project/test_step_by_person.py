@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from label_project import logged_in, served
 
-from cryoquery.cli.project_status import project_status
+from cryoquery.cli.status import project_status
 from cryoquery.formats import read_coordinates
 from cryoquery.picking.metrics import match_particles
 from cryoquery.picking.picker import PickOptions, load_picker, pick_file

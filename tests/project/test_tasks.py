@@ -107,7 +107,10 @@ def test_skipped_is_for_others_and_bad_for_nobody() -> None:
     service.tell("skipped", "3", reason="ice", bad=True)
     assert service.next("ana") == "4"
     assert service.next("ben") == "5"
-    assert service.work(2, "ben") == ["5", "4"]
+    service.queue([6, 5, 7])
+    assert service.work(2, "ana") == ["6", "7"], "also in later queries"
+    assert service.next("ana") is None
+    assert service.work(1, "ben") == ["5"]
 
 
 def test_imported_labels_are_not_asked_for() -> None:

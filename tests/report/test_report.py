@@ -83,21 +83,26 @@ def fake_experiment(path: Path, curves: dict[str, dict[int, list[float]]], n_tra
     return path
 
 
+CURVES = {
+    "entropy_sampling": {1: [0.5, 0.7, 0.8, 0.805, 0.81], 2: [0.5, 0.6, 0.7, 0.8, 0.82]},
+    "random_sampling": {1: [0.5, 0.6, 0.7, 0.75, 0.81], 2: [0.5, 0.6, 0.7, 0.75, 0.79]},
+    "full_supervision": {1: [0.81], 2: [0.83]},
+}
+
+
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
-    return fake_experiment(
-        tmp_path / "e",
-        {
-            "entropy_sampling": {1: [0.5, 0.7, 0.8, 0.805, 0.81], 2: [0.5, 0.6, 0.7, 0.8, 0.82]},
-            "random_sampling": {1: [0.5, 0.6, 0.7, 0.75, 0.81], 2: [0.5, 0.6, 0.7, 0.75, 0.79]},
-            "full_supervision": {1: [0.81], 2: [0.83]},
-        },
-    )
+    return fake_experiment(tmp_path / "e", CURVES)
 
 
-def test_compare_writes_what_the_design_names(experiment: Path) -> None:
-    out = compare(experiment)
-    assert sorted(path.name for path in out.iterdir()) == [
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a comparison of the same writes; only to be read."""
+    return compare(fake_experiment(tmp_path_factory.mktemp("compared") / "e", CURVES))
+
+
+def test_compare_writes_what_the_design_names(compared: Path) -> None:
+    assert sorted(path.name for path in compared.iterdir()) == [
         "efficiency_analysis.json",
         "learning_curves.png",
         "methods.md",
@@ -107,12 +112,12 @@ def test_compare_writes_what_the_design_names(experiment: Path) -> None:
         "results_table.tex",
         "selection.json",
     ]
-    with Image.open(out / "learning_curves.png") as picture:
+    with Image.open(compared / "learning_curves.png") as picture:
         assert picture.width >= 1000
 
 
-def test_efficiency_is_paired_by_seed(experiment: Path) -> None:
-    numbers = json.loads((compare(experiment) / "efficiency_analysis.json").read_text())
+def test_efficiency_is_paired_by_seed(compared: Path) -> None:
+    numbers = json.loads((compared / "efficiency_analysis.json").read_text())
     entropy = numbers["runs"]["entropy_sampling"]
     assert entropy["by_seed"]["1"]["to_reach_full_supervision"] == {
         "labeled_fraction": 0.5,
@@ -129,8 +134,8 @@ def test_efficiency_is_paired_by_seed(experiment: Path) -> None:
     assert entropy["by_seed"]["1"]["aulc"] == pytest.approx(aulc(FRACTIONS, [0.5, 0.7, 0.8, 0.805, 0.81]))
 
 
-def test_the_table_has_the_form_of_the_protocol(experiment: Path) -> None:
-    lines = (compare(experiment) / "results_table.md").read_text().splitlines()
+def test_the_table_has_the_form_of_the_protocol(compared: Path) -> None:
+    lines = (compared / "results_table.md").read_text().splitlines()
     assert lines[0] == "**Table: Active Learning Performance at 50% Labeled Data**"
     assert lines[2] == "| Method | F1 Score | Precision | Recall | % Reduction |"
     assert lines[4] == "| Full Supervision (100%) | 82.0 ± 1.4% | 41.0 ± 0.7% | 41.0 ± 0.7% | 0% (baseline) |"
@@ -170,8 +175,8 @@ def test_labels(run: str, name: str) -> None:
     assert label(run) == name
 
 
-def test_the_table_for_latex(experiment: Path) -> None:
-    text = (compare(experiment) / "results_table.tex").read_text()
+def test_the_table_for_latex(compared: Path) -> None:
+    text = (compared / "results_table.tex").read_text()
     for command in ("\\toprule", "\\midrule", "\\bottomrule", "\\begin{tabular}{lrrrr}"):
         assert command in text
     assert r"Full Supervision (100\%) & 82.0 $\pm$ 1.4\% &" in text
@@ -180,8 +185,8 @@ def test_the_table_for_latex(experiment: Path) -> None:
     assert not re.search(r"(?<!\\)[%#_]", body), "what LaTeX takes for commands is written out"
 
 
-def test_every_seed_stands_in_the_table(experiment: Path) -> None:
-    table = json.loads((compare(experiment) / "performance_table.json").read_text())
+def test_every_seed_stands_in_the_table(compared: Path) -> None:
+    table = json.loads((compared / "performance_table.json").read_text())
     entropy = table["runs"]["entropy_sampling"]
     assert entropy["at_50_percent"]["f1"]["by_seed"] == {"1": 0.8, "2": 0.7}
     assert entropy["difference_to_random"] == pytest.approx(0.05)
@@ -357,12 +362,19 @@ def real_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "schedule": {"fractions": [0.1, 0.3, 0.5, 1.0]},
             "model": {"base_channels": 2},
             "training": {"initial_epochs": 2, "epochs": 1},
+            "workers": 1,
         }
     )
 
 
-def test_the_page_needs_nothing_from_elsewhere(real_experiment: Path) -> None:
-    text = (compare(real_experiment) / "report.html").read_text()
+@pytest.fixture(scope="module")
+def real_comparison(real_experiment: Path) -> Path:
+    """What a comparison of it writes; only to be read."""
+    return compare(real_experiment)
+
+
+def test_the_page_needs_nothing_from_elsewhere(real_comparison: Path) -> None:
+    text = (real_comparison / "report.html").read_text()
     page = Page(text)
     assert not page.open
     assert page.fetched, "it has pictures"
@@ -372,13 +384,12 @@ def test_the_page_needs_nothing_from_elsewhere(real_experiment: Path) -> None:
     assert "<script" not in text
 
 
-def test_the_page_says_what_the_strategies_did(real_experiment: Path) -> None:
-    out = compare(real_experiment)
-    text = (out / "report.html").read_text()
+def test_the_page_says_what_the_strategies_did(real_comparison: Path) -> None:
+    text = (real_comparison / "report.html").read_text()
     assert "Uncertainty Sampling and Margin Sampling labeled the same images in every iteration" in text
     assert "For one sigmoid output margin is twice least confidence: the two rank images alike" in text
     assert text.count("% labeled<br>") == 4 * (4 * 3 + 1), "4 images, 3 stages, full supervision once"
-    asked = json.loads((out / "selection.json").read_text())
+    asked = json.loads((real_comparison / "selection.json").read_text())
     for query in asked["overlap_of_queries"]:
         assert query["share"]["uncertainty_sampling"]["margin_sampling"] == 1.0
         share = query["share"]["random_sampling"]["stratified_random_sampling"]
@@ -387,9 +398,10 @@ def test_the_page_says_what_the_strategies_did(real_experiment: Path) -> None:
     assert by_chance == pytest.approx([4 / 18, 4 / 18, 10 / 18]), "of the 18 that the runs do not begin with"
 
 
-def test_selection_against_a_count_by_hand(real_experiment: Path) -> None:
-    out = compare(real_experiment)
-    labeled = json.loads((out / "selection.json").read_text())["labeled"]["stratified_random_sampling"]
+def test_selection_against_a_count_by_hand(real_experiment: Path, real_comparison: Path) -> None:
+    labeled = json.loads((real_comparison / "selection.json").read_text())["labeled"][
+        "stratified_random_sampling"
+    ]
     groups, foreground = {}, {}
     data = real_experiment.parent / "discs"
     lines = (data / "images.csv").read_text().splitlines()
@@ -409,8 +421,8 @@ def test_selection_against_a_count_by_hand(real_experiment: Path) -> None:
     assert labeled["mean_foreground_of_new_images"][2] == pytest.approx(np.mean(bought))
 
 
-def test_methods_have_the_numbers_of_this_experiment(real_experiment: Path) -> None:
-    text = (compare(real_experiment) / "methods.md").read_text()
+def test_methods_have_the_numbers_of_this_experiment(real_comparison: Path) -> None:
+    text = (real_comparison / "methods.md").read_text()
     for fact in (
         "Starting with 10% labeled data (2 of 20 images",
         "using two acquisition functions: uncertainty sampling (mean least confidence) and margin sampling",

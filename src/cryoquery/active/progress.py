@@ -128,3 +128,15 @@ def all_of(*listeners: Progress) -> Progress:
             listener(event)
 
     return tell
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it: ``45 s``, ``12 min``, ``3 h 20 min``, ``12.1 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min"
+    return f"{seconds / 86400:.1f} days"

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from cryoquery.active.progress import duration
+
 ENOUGH = 0.01
 """A gain of F1 below this is not worth a person's time."""
 HORIZON = 2
@@ -94,16 +96,6 @@ def points(n_labeled: Sequence[float], scores: ArrayLike) -> list[Point]:
         n = (k - 1) * (m - 1)
         spread = float(np.sqrt((n * found + 4 * TYPICAL_STD**2) / (n + 4) / m))
     return [Point(n, float(row.mean()), spread) for n, row in zip(n_labeled, values, strict=True)]
-
-
-def interval(scores: ArrayLike, rng: np.random.Generator, level: float = 0.95) -> tuple[float, float] | None:
-    """Bootstrap interval of the mean of ``scores`` (m,) over micrographs; None for fewer than three."""
-    values = np.asarray(scores, dtype=np.float64)
-    if len(values) < 3:
-        return None
-    means = values[rng.integers(len(values), size=(2000, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def expected_gain(
@@ -202,14 +194,7 @@ def sentence(gain: Gain, n_items: int, minutes: float, unit: str = "micrograph")
         minutes: to label it.
         unit: what an item is.
     """
-    what = f"{n_items} more {unit}{'' if n_items == 1 else 's'} ({duration(minutes)})"
+    what = f"{n_items} more {unit}{'' if n_items == 1 else 's'} (about {duration(60 * minutes)})"
     verb = "is" if n_items == 1 else "are"
     said = f"{what} {verb} expected to raise F1 by {100 * gain.mean:.1f} ± {100 * gain.std:.1f} points"
     return f"{said}; it may be time to stop" if gain.is_enough else said
-
-
-def duration(minutes: float) -> str:
-    """Minutes as a person says them."""
-    if minutes < 90:
-        return f"about {max(round(minutes), 1)} min"
-    return f"about {minutes / 60:.1f} h"

@@ -19,6 +19,7 @@ from cryoquery.active.progress import (
     RunState,
     RunStates,
     Waiting,
+    duration,
 )
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.inspection import Inspection
@@ -123,18 +124,6 @@ class ExperimentProgress:
             return ""
         rate = (time.perf_counter() - self._started) / self._worked
         return f" · {duration((self._total - self._done) * rate)} left"
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it: ``45 s``, ``12 min``, ``3 h 20 min``, ``12.1 days``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        hours, minutes = divmod(round(seconds / 60), 60)
-        return f"{hours} h {minutes} min"
-    return f"{seconds / 86400:.1f} days"
 
 
 def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:

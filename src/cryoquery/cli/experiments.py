@@ -79,7 +79,7 @@ def status(
     from cryoquery.project.settings import SETTINGS_FILE
 
     if (experiment / SETTINGS_FILE).is_file():
-        from cryoquery.cli.project_status import show_project
+        from cryoquery.cli.status import show_project
 
         show_project(experiment, make_console())
         return

@@ -18,6 +18,9 @@ PEAK = 1 - 2 * SMOOTHING * math.sqrt(math.pi / 2)
 """What this leaves of the peak of a cone as wide as the disc, which the distances in a clean disc are."""
 MIN_DISTANCE = 0.5
 """Two centers are at least this far apart, in particle diameters, where nothing else is asked for."""
+BEYOND_EDGE = 0.4
+"""So many radii beyond its edge a map ends: discs whose centers lie at least 0.6 radii (0.3 diameters) inside
+count in full, those cut further count for less, and the rim itself is no place for a maximum."""
 FLOOR = 0.02
 """Maxima below this score are ripples of the background."""
 DEFAULT_THRESHOLD = 0.5
@@ -79,11 +82,12 @@ def disc_scores(probability: NDArray[np.floating], disc_diameter_px: float) -> N
     """How much of a disc lies around each pixel (h, w).
 
     At each of `LEVELS` the map is cut, and the distance to the nearest pixel below the cut is taken
-    in radii of the disc; the result is the mean over the cuts, slightly smoothed. In the middle of a
-    clean disc of probability p it is about p; a disc half as wide as expected scores half. It is at
-    most 1 there, and more inside of areas wider than a disc.
+    in radii of the disc, at most 1; the result is the mean over the cuts, slightly smoothed. In the
+    middle of a clean disc of probability p it is about p; a disc half as wide as expected scores half,
+    and a background of probability p about p as well, however wide it is.
     """
     radius = max(disc_diameter_px / 2, 0.5)
+    beyond = round(BEYOND_EDGE * radius)
     total = np.zeros(probability.shape, dtype=np.float32)
     for level in LEVELS:
         inside = probability >= level
@@ -92,21 +96,25 @@ def disc_scores(probability: NDArray[np.floating], disc_diameter_px: float) -> N
         if inside.all():
             total += 1.0
         else:
-            # Beyond the edge the map goes on as it ends, or a disc cut by the edge would move inward.
-            padded = np.pad(inside, 1, mode="edge")
-            total[inside] += (_distance(padded, inside) / radius).astype(np.float32)
+            # No further than a radius: where a whole background lies above a level, distances have no end,
+            # and are largest in the corners of the map.
+            total[inside] += np.minimum(_distance(inside, beyond) / radius, 1.0).astype(np.float32)
     mean = total / np.float32(len(LEVELS) * PEAK)
     return np.asarray(ndimage.gaussian_filter(mean, SMOOTHING * disc_diameter_px, mode="nearest"))
 
 
-def _distance(padded: NDArray[np.bool_], inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Distance (n,) of the pixels ``inside`` to the nearest one that is not; ``padded`` by one at the edges.
+def _distance(inside: NDArray[np.bool_], beyond: int) -> NDArray[np.float64]:
+    """Distance (n,) of the pixels ``inside`` to the nearest one that is not, or to what ends the map.
 
-    Scipy finds the nearest one quickly, but computes the distances of all pixels at length.
+    The map goes on for ``beyond`` px as it ends at the edge. Scipy finds the nearest pixel quickly, but
+    computes the distances of all pixels at length.
     """
+    padded = np.pad(np.pad(inside, beyond, mode="edge"), 1)
     nearest = ndimage.distance_transform_edt(padded, return_distances=False, return_indices=True)
     y, x = np.nonzero(inside)
-    to_y, to_x = (axis[1:-1, 1:-1][inside] - 1 for axis in nearest)
+    start = beyond + 1
+    window = np.s_[start : start + inside.shape[0], start : start + inside.shape[1]]
+    to_y, to_x = (axis[window][inside] - start for axis in nearest)
     return np.asarray(np.sqrt(((to_y - y) ** 2 + (to_x - x) ** 2).astype(np.float64)))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cryoquery.errors import DataError
 from cryoquery.project.events import EventLog
 from cryoquery.project.folder import Project
-from cryoquery.project.people import total_seconds
+from cryoquery.project.people import people, total_seconds
 from cryoquery.project.state import ProjectState, labels, replay
 from cryoquery.storage.atomic import read_json
 
@@ -47,11 +47,13 @@ class LabelSet:
     labels: Mapping[int, Label]
     """By item."""
     left_out: tuple[int, ...]
-    """Items that are not to be asked for: skipped or bad."""
+    """Items without a label that somebody skipped or called bad: no strategy chooses them."""
     seconds: float
     """Of activity of everybody on everything."""
     seconds_per_item: float | None
     """Of what was labeled by hand; None: nothing was timed."""
+    for_others: tuple[int, ...] = ()
+    """Those of ``left_out`` that are not bad, and that not everybody has skipped: others are asked."""
 
     @property
     def seqs(self) -> dict[str, int]:
@@ -65,6 +67,7 @@ class LabelSet:
             "left_out": list(self.left_out),
             "seconds": self.seconds,
             "seconds_per_item": self.seconds_per_item,
+            "for_others": list(self.for_others),
         }
 
 
@@ -95,13 +98,22 @@ def label_set_of(state: ProjectState) -> LabelSet:
     """What a step needs to know of ``state``."""
     found = labels(state)
     timed = [label.active_seconds for label in found.values() if label.active_seconds > 0]
-    out = {task.item for task in state.tasks.values() if not task.repeat and task.phase in ("skipped", "bad")}
+    firsts = [task for task in state.tasks.values() if not task.repeat and task.item not in found]
+    out = [task for task in firsts if task.phase == "bad" or task.skipped_by]
+    everybody = people(state)
+    for_others = [task.item for task in out if task.phase != "bad" and everybody - task.skipped_by.keys()]
     return LabelSet(
         {i: Label(said.seq, said.particles_yx, said.ignore, said.done) for i, said in found.items()},
-        tuple(sorted(out - found.keys())),
+        tuple(sorted(task.item for task in out)),
         total_seconds(state),
         float(np.mean(timed)) if timed else None,
+        tuple(sorted(for_others)),
     )
+
+
+def n_held_out_left_out(project: Project, label_set: LabelSet) -> int:
+    """Held-out items that were skipped or are bad and have no label: F1 is that of the others."""
+    return sum(project.items[item].split != "train" for item in label_set.left_out)
 
 
 def read_label_set(path: Path) -> LabelSet:
@@ -117,6 +129,7 @@ def read_label_set(path: Path) -> LabelSet:
             tuple(values["left_out"]),
             float(values["seconds"]),
             values["seconds_per_item"],
+            tuple(values["for_others"]),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); run the step again") from None

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cryoquery.picking.intervals import Interval, interval_of_difference, interval_of_mean
 from cryoquery.picking.metrics import match_particles
 from cryoquery.project.labeling import Submission, TaskState
 from cryoquery.project.state import ProjectState, points_yx, task_id
-
-LEVEL = 0.95
-N_REPLICATES = 2000
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over tasks, with its bootstrap 95 % interval."""
+    """A mean F1 over tasks, or a difference of two, with its 95 % interval."""
 
     n: int
     """Tasks that it is the mean of."""
@@ -55,9 +53,9 @@ class Arm:
     n_tasks: int
     f1: Estimate
     """Of the labels, with the model's picks as the truth; means over tasks with either."""
-    particles: Estimate
-    """Per item."""
-    seconds: Estimate
+    particles: float | None
+    """Per item; None: there are no tasks."""
+    seconds: float | None
     """Per item."""
 
 
@@ -72,15 +70,17 @@ class Anchoring:
     without_suggestions: Arm
     f1_difference: Estimate
     """With less without; well above 0: the picks are followed where the eye alone would not."""
-    particles_difference: Estimate
-    """Particles per item, with less without."""
+
+
+def people(state: ProjectState) -> set[str]:
+    """Who has labeled or skipped anything; imported labels are nobody's."""
+    found = {person for task in state.tasks.values() for person in (*task.seconds, *task.skipped_by)}
+    return found | {s.person for task in state.tasks.values() for s in task.submissions if not s.imported}
 
 
 def efforts(state: ProjectState) -> dict[str, Effort]:
-    """What each person did, by name; imported labels are nobody's."""
-    people = {person for task in state.tasks.values() for person in (*task.seconds, *task.skipped_by)}
-    people |= {s.person for task in state.tasks.values() for s in task.submissions if not s.imported}
-    return {person: _effort(state, person) for person in sorted(people)}
+    """What each person did, by name."""
+    return {person: _effort(state, person) for person in sorted(people(state))}
 
 
 def _effort(state: ProjectState, person: str) -> Effort:
@@ -104,7 +104,7 @@ def total_seconds(state: ProjectState) -> float:
     return math.fsum(seconds for task in state.tasks.values() for seconds in task.seconds.values())
 
 
-def consistency(state: ProjectState, radius_px: float, rng: np.random.Generator) -> dict[str, Estimate]:
+def consistency(state: ProjectState, radius_px: float) -> dict[str, Estimate]:
     """Person → particle F1 with oneself, over the blind repeats that they answered.
 
     The first answer to a repeat is compared with the last one that the same person gave before it, where
@@ -113,7 +113,6 @@ def consistency(state: ProjectState, radius_px: float, rng: np.random.Generator)
     Args:
         state: of the project.
         radius_px: half the particle diameter.
-        rng: draws the resamples.
     """
     found: dict[str, list[float]] = {}
     for name in sorted(state.tasks):
@@ -127,7 +126,7 @@ def consistency(state: ProjectState, radius_px: float, rng: np.random.Generator)
             scores = found.setdefault(person, [])
             if f1 is not None:
                 scores.append(f1)
-    return {person: _mean(scores, rng) for person, scores in sorted(found.items())}
+    return {person: _estimate(scores) for person, scores in sorted(found.items())}
 
 
 def picks_to_compare(state: ProjectState) -> set[tuple[str, int]]:
@@ -139,7 +138,6 @@ def anchoring(
     state: ProjectState,
     picks: Mapping[tuple[str, int], ArrayLike],
     radius_px: float,
-    rng: np.random.Generator,
 ) -> Anchoring:
     """Compare the labels of tasks that were shown with suggestions to those that were shown without.
 
@@ -151,7 +149,6 @@ def anchoring(
         picks: (model, item) → (n, 2) picks of that model at its threshold, pixels; tasks without are left
             out. `picks_to_compare` names them.
         radius_px: half the particle diameter.
-        rng: draws the resamples.
     """
     arms: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
     for task, first in _answers_to_a_model(state):
@@ -160,13 +157,8 @@ def anchoring(
             f1 = _f1(points_yx(first.particles), np.reshape(shown, (-1, 2)), [first], radius_px)
             row = (math.nan if f1 is None else f1, len(first.particles), first.active_seconds)
             arms[first.suggested].append(row)
-    shown_to, alone = (np.array(arms[key], dtype=np.float64).reshape(-1, 3) for key in (True, False))
-    return Anchoring(
-        _arm(shown_to, rng),
-        _arm(alone, rng),
-        _difference(shown_to[:, 0], alone[:, 0], rng),
-        _difference(shown_to[:, 1], alone[:, 1], rng),
-    )
+    with_them, alone = (np.array(arms[key], dtype=np.float64).reshape(-1, 3) for key in (True, False))
+    return Anchoring(_arm(with_them), _arm(alone), _difference(_scores(with_them), _scores(alone)))
 
 
 def _answers_to_a_model(state: ProjectState) -> list[tuple[TaskState, Submission]]:
@@ -222,38 +214,28 @@ def _inside(points: NDArray[np.float64], polygon: ArrayLike) -> NDArray[np.bool_
     return inside
 
 
-def _arm(rows: NDArray[np.float64], rng: np.random.Generator) -> Arm:
-    f1, n_particles, seconds = rows.T
-    return Arm(len(rows), _mean(f1[~np.isnan(f1)], rng), _mean(n_particles, rng), _mean(seconds, rng))
+def _arm(rows: NDArray[np.float64]) -> Arm:
+    _, particles, seconds = (float(mean) for mean in rows.mean(axis=0)) if len(rows) else (None, None, None)
+    return Arm(len(rows), _estimate(_scores(rows)), particles, seconds)
 
 
-def _mean(values: ArrayLike, rng: np.random.Generator) -> Estimate:
-    sample = np.asarray(values, dtype=np.float64)
-    if len(sample) == 0:
-        return Estimate(0, None, None, None)
-    low, high = _interval(_resampled_means(sample, rng)) if len(sample) > 1 else (None, None)
-    return Estimate(len(sample), float(sample.mean()), low, high)
+def _scores(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F1 of the tasks for which there is one."""
+    scores: NDArray[np.float64] = rows[~np.isnan(rows[:, 0]), 0]
+    return scores
 
 
-def _difference(one: NDArray[np.float64], other: NDArray[np.float64], rng: np.random.Generator) -> Estimate:
-    """Mean of ``one`` less mean of ``other``, without what is NaN; both samples are resampled."""
-    one, other = one[~np.isnan(one)], other[~np.isnan(other)]
-    n = len(one) + len(other)
-    if not len(one) or not len(other):
-        return Estimate(n, None, None, None)
-    low, high = None, None
-    if min(len(one), len(other)) > 1:
-        low, high = _interval(_resampled_means(one, rng) - _resampled_means(other, rng))
-    return Estimate(n, float(one.mean() - other.mean()), low, high)
+def _estimate(scores: ArrayLike) -> Estimate:
+    sample = np.asarray(scores, dtype=np.float64)
+    return _stated(len(sample), float(sample.mean()) if len(sample) else None, interval_of_mean(sample))
 
 
-def _resampled_means(sample: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """(N_REPLICATES,) means of resamples with replacement (Efron 1979)."""
-    rows = rng.integers(len(sample), size=(N_REPLICATES, len(sample)))
-    means: NDArray[np.float64] = sample[rows].mean(axis=1)
-    return means
+def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> Estimate:
+    """Mean of ``one`` less mean of ``other``."""
+    known = len(one) > 0 and len(other) > 0
+    value = float(one.mean() - other.mean()) if known else None
+    return _stated(len(one) + len(other), value, interval_of_difference(one, other))
 
 
-def _interval(means: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+def _stated(n: int, value: float | None, interval: Interval | None) -> Estimate:
+    return Estimate(n, value, *((interval.low, interval.high) if interval else (None, None)))

@@ -1,4 +1,4 @@
-"""How far labeling has come, as the page shows it."""
+"""How a project stands: what `cryoquery status` prints, and what the page asks for."""
 
 from __future__ import annotations
 
@@ -8,48 +8,54 @@ from typing import Any
 import numpy as np
 
 from cryoquery.project.folder import Project, finished_steps
+from cryoquery.project.label_set import label_set_of, n_held_out_left_out
 from cryoquery.project.people import anchoring, consistency, efforts, picks_to_compare, total_seconds
 from cryoquery.project.state import ProjectState
-from cryoquery.project.step_files import StepFiles, read_metrics
+from cryoquery.project.step_files import StepFiles, read_metrics, step_under_way
 
-OF_A_STEP = {"n_items": "n_labeled_items", "n_particles": "n_labeled_particles"}
 F1 = ("particle_f1", "particle_f1_low", "particle_f1_high")
 """Of picks on the held-out micrographs, with its 95 % interval: the F1 that people are shown."""
+OF_A_STEP = ("n_labeled_items", "n_held_out_items", "n_labeled_particles", "hours", "agreement", "seconds")
 
 
 def summarize(project: Project, state: ProjectState) -> dict[str, Any]:
-    """What ``/api/status`` answers; for any thread.
+    """All that is known of a project, as plain types: the answer of ``/api/status``; for any thread.
 
     Raises:
         DataError: a step's suggestions are damaged.
     """
-    steps = [
-        {"step": step, **_of_a_step(read_metrics(project.steps_path / f"step_{step}"))}
-        for step in finished_steps(project.steps_path)
-    ]
-    last = read_metrics(project.steps_path / f"step_{steps[-1]['step']}") if steps else {}
+    label_set = label_set_of(state)
+    steps = finished_steps(project.steps_path)
+    metrics = [read_metrics(project.steps_path / f"step_{number}") for number in steps]
     radius = project.median_diameter_px / 2
-    rng = np.random.default_rng([project.config.seed, state.seq])
-    with_oneself = consistency(state, radius, rng)
+    with_oneself = consistency(state, radius)
+    people = [
+        {
+            "person": person,
+            **asdict(effort),
+            "consistency": asdict(with_oneself[person]) if person in with_oneself else None,
+        }
+        for person, effort in efforts(state).items()
+    ]
     return {
-        "steps": steps,
-        "sentence": str(last.get("sentence", "")),
+        "name": project.config.name,
+        "unit": project.config.unit,
+        "n_items": len(project.items),
+        "n_labeled": len(label_set.labels),
+        "n_held_out": sum(project.items[item].split != "train" for item in label_set.labels),
+        "n_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
+        "n_left_out": len(label_set.left_out),
+        "n_held_out_left_out": n_held_out_left_out(project, label_set),
         "hours": total_seconds(state) / 3600,
-        "people": [
-            {
-                "person": person,
-                **asdict(effort),
-                "consistency": asdict(with_oneself[person]) if person in with_oneself else None,
-            }
-            for person, effort in efforts(state).items()
+        "stepping": step_under_way(project.path),
+        "steps": [
+            {"step": number, **{name: measured.get(name) for name in (*OF_A_STEP, *F1)}}
+            for number, measured in zip(steps, metrics, strict=True)
         ],
-        "anchoring": asdict(anchoring(state, _picks(project, state), radius, rng)),
+        "sentence": str(metrics[-1].get("sentence", "")) if metrics else "",
+        "people": people,
+        "anchoring": asdict(anchoring(state, _picks(project, state), radius)),
     }
-
-
-def _of_a_step(metrics: Any) -> dict[str, Any]:
-    values = {name: metrics.get(key) for name, key in OF_A_STEP.items()}
-    return values | {name: metrics.get(name) for name in F1}
 
 
 def _picks(project: Project, state: ProjectState) -> dict[tuple[str, int], np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cryoquery.picking.intervals import Interval
 from cryoquery.report.computing import computing
 from cryoquery.report.efficiency import (
     HALF,
@@ -23,7 +24,6 @@ from cryoquery.report.statistics import (
     ALPHA,
     POWER,
     Difference,
-    Interval,
     detectable_difference,
     holm,
     smallest_wilcoxon_p,
@@ -83,9 +83,7 @@ def _difference(difference: Difference) -> dict[str, Any]:
         "by_seed": dict(zip(map(str, difference.seeds), difference.by_seed.tolist(), strict=True)),
         "interval": _bounds(difference.interval()),
         "interval_over_seeds": _bounds(difference.interval_over_seeds()),
-        "bootstrap_over_seeds": _bounds(difference.bootstrap_over_seeds()),
-        "bootstrap_over_micrographs": _bounds(difference.bootstrap_over_micrographs()),
-        "bootstrap_over_both": _bounds(difference.bootstrap_over_both()),
+        "interval_over_micrographs": _bounds(difference.interval_over_micrographs()),
         "p": difference.p_two_sided(),
         "p_wilcoxon": wilcoxon(difference.by_seed) if len(difference.seeds) > 1 else None,
     }

@@ -75,9 +75,9 @@ class News {
 /** What `step` measured, with its 95 % interval; undefined: there is no step yet. */
 function f1(step) {
   if (!step) return "F1 of picks: not known before the first step";
-  const { particle_f1: value, particle_f1_low: low, particle_f1_high: high, n_items: n } = step;
+  const { particle_f1: value, particle_f1_low: low, particle_f1_high: high, n_labeled_items: n } = step;
   if (typeof value !== "number") return "F1 of picks: not known yet";
-  const range = typeof low === "number" ? ` (${low.toFixed(3)} to ${high.toFixed(3)})` : "";
+  const range = typeof low === "number" ? ` (${low.toFixed(3)} to ${high.toFixed(3)})` : " (held out: too few for an interval)";
   return `F1 of picks ${value.toFixed(3)}${range}${typeof n === "number" ? ` with ${n} labeled` : ""}`;
 }
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cryoquery.active.stopping import Gain, Point, expected_gain, interval, points, sentence
+from cryoquery.active.stopping import Gain, Point, expected_gain, points, sentence
+from cryoquery.picking.intervals import FEWEST, Interval, interval_of_mean, interval_of_ratio
 from cryoquery.project.folder import Project
-from cryoquery.project.label_set import LabelSet
-from cryoquery.project.step.learning_curve import f1_of, pixel_interval
-
-FEW = 3
-"""With fewer held-out micrographs no interval is given."""
+from cryoquery.project.label_set import LabelSet, n_held_out_left_out
+from cryoquery.project.step.learning_curve import f1_of
 
 
 @dataclass(frozen=True)
@@ -30,18 +28,17 @@ class Forecast:
     """To label the next query."""
     sentence: str
 
-    def as_json(self, per_micrograph: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
+    def as_json(self, per_micrograph: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """For `metrics.json`; particle scores are those at the threshold that picking uses."""
-        low, high = interval(self.scores, rng) or (None, None)
-        pixels = pixel_interval(per_micrograph, rng) or (None, None)
+        hits = [2 * record["pixel_tp"] for record in per_micrograph]
+        errors = [record["pixel_fp"] + record["pixel_fn"] for record in per_micrograph]
+        particles, pixels = interval_of_mean(self.scores), interval_of_ratio(hits, np.add(hits, errors))
         return {
             "particle_f1": float(np.mean(self.scores)) if self.scores else None,
-            "particle_f1_low": low,
-            "particle_f1_high": high,
+            **_limits("particle_f1", particles),
             "particle_precision": self.precision,
             "particle_recall": self.recall,
-            "f1_low": pixels[0],
-            "f1_high": pixels[1],
+            **_limits("f1", pixels),
             "n_held_out_micrographs": len(per_micrograph),
             "gain": self.gain.mean if self.gain else None,
             "gain_std": self.gain.std if self.gain else None,
@@ -78,8 +75,17 @@ def forecast(
     gain = expected_gain(known, n_train, agreed) if n_train else None
     minutes = _minutes(project, label_set, len(query))
     said = _say(project, len(query), minutes, len(held_out), scores, gain)
+    if scores and (n := n_held_out_left_out(project, label_set)):
+        unit = project.config.unit + ("" if n == 1 else "s")
+        said += f"; F1 leaves out {n} held-out {unit} that people skipped or called bad"
     precision = n_matched / n_picks if n_picks else None
     return Forecast(scores, precision, n_matched / n_particles if n_particles else None, gain, minutes, said)
+
+
+def _limits(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """Both limits of a score; None where there are too few micrographs to say."""
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _points(curve: Sequence[Mapping[str, Any]]) -> list[Point]:
@@ -118,7 +124,7 @@ def _say(
         )
     on = (
         f" (measured on {n_held_out} micrograph{'' if n_held_out == 1 else 's'} only)"
-        if n_held_out < FEW
+        if n_held_out < FEWEST
         else ""
     )
     if gain is None:

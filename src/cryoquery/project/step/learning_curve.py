@@ -105,21 +105,3 @@ def agreement(before: Predictor, now: Predictor, dataset: Dataset, rows: NDArray
         n_both += int((maps[0] & maps[1]).sum())
         n_all += int(maps[0].sum() + maps[1].sum())
     return 2 * n_both / n_all if n_all else None
-
-
-def pixel_f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pooled F1 of micrographs with rows (..., m, 3) of true positives, false positives, false negatives."""
-    tp, fp, fn = np.moveaxis(counts.sum(axis=-2), -1, 0)
-    return np.asarray(2 * tp / np.maximum(2 * tp + fp + fn, 1))
-
-
-def pixel_interval(
-    per_micrograph: list[dict[str, Any]], rng: np.random.Generator, n: int = 2000
-) -> tuple[float, float] | None:
-    """Bootstrap 95 % interval over micrographs of the pooled pixel F1; None for fewer than three."""
-    if len(per_micrograph) < 3:
-        return None
-    rows = np.array([[m["pixel_tp"], m["pixel_fp"], m["pixel_fn"]] for m in per_micrograph], dtype=float)
-    drawn = pixel_f1(rows[rng.integers(len(rows), size=(n, len(rows)))])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)

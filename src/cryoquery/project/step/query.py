@@ -19,6 +19,7 @@ LOWEST_SCORE = 0.05
 MOST_PICKS = 5000
 """Suggested on one item, the best ones."""
 MEASURED = "drawn at random to measure F1"
+SKIPPED = "skipped by somebody, and left to the others"
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,17 @@ class QueryPlan:
     held_out: tuple[int, ...]
     """Items of the reservoir that is never trained on, in a random order that is the same in every step."""
     skipped: tuple[int, ...]
-    """Items of the pool that have no labels and are not asked for."""
+    """Items of the pool that have no labels and that the strategy is not asked for."""
+    for_others: tuple[tuple[int, str], ...]
+    """(item, purpose) of what one person skipped and others may label, of the pool and of the reservoir."""
 
 
 def plan_query(project: Project, label_set: LabelSet) -> QueryPlan:
     """How many items a strategy is asked for, and which held-out ones are labeled beside them.
 
-    A share of `held_out_share` comes from the reservoir; there are fewer items where they run out.
+    A share of `held_out_share` comes from the reservoir; there are fewer items where they run out. What one
+    person skipped is left to the others beside the query: it takes no place in it, since this person is not
+    asked for it again.
     """
     config = project.config
     gone = label_set.labels.keys() | set(label_set.left_out)
@@ -47,16 +52,24 @@ def plan_query(project: Project, label_set: LabelSet) -> QueryPlan:
     n_free = sum(item not in gone for item in pool)
     held_out = free[: max(n_held_out, n - n_free)]
     skipped = [item for item in pool if item in gone and item not in label_set.labels]
-    return QueryPlan(min(n - len(held_out), n_free), tuple(held_out), tuple(skipped))
+    for_others = tuple(
+        (item, "train" if project.items[item].split == "train" else "measure")
+        for item in label_set.for_others
+    )
+    return QueryPlan(min(n - len(held_out), n_free), tuple(held_out), tuple(skipped), for_others)
 
 
-def query_entries(chosen: Sequence[Mapping[str, Any]], held_out: Sequence[int]) -> list[dict[str, Any]]:
-    """The entries of `query.json`: what the strategy chose and the held-out items, spread over the ranks."""
+def query_entries(chosen: Sequence[Mapping[str, Any]], plan: QueryPlan) -> list[dict[str, Any]]:
+    """The entries of `query.json`: what the strategy chose and the held-out items, spread over the ranks.
+
+    What others have skipped comes last.
+    """
     entries = [
         {"item": c["index"], "score": c["score"], "reason": c["reason"], "purpose": "train"} for c in chosen
     ]
-    random = [{"item": i, "score": None, "reason": MEASURED, "purpose": "measure"} for i in held_out]
-    return [{**entry, "rank": rank} for rank, entry in enumerate(spread(entries, random))]
+    random = [{"item": i, "score": None, "reason": MEASURED, "purpose": "measure"} for i in plan.held_out]
+    last = [{"item": i, "score": None, "reason": SKIPPED, "purpose": why} for i, why in plan.for_others]
+    return [{**entry, "rank": rank} for rank, entry in enumerate([*spread(entries, random), *last])]
 
 
 def spread(many: Sequence[Any], few: Sequence[Any]) -> list[Any]:

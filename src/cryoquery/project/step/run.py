@@ -21,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cryoquery.active.iteration import MODEL, SCORES
 from cryoquery.active.loop import iterate, query_rng, schedule_progress
 from cryoquery.active.oracles import HumanOracle
@@ -35,7 +33,7 @@ from cryoquery.experiment.run import stoppable
 from cryoquery.network.device import using_threads
 from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
-from cryoquery.project.label_set import LabelSet
+from cryoquery.project.label_set import LabelSet, n_held_out_left_out
 from cryoquery.project.settings import settings_digest
 from cryoquery.project.step.forecast import Forecast, forecast
 from cryoquery.project.step.labeled_dataset import labeled_dataset
@@ -107,7 +105,7 @@ def _do(
         rng=query_rng(config.seed, name, number - 1),
         skipped=planned.skipped,
     )
-    query = query_entries(iteration.query, planned.held_out)
+    query = query_entries(iteration.query, planned)
     picker = load_picker(iteration.entry / MODEL, config.device)
     scores = read_json(iteration.entry / SCORES)
     curve = _curve(project, label_set, data, done, picker, scores, context)
@@ -118,6 +116,7 @@ def _do(
         **_metrics(project, label_set, scores, forecast(project, label_set, curve, query), number),
         "n_labeled_items": len(labeled),
         "n_held_out_items": len(label_set.labels) - len(labeled),
+        "n_held_out_left_out": n_held_out_left_out(project, label_set),
         "dataset_fingerprint": data.fingerprint,
         SETTINGS: settings_digest(config),
         "curve": curve,
@@ -201,10 +200,9 @@ def _metrics(
     """What `metrics.json` says beside the curve; without held-out labels no score is made up."""
     if not scores["per_micrograph"]:
         scores = {name: None if isinstance(value, float) else value for name, value in scores.items()}
-    rng = np.random.default_rng([project.config.seed, number])
     return {
         **scores,
-        **ahead.as_json(scores["per_micrograph"], rng),
+        **ahead.as_json(scores["per_micrograph"]),
         "step": number,
         "strategy": project.config.strategy,
         "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
