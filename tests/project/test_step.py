@@ -351,11 +351,11 @@ def test_held_out_micrographs_that_are_not_measured_are_counted(tmp_path: Path) 
     train, val = items_of(project, "train"), items_of(project, "val")
     label(project, [*train[:2], *val[:1]])
     for item, bad in ((val[1], False), (val[2], True), (train[2], False)):
-        acts = [
+        commands = [
             Command(f"l{item}", "ana", "leased", str(item), {"until": 3000.0}),
             Command(f"s{item}", "ana", "skipped", str(item), {"reason": "dense", "bad": bad}),
         ]
-        with_journal(project, lambda journal, acts=acts: journal.record(acts, 2000.0))  # type: ignore[misc]
+        with_journal(project, lambda journal, commands=commands: journal.record(commands, 2000.0))  # type: ignore[misc]
     said = project_status(project.path)
     assert (said["n_left_out"], said["n_held_out_left_out"]) == (3, 2)
     folder = step(project.path)

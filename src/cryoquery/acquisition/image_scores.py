@@ -81,12 +81,12 @@ class Statistics:
 STATISTICS = Statistics()
 
 
-def reduced(reduce: Callable[[Tensor, Maps], Tensor], name: str, score: PixelScore, *values: float) -> Signal:
-    """The signal that ``reduce`` makes of a pixel score; ``name`` and ``values`` go into its key."""
+def reduced(reduce: Callable[..., Tensor], name: str, score: PixelScore, *values: float) -> Signal:
+    """The signal ``reduce(score, maps, *values)``; ``name`` and ``values`` go into its key."""
     parts = ",".join([score.key, *(f"{value:g}" for value in values)])
     # The means of the protocol were kept under the name of the pixel score before there were others.
     key = score.key if name == "mean" else f"{name}({parts})"
-    return STATISTICS.signal(key, lambda maps: reduce(score(maps), maps), score.ensemble)
+    return STATISTICS.signal(key, lambda maps: reduce(score(maps), maps, *values), score.ensemble)
 
 
 def mean(score: Tensor, maps: Maps) -> Tensor:

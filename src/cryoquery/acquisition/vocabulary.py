@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +53,7 @@ def mean(score: SomePixels) -> ImageScore:
 
 def top_fraction(score: SomePixels, fraction: Share = 0.05) -> ImageScore:
     """Mean over the share of the pixels where the score is highest."""
-
-    def reduce(values: Any, maps: Any) -> Any:
-        return image_scores.top_fraction(values, maps, fraction)
-
-    signal = reduced(reduce, "top_fraction", score, fraction)
+    signal = reduced(image_scores.top_fraction, "top_fraction", score, fraction)
     return ImageScore.of(f"{_in_words(score)} of the top {100 * fraction:g} % of pixels", signal)
 
 
@@ -69,11 +65,7 @@ def foreground(score: SomePixels) -> ImageScore:
 
 def boundary(score: SomePixels, width_px: Annotated[int, Field(ge=1, le=64)] = 3) -> ImageScore:
     """Mean over the pixels within a few px of the predicted boundary."""
-
-    def reduce(values: Any, maps: Any) -> Any:
-        return image_scores.boundary(values, maps, width_px)
-
-    signal = reduced(reduce, "boundary", score, width_px)
+    signal = reduced(image_scores.boundary, "boundary", score, width_px)
     return ImageScore.of(f"mean {_in_words(score)} along predicted boundaries", signal)
 
 

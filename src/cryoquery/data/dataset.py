@@ -36,7 +36,7 @@ from cryoquery.storage.atomic import read_json, staged_directory, write_json, wr
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
 UNLABELED = "unlabeled"
-"""The split of held-out images that nobody has labeled: neither trained nor measured on."""
+"""The split of held-out images without labels: neither trained nor measured on."""
 
 PARTICLE_COLUMNS = ("group", "micrograph", "y", "x", "diameter_px")
 

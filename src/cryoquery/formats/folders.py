@@ -13,7 +13,7 @@ from cryoquery.formats.names import COORDINATE_SUFFIXES
 def is_visible_file(path: Path) -> bool:
     """Whether something found in a folder counts: no folder, and not hidden as macOS's ``._a.mrc`` is.
 
-    A link that leads nowhere counts, so that whoever reads it says so.
+    A link that leads nowhere counts, so that reading it raises the error.
     """
     return not path.name.startswith(".") and not path.is_dir()
 

@@ -181,7 +181,7 @@ def _write_folder(
 
 
 def _refuse_shared(path: Path, places: Mapping[str, str]) -> None:
-    """Refuse two micrographs in one place: nobody could tell their picks apart."""
+    """Refuse two micrographs in one place: their picks could not be told apart."""
     taken: dict[str, str] = {}
     for name, place in places.items():
         if (other := taken.setdefault(place, name)) != name:

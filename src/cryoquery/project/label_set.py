@@ -47,13 +47,13 @@ class LabelSet:
     labels: Mapping[int, Label]
     """By item."""
     left_out: tuple[int, ...]
-    """Items without a label that somebody skipped or called bad: no strategy chooses them."""
+    """Items without a label that a person skipped or called bad: no strategy chooses them."""
     seconds: float
-    """Of activity of everybody on everything."""
+    """Of activity of all people on all tasks."""
     seconds_per_item: float | None
     """Of what was labeled by hand; None: nothing was timed."""
     for_others: tuple[int, ...] = ()
-    """Those of ``left_out`` that are not bad, and that not everybody has skipped: others are asked."""
+    """Those of ``left_out`` that are not bad, and that some person has not skipped: these are asked."""
 
     @property
     def seqs(self) -> dict[str, int]:
@@ -100,8 +100,8 @@ def label_set_of(state: ProjectState) -> LabelSet:
     timed = [label.active_seconds for label in found.values() if label.active_seconds > 0]
     firsts = [task for task in state.tasks.values() if not task.repeat and task.item not in found]
     out = [task for task in firsts if task.phase == "bad" or task.skipped_by]
-    everybody = people(state)
-    for_others = [task.item for task in out if task.phase != "bad" and everybody - task.skipped_by.keys()]
+    everyone = people(state)
+    for_others = [task.item for task in out if task.phase != "bad" and everyone - task.skipped_by.keys()]
     return LabelSet(
         {i: Label(said.seq, said.particles_yx, said.ignore, said.done) for i, said in found.items()},
         tuple(sorted(task.item for task in out)),

@@ -73,7 +73,7 @@ class Anchoring:
 
 
 def people(state: ProjectState) -> set[str]:
-    """Who has labeled or skipped anything; imported labels are nobody's."""
+    """Who has labeled or skipped anything; imported labels belong to no person."""
     found = {person for task in state.tasks.values() for person in (*task.seconds, *task.skipped_by)}
     return found | {s.person for task in state.tasks.values() for s in task.submissions if not s.imported}
 
@@ -100,7 +100,7 @@ def _effort(state: ProjectState, person: str) -> Effort:
 
 
 def total_seconds(state: ProjectState) -> float:
-    """Seconds of activity of everybody on everything."""
+    """Seconds of activity of all people on all tasks."""
     return math.fsum(seconds for task in state.tasks.values() for seconds in task.seconds.values())
 
 
