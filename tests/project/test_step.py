@@ -26,6 +26,7 @@ from cryoquery.formats import write_micrograph
 from cryoquery.network.device import DeviceConfig
 from cryoquery.network.model import ModelConfig
 from cryoquery.network.optimize import TrainingConfig
+from cryoquery.network.predict import Predictor
 from cryoquery.picking import picker as pick_module
 from cryoquery.picking.picker import load_picker
 from cryoquery.project.events import Command
@@ -135,6 +136,28 @@ def test_a_step_leaves_what_the_page_reads(stepped: Project) -> None:
     assert 0 <= metrics["agreement"] <= 1
     assert "expected to raise F1 by" in metrics["sentence"]
     assert not (stepped.path / FILE).exists()
+
+
+def test_held_out_images_pass_the_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path / "p")
+    train, held_out = items_of(project, "train"), items_of(project, "val")
+    passed: list[int] = []
+    batches = Predictor.batches
+
+    def watched(self: Predictor, levels: np.ndarray, rows: np.ndarray) -> object:
+        if len(levels) == len(project.items):  # the project's images, and no tiles of a micrograph
+            passed.extend(rows.tolist())
+        return batches(self, levels, rows)
+
+    monkeypatch.setattr(Predictor, "batches", watched)
+    label(project, [*train[:3], *held_out[:2]])
+    step(project.path)
+    assert sorted(row for row in passed if row in held_out) == sorted(held_out[:2])
+    passed.clear()
+    label(project, [train[3], held_out[2]])
+    step(project.path)
+    counts = {row: passed.count(row) for row in held_out[:3]}
+    assert counts == {held_out[0]: 1, held_out[1]: 1, held_out[2]: 2}, "the last also by the model before"
 
 
 def test_the_curve_is_measured_on_the_labels_of_today(stepped: Project) -> None:
