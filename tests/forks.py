@@ -11,7 +11,6 @@ by those processes themselves. It has computed nothing by then, so that no threa
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import importlib
 import inspect
@@ -25,6 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ PRELOADED = (
 VARIABLE = "TESTS_FORK_SERVER"
 """Of the environment: the folder of the server, for processes that want others."""
 LONGEST_REQUEST = 1 << 20
+START_SECONDS = 120.0
+_needed = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+"""While it is open the server stays."""
+_started: list[subprocess.Popen[bytes]] = []
+"""Kept, since one that is forgotten while it runs is warned of."""
 _Popen = subprocess.Popen
 """As it is before anybody puts `Forked` in its place."""
 
@@ -103,51 +108,60 @@ def forked_by(pid: int) -> list[int]:
 
 
 def server() -> Path:
-    """The folder of the server, which is started where there is none."""
+    """The folder of the server, which is started where there is none; one for all workers of pytest-xdist."""
     if VARIABLE not in os.environ:
-        folder = Path(tempfile.mkdtemp(prefix="forks-"))
-        process = _Popen(
-            [sys.executable, __file__, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C at a terminal is for those who asked for processes
-        )
-        assert process.stdout is not None
-        assert process.stdout.read() == b"ready", "the fork server did not start"
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}-{time.time_ns()}")
+        folder = Path(tempfile.gettempdir(), f"forks-{run}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            _started.append(
+                _Popen(
+                    [sys.executable, __file__, str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                    start_new_session=True,  # Ctrl-C at a terminal is for those who asked for processes
+                )
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not (folder / "ready").exists():
+            assert time.monotonic() < deadline, "the fork server did not start"
+            time.sleep(0.02)
+        _needed.connect(str(folder / "needed"))
         os.environ[VARIABLE] = str(folder)
-        atexit.register(_end, process, folder)
     return Path(os.environ[VARIABLE])
-
-
-def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait()
-    shutil.rmtree(folder)
 
 
 def serve(folder: Path) -> tuple[dict[str, Any], list[int]]:
     """Fork for every request; returns in each of the forked processes, with what it is to do."""
     for name in PRELOADED:
         importlib.import_module(name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(folder / "socket"))
-        listener.listen(100)
-        os.write(1, b"ready")
-        os.close(1)
-        os.open(os.devnull, os.O_WRONLY)
+    kind = socket.AF_UNIX, socket.SOCK_SEQPACKET
+    with socket.socket(*kind) as listener, socket.socket(*kind) as door:
+        for each, name in ((listener, "socket"), (door, "needed")):
+            each.bind(str(folder / name))
+            each.listen(100)
+        (folder / "ready").touch()
+        needing: list[socket.socket] = []
         while True:
-            ready, _, _ = select.select([listener, 0], [], [])
-            if 0 in ready:  # the one who started it has ended
+            ready, _, _ = select.select([listener, door, *needing], [], [], None if needing else 60)
+            for other in set(ready) & set(needing):
+                needing.remove(other)
+                other.close()
+            if door in ready:
+                needing.append(door.accept()[0])
+            if not needing:  # all who needed it have ended
+                shutil.rmtree(folder, ignore_errors=True)
                 os._exit(0)
+            if listener not in ready:
+                continue
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:  # guards that have done their work
                     pass
             client, _ = listener.accept()
             with client:
                 if os.fork() == 0:
-                    listener.close()
+                    for each in (listener, door, *needing):
+                        each.close()
                     return _guard(client, folder)
 
 
