@@ -75,11 +75,6 @@ def short_texts(values: NDArray[np.float64]) -> list[str]:
     ]
 
 
-def text_column(texts: Sequence[str]) -> NDArray[np.object_]:
-    """A column (n,) of texts."""
-    return np.array(texts, dtype=object)
-
-
 def object_column(values: Sequence[object]) -> NDArray[np.object_]:
-    """A column (n,) of whatever it is, lists included, one thing per row."""
+    """A column (n,) of texts, or of whatever it is, lists included, one thing per row."""
     return np.fromiter(values, dtype=object, count=len(values))

@@ -16,6 +16,7 @@ SUFFIX_OF = {
     "cs": ".cs",
     "coco": ".json",
 }
+FORMAT_OF = {suffix: name for name, suffix in SUFFIX_OF.items()}
 COORDINATE_FORMATS = tuple(SUFFIX_OF)
 """Names of the formats: RELION, EMAN, crYOLO, CryoPPP, Topaz, cryoSPARC, COCO."""
 
