@@ -57,7 +57,7 @@ def _choose(dataset: Dataset, group: str) -> list[int]:
 
 def _show(panel: Axes, dataset: Dataset, row: int) -> None:
     record = dataset.records[row]
-    content = dataset.images[row][: record.content_height, : record.content_width]
+    content = dataset.images[row][record.content]
     diameter = record.diameter_px * record.scale
     centers = dataset.centers_in(row)
     panel.imshow(decode(content), cmap="gray", vmin=RANGE[0], vmax=RANGE[1], interpolation="antialiased")

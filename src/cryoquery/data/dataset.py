@@ -105,6 +105,16 @@ class ImageRecord:
         """What identifies the micrograph within the dataset."""
         return (self.group, self.micrograph)
 
+    @property
+    def content(self) -> tuple[slice, slice]:
+        """Where in the image the content lies."""
+        return np.s_[: self.content_height, : self.content_width]
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Where in the scaled micrograph the content lies."""
+        return np.s_[self.top : self.top + self.content_height, self.left : self.left + self.content_width]
+
 
 @dataclass(frozen=True)
 class Dataset:

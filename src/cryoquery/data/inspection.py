@@ -146,12 +146,8 @@ def stitch(dataset: Dataset, rows: Sequence[int]) -> Stitched:
     image = np.zeros((height, width), dtype=np.float32)
     mask = np.full((height, width), IGNORE, dtype=np.uint8)
     for row, record in zip(rows, records, strict=True):
-        content = np.s_[: record.content_height, : record.content_width]
-        at = np.s_[
-            record.top : record.top + record.content_height, record.left : record.left + record.content_width
-        ]
-        image[at] = decode(dataset.images[row][content])
-        mask[at] = dataset.masks[row][content]
+        image[record.place] = decode(dataset.images[row][record.content])
+        mask[record.place] = dataset.masks[row][record.content]
     first = records[0]
     centers = (_particles(dataset, first.key)[:, :2] + 0.5) * first.scale - 0.5
     extent = (first.height_px * first.scale, first.width_px * first.scale)
@@ -234,8 +230,7 @@ def _orientation_warnings(
 
 def _turned_by_import(dataset: Dataset) -> Orientation:
     options = dataset.recipe.get("origin", {}).get("options", {})
-    swap_xy, flip_y, flip_x = (bool(options.get(name)) for name in ("swap_xy", "flip_y", "flip_x"))
-    return Orientation(swap_xy, flip_y, flip_x)
+    return Orientation(*(bool(options.get(name)) for name in ("swap_xy", "flip_y", "flip_x")))
 
 
 def _near_duplicate_warnings(records: Sequence[ImageRecord]) -> list[str]:
