@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,9 +42,14 @@ def contact_sheet(dataset: Dataset, path: Path | str, dpi: int = 110) -> None:
             panel.set_axis_off()
             if i < len(rows):
                 _show(panel, dataset, rows[i])
+    write_bytes(Path(path), png(figure))
+
+
+def png(figure: Figure, **options: Any) -> bytes:
+    """A figure as PNG, which does not say what drew it; ``options`` are those of Pillow."""
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-    write_bytes(Path(path), stream.getvalue())
+    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None}, pil_kwargs=options)
+    return stream.getvalue()
 
 
 def _choose(dataset: Dataset, group: str) -> list[int]:
