@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -298,20 +298,17 @@ def _process(
         pending: dict[Future[tuple[float, float]], int] = {
             pool.submit(_process_one, plan, config, writer): i for i, plan in enumerate(plans)
         }
-        n_done = 0
         try:
-            while pending:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    i = pending.pop(future)
-                    try:
-                        contrasts[i] = future.result()
-                    except CryoqueryError as error:
-                        if failures is None:
-                            raise
-                        failures[plans[i].source.key] = str(error)
-                    n_done += 1
-                    if progress is not None:
-                        progress(n_done, len(plans))
+            for n_done, future in enumerate(as_completed(pending), start=1):
+                i = pending.pop(future)
+                try:
+                    contrasts[i] = future.result()
+                except CryoqueryError as error:
+                    if failures is None:
+                        raise
+                    failures[plans[i].source.key] = str(error)
+                if progress is not None:
+                    progress(n_done, len(plans))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

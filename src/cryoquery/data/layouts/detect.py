@@ -17,7 +17,6 @@ from cryoquery.data.layouts.match import (
     images_in,
     masks_in,
     pair,
-    with_split,
 )
 from cryoquery.errors import DataError
 
@@ -63,7 +62,7 @@ def find_cryosegnet(folder: Path) -> LayoutContent | None:
         for split, part in parts:
             images, masks = images_in(part / "images", content.notes), masks_in(part / "masks")
             found = pair(images, group_name(folder), {}, masks, content.notes)
-            content.micrographs += with_split(found, split)
+            content.micrographs += [replace(one, split=split) for one in found]
         return content
     if not _has_images_and_masks(folder):
         return None
