@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import KDTree
 
 from cryoquery.errors import DataError
 
@@ -312,3 +313,15 @@ def draw_mask(
         across = (np.arange(left, right + 1) - x) ** 2
         mask[top : bottom + 1, left : right + 1] |= down[:, None] + across[None, :] <= radius**2
     return mask
+
+
+def apart(centers: NDArray[np.float64], heights: NDArray[np.float64], distance: float) -> NDArray[np.int64]:
+    """Rows that stay, best first, when of two centers closer than ``distance`` the higher one stays."""
+    neighbors = KDTree(centers).query_ball_point(centers, distance)
+    dropped = np.zeros(len(centers), dtype=bool)
+    kept = []
+    for row in np.argsort(-heights, kind="stable"):
+        if not dropped[row]:
+            kept.append(row)
+            dropped[neighbors[row]] = True
+    return np.array(kept, dtype=np.int64)
