@@ -191,14 +191,21 @@ def _kept(picks: Picks, name: str) -> list[str]:
 def _sizes(path: Path, picks: Picks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Width and height (n,) in px: as the file of boxes had them, else the diameter."""
     width, height = _as_numbers(picks, "Width"), _as_numbers(picks, "Height")
-    if width is not None and height is not None:
-        return width, height
-    size = picks.diameters_px
-    if size is None and len(picks) == 0:
-        size = np.empty(0)
-    if size is None or not (size > 0).all():
+    if width is None or height is None:
+        width = height = diameters(path, picks)
+    return width, height
+
+
+def diameters(path: Path, picks: Picks) -> NDArray[np.float64]:
+    """Particle diameters (n,) in px, which boxes are made as large as.
+
+    Raises:
+        DataError: a pick has no diameter.
+    """
+    sizes = picks.diameters_px if len(picks) else np.empty(0)
+    if sizes is None or not (sizes > 0).all():
         raise DataError(f"{path}: boxes need a size and the picks have no diameter; give one (--diameter-px)")
-    return size, size
+    return sizes
 
 
 def _as_numbers(picks: Picks, name: str) -> NDArray[np.float64] | None:

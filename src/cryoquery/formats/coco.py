@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cryoquery.errors import DataError
+from cryoquery.formats.boxes import diameters
 from cryoquery.formats.columns import object_column
 from cryoquery.formats.picks import Picks
 
@@ -104,9 +105,7 @@ def coco_text(path: Path, picks: Picks, shapes: Mapping[str, tuple[int, int]]) -
     Raises:
         DataError: a pick has no diameter.
     """
-    sizes = picks.diameters_px if len(picks) else np.empty(0)
-    if sizes is None or not (sizes > 0).all():
-        raise DataError(f"{path}: boxes need a size and the picks have no diameter; give one (--diameter-px)")
+    sizes = diameters(path, picks)
     names = dict.fromkeys([*picks.micrographs.tolist(), *picks.shapes])
     ids = {name: i for i, name in enumerate(names, start=1)}
     images = []

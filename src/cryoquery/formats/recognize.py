@@ -9,6 +9,7 @@ import numpy as np
 
 from cryoquery.errors import DataError
 from cryoquery.formats import boxes, tables
+from cryoquery.formats.columns import number
 from cryoquery.formats.names import COORDINATE_SUFFIXES, FORMAT_OF
 
 HEADERLESS = ("box", "cbox")
@@ -36,22 +37,15 @@ def recognize(path: Path, text: str) -> str:
         return layout.name
     if (block := STAR_BLOCK.search(text)) is not None and _begins_star(text[: block.start()]):
         return "star"
-    values = boxes.box_rows(first)
-    if values and _are_numbers(values[0][1][:4]) and len(values[0][1]) >= 4:
-        return "cbox" if len(values[0][1]) >= 7 else "box"
+    rows = boxes.box_rows(first)
+    if rows and len(rows[0][1]) >= 4 and all(np.isfinite(number(text)) for text in rows[0][1][:4]):
+        return "cbox" if len(rows[0][1]) >= 7 else "box"
     return _by_suffix(path, suffix, first)
 
 
 def _begins_star(before: str) -> bool:
     """Whether only comments and empty lines stand before the first block."""
     return all(not line.strip() or line.lstrip().startswith("#") for line in before.splitlines())
-
-
-def _are_numbers(texts: list[str]) -> bool:
-    try:
-        return all(np.isfinite(float(text)) for text in texts)
-    except ValueError:
-        return False
 
 
 def _by_suffix(path: Path, suffix: str, first: str) -> str:

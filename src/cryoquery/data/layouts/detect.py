@@ -19,6 +19,7 @@ from cryoquery.data.layouts.match import (
     pair,
 )
 from cryoquery.errors import DataError
+from cryoquery.formats.columns import number
 
 CRYOPPP_COORDINATES = Path("ground_truth") / "particle_coordinates"
 
@@ -122,10 +123,7 @@ def _read_manifest(folder: Path) -> dict[str, tuple[float | None, float | None]]
 def _positive(path: Path, line_number: int, text: str | None) -> float | None:
     if not text or not text.strip():
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = number(text)
     if not 0 < value < float("inf"):
         raise DataError(f"{path}: line {line_number}: {text!r} is not a positive number; correct that line")
     return value
