@@ -53,8 +53,6 @@ def micrograph_key(name: Path | str) -> str:
     """The stem of a name without cryoSPARC's uid and the endings of `SUFFIXES`; never empty."""
     key = micrograph_stem(name)
     key = PREFIX.sub("", key) or key
-    while True:
-        suffix = next((s for s in SUFFIXES if key.lower().endswith(s) and len(key) > len(s)), None)
-        if suffix is None:
-            return key
+    while suffix := next((s for s in SUFFIXES if key.lower().endswith(s) and len(key) > len(s)), None):
         key = key[: -len(suffix)]
+    return key

@@ -35,24 +35,16 @@ def recognize(path: Path, text: str) -> str:
         return "coco"
     if (layout := tables.layout_of(first)) is not None:
         return layout.name
-    if (block := STAR_BLOCK.search(text)) is not None and _begins_star(text[: block.start()]):
-        return "star"
+    if (block := STAR_BLOCK.search(text)) is not None:
+        before = map(str.strip, text[: block.start()].splitlines())
+        if all(line.startswith("#") for line in before if line):
+            return "star"
     rows = boxes.box_rows(first)
     if rows and len(rows[0][1]) >= 4 and all(np.isfinite(number(text)) for text in rows[0][1][:4]):
         return "cbox" if len(rows[0][1]) >= 7 else "box"
-    return _by_suffix(path, suffix, first)
-
-
-def _begins_star(before: str) -> bool:
-    """Whether only comments and empty lines stand before the first block."""
-    return all(not line.strip() or line.lstrip().startswith("#") for line in before.splitlines())
-
-
-def _by_suffix(path: Path, suffix: str, first: str) -> str:
-    """The format that the name promises, so that its reader can say what is wrong."""
     if suffix == ".cs":
         raise DataError(f"{path}: not a .cs file (it begins with {first[:20]!r}); copy it again")
-    if suffix in FORMAT_OF:
+    if suffix in FORMAT_OF:  # the format that the name promises: its reader can say what is wrong
         return FORMAT_OF[suffix]
     raise DataError(
         f"{path}: unknown suffix {suffix!r} and a content that is no format of coordinates (it begins with "

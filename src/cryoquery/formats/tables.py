@@ -40,7 +40,7 @@ MICROGRAPH_COLUMNS = ("micrograph", "micrograph_name", "image_name")
 
 def layout_of(header: str) -> Layout | None:
     """The layout that a first line has at least one coordinate of."""
-    names = {name.strip().lower() for name in _split(header)}
+    names = {name.strip().lower() for name in header.split(_delimiter(header))}
     return next((layout for layout in LAYOUTS if {layout.x.lower(), layout.y.lower()} & names), None)
 
 
@@ -111,10 +111,6 @@ def _columns(numbered: Sequence[tuple[int, list[str]]], width: int) -> list[list
 def _delimiter(header: str) -> str | None:
     """A tab, a comma, or None for any white space."""
     return next((mark for mark in "\t,;" if mark in header), None)
-
-
-def _split(header: str) -> list[str]:
-    return header.split(_delimiter(header))
 
 
 def table_text(picks: Picks, layout: Layout) -> str:
