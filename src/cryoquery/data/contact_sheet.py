@@ -13,7 +13,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cryoquery.data.dataset import Dataset, decode
+from cryoquery.data.dataset import Dataset, decode, evenly
 from cryoquery.storage.atomic import write_bytes
 
 N_COLUMNS = 4
@@ -57,8 +57,7 @@ def _choose(dataset: Dataset, group: str) -> list[int]:
     crowded = sorted(rows, key=lambda row: (-dataset.n_particles([row]), row))[
         : max(N_COLUMNS, len(rows) // 2)
     ]
-    at = np.unique(np.linspace(0, len(crowded) - 1, min(N_COLUMNS, len(crowded))).round().astype(int))
-    return sorted(crowded[i] for i in at)
+    return sorted(evenly(crowded, N_COLUMNS))
 
 
 def _show(panel: Axes, dataset: Dataset, row: int) -> None:

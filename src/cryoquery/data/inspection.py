@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from cryoquery.data.dataset import (
     ImageRecord,
     MicrographKey,
     decode,
+    evenly,
 )
 from cryoquery.data.orientation import Verdict, best_orientation, orientation_contrast
 from cryoquery.formats.placement import Orientation
@@ -164,7 +165,7 @@ def _look_at(
     contrasts = []
     centers_missed: list[float] = []
     discs_missed: list[float] = []
-    for rows in _evenly(list(micrographs.values()), MAX_LOOKED_AT):
+    for rows in evenly(list(micrographs.values()), MAX_LOOKED_AT):
         stitched = stitch(dataset, rows)
         if len(stitched.centers_yx):
             contrasts.append(
@@ -182,11 +183,6 @@ def _look_at(
         if missed and np.mean(missed) > limit:
             warnings.append(f"group {group}: masks and coordinates disagree: {np.mean(missed):.0%} {what}")
     return best_orientation(contrasts), warnings
-
-
-def _evenly(items: Sequence[Sequence[int]], n: int) -> Iterator[Sequence[int]]:
-    at = np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))
-    return (items[i] for i in at)
 
 
 def _missed_centers(stitched: Stitched) -> list[float]:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cryoquery.data.dataset import evenly
 from cryoquery.data.orientation import contrast_map, judge
 from cryoquery.data.preprocess import normalize, rescale
 from cryoquery.errors import DataError
@@ -104,7 +105,8 @@ def find_placement(
     Raises:
         DataError: what ``read`` raises.
     """
-    views = [view for name in _chosen(picks) for view in _views(read(name), picks[name], diameter_px)]
+    chosen = evenly([name for name in sorted(picks) if len(picks[name])], MAX_LOOKED_AT)
+    views = [view for name in chosen for view in _views(read(name), picks[name], diameter_px)]
     n_picks = sum(len(view.points) for view in views)
     outside = _outside(views, applied)
     if n_picks < MIN_PICKS:
@@ -201,12 +203,6 @@ class _Strengths:
     def finding(self) -> Finding:
         is_better, fits = judge(self.each, self.together, CLEARLY)
         return "misplaced" if is_better else "fits" if fits else "undecided"
-
-
-def _chosen(picks: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
-    names = [name for name in sorted(picks) if len(picks[name])]
-    at = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_LOOKED_AT)).round().astype(int))
-    return (names[i] for i in at)
 
 
 def _views(

@@ -14,7 +14,7 @@ from cryoquery.data.array_file import read_rows
 from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey
 from cryoquery.network.predict import Predictor
 from cryoquery.picking.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
-from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, find_particles
+from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, Detections, find_particles
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,14 @@ def _count_pixels(predicted: PredictedMicrograph) -> PixelCounts:
 
 def match_picks(dataset: Dataset, predicted: PredictedMicrograph, threshold: float) -> ParticleMatches:
     """The picks from a score of ``threshold`` on against the labels, where these say something."""
+    picks = known_picks(dataset, predicted, threshold).centers_yx
+    return match_particles(picks, predicted.truth_yx, predicted.diameter_px / 2)
+
+
+def known_picks(dataset: Dataset, predicted: PredictedMicrograph, threshold: float) -> Detections:
+    """The picks from a score of ``threshold`` on, where the labels say something."""
     diameter_px = predicted.diameter_px
-    found = find_particles(
-        predicted.probability,
-        diameter_px * dataset.disc_fraction,
-        threshold,
-        MIN_DISTANCE * diameter_px,
-    )
-    picks = found.centers_yx[predicted.is_known(found.centers_yx)]
-    return match_particles(picks, predicted.truth_yx, diameter_px / 2)
+    disc_px, apart_px = diameter_px * dataset.disc_fraction, MIN_DISTANCE * diameter_px
+    found = find_particles(predicted.probability, disc_px, threshold, apart_px)
+    known = predicted.is_known(found.centers_yx)
+    return Detections(found.centers_yx[known], found.scores[known])
