@@ -167,9 +167,9 @@ def _fit_surface(pixels: NDArray[np.float32]) -> _Surface:
     rows, columns = (_blocks(side) for side in sampled.shape)  # (n, tall), (m, wide)
     blocks = sampled[rows[:, None, :, None], columns[None, :, None, :]]  # (n, m, tall, wide)
     medians = np.median(blocks.reshape(len(rows) * len(columns), -1), axis=1)
-    block_y = rows.mean(axis=1) * stride / height * 2 - 1
-    block_x = columns.mean(axis=1) * stride / width * 2 - 1
-    terms = _quadratic_terms(np.repeat(block_y, len(columns)), np.tile(block_x, len(rows)))
+    y = np.repeat(rows.mean(axis=1) * stride / height * 2 - 1, len(columns))
+    x = np.tile(columns.mean(axis=1) * stride / width * 2 - 1, len(rows))
+    terms = np.stack([np.ones_like(y), y, x, y**2, x * y, x**2], axis=1)
     coefficients = np.zeros(terms.shape[1], dtype=np.float32)
     if len(medians) < 2 * terms.shape[1]:
         coefficients[0] = np.median(sampled)
@@ -184,10 +184,6 @@ def _blocks(side: int) -> NDArray[np.int64]:
     length = -(-side // n)
     starts = np.rint(np.linspace(0, side - length, n)).astype(np.int64)
     return starts[:, None] + np.arange(length)
-
-
-def _quadratic_terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([np.ones_like(y), y, x, y**2, x * y, x**2], axis=1)
 
 
 def _fit_robustly(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from cryoquery.data.dataset import SPLITS
 from cryoquery.data.layouts.match import (
     LayoutContent,
-    MatchedFiles,
     coordinates_in,
     group_name,
     has_images,
@@ -46,12 +45,11 @@ def find_cryotransformer(folder: Path) -> LayoutContent | None:
     content = LayoutContent()
     coordinates = coordinates_in(folder / "particle_coordinates")
     images = {split: images_in(folder / split, content.notes) for split in splits}
-    group = group_name(folder)
     everything = [image for split in splits for image in images[split]]
-    for found in pair(everything, group, coordinates, {}, content.notes):
-        split = found.image.parent.name
-        found = replace(found, split=split, dummy_boxes=True, empty_without_labels=True)
-        content.micrographs.append(found)
+    content.micrographs += [
+        replace(found, split=found.image.parent.name, dummy_boxes=True, empty_without_labels=True)
+        for found in pair(everything, group_name(folder), coordinates, {}, content.notes)
+    ]
     return content
 
 
@@ -89,15 +87,10 @@ def find_plain(folder: Path) -> LayoutContent | None:
     images = images_in(folder / "micrographs", content.notes)
     pairs = pair(images, group_name(folder), coordinates_in(labels[0]), masks_in(labels[1]), content.notes)
     manifest = _read_manifest(folder)
-    content.micrographs += [_with_manifest(found, manifest) for found in pairs]
+    for found in pairs:
+        pixel_size, diameter = manifest.get(found.image.name, (None, None))
+        content.micrographs.append(replace(found, pixel_size=pixel_size, diameter_px=diameter))
     return content
-
-
-def _with_manifest(
-    found: MatchedFiles, manifest: dict[str, tuple[float | None, float | None]]
-) -> MatchedFiles:
-    pixel_size, diameter = manifest.get(found.image.name, (None, None))
-    return replace(found, pixel_size=pixel_size, diameter_px=diameter)
 
 
 def _read_manifest(folder: Path) -> dict[str, tuple[float | None, float | None]]:
