@@ -8,20 +8,19 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from typing_extensions import Self
 
 from cryoquery.errors import DataError
 
 
-class ArrayFile:
+class ArrayFile(io.FileIO):
     """A new .npy file of (n, h, w) bytes, 0 where nothing was put, filled in any order by any threads.
 
     Pages of a writable map would count as memory of this process until they are written back, and a
-    disk that becomes full would be a signal that kills it, not an error.
+    disk that becomes full would be a signal that kills it, not an error. No thread may still `put` when the
+    file is closed.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
@@ -33,22 +32,13 @@ class ArrayFile:
         self.shape = shape
         header = _header(shape)
         self._start = len(header)
-        self._file = io.FileIO(path, "x+")
+        super().__init__(path, "x+")
         try:
             self._write(memoryview(header), 0)
-            self._file.truncate(self._start + math.prod(shape))
+            self.truncate(self._start + math.prod(shape))
         except BaseException:
-            self._file.close()
+            self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the file; no thread may still `put`."""
-        self._file.close()
 
     def put(self, index: int, content: NDArray[np.uint8], padding: int) -> None:
         """Put ``content`` (h, w) as entry ``index``, a smaller one padded below and to the right.
@@ -71,14 +61,14 @@ class ArrayFile:
         size = math.prod(self.shape[1:])
         for new, old in enumerate(indices):
             if new != old:
-                entry = os.pread(self._file.fileno(), size, self._start + old * size)
+                entry = os.pread(self.fileno(), size, self._start + old * size)
                 self._write(memoryview(entry), self._start + new * size)
         self.shape = (len(indices), *self.shape[1:])
         header = _header(self.shape)
         # NumPy leaves room in a header for a first axis of any length.
         assert len(header) == self._start, f"header of {len(header)} bytes in place of {self._start}"
         self._write(memoryview(header), 0)
-        self._file.truncate(self._start + len(indices) * size)
+        self.truncate(self._start + len(indices) * size)
 
     def sync(self) -> None:
         """Wait until everything is on the disk.
@@ -86,12 +76,12 @@ class ArrayFile:
         Raises:
             OSError: the disk is full, or fails.
         """
-        os.fsync(self._file.fileno())
+        os.fsync(self.fileno())
 
     def _write(self, left: memoryview, offset: int) -> None:
         """Leaves the position of the file alone, which all threads share."""
         while left:
-            n_written = os.pwrite(self._file.fileno(), left, offset)
+            n_written = os.pwrite(self.fileno(), left, offset)
             if n_written == 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             left, offset = left[n_written:], offset + n_written

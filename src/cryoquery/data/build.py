@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,11 +167,9 @@ def build_dataset(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What becomes of one micrograph: its fields, their records but for the contrast, and their rows."""
+    """What becomes of one micrograph: the records of its fields but for the contrast, and their rows."""
 
     source: SourceMicrograph
-    scale: float
-    fields: tuple[FieldOfImage, ...]
     records: tuple[ImageRecord, ...]
     first_row: int
 
@@ -221,7 +219,7 @@ def _plan_one(source: SourceMicrograph, split: str, diameter: float, config: Bui
         )
         for field in fields
     )
-    return _Plan(source, scale, tuple(fields), records, row)
+    return _Plan(source, records, row)
 
 
 def micrograph_diameters(micrographs: Sequence[SourceMicrograph]) -> dict[MicrographKey, float]:
@@ -300,20 +298,17 @@ def _process(
         pending: dict[Future[tuple[float, float]], int] = {
             pool.submit(_process_one, plan, config, writer): i for i, plan in enumerate(plans)
         }
-        n_done = 0
         try:
-            while pending:
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    i = pending.pop(future)
-                    try:
-                        contrasts[i] = future.result()
-                    except CryoqueryError as error:
-                        if failures is None:
-                            raise
-                        failures[plans[i].source.key] = str(error)
-                    n_done += 1
-                    if progress is not None:
-                        progress(n_done, len(plans))
+            for n_done, future in enumerate(as_completed(pending), start=1):
+                i = pending.pop(future)
+                try:
+                    contrasts[i] = future.result()
+                except CryoqueryError as error:
+                    if failures is None:
+                        raise
+                    failures[plans[i].source.key] = str(error)
+                if progress is not None:
+                    progress(n_done, len(plans))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -321,18 +316,17 @@ def _process(
 
 
 def _process_one(plan: _Plan, config: BuildConfig, writer: DatasetWriter) -> tuple[float, float]:
-    source = plan.source
+    source, scale = plan.source, plan.records[0].scale
     pixels = source.read()
     if pixels.shape != source.shape:
         raise DataError(f"{source.group}/{source.name}: {pixels.shape} pixels, expected {source.shape}")
     try:
-        normalized = normalize(pixels, plan.scale)
+        normalized = normalize(pixels, scale)
     except CryoqueryError as error:
         raise DataError(f"{source.group}/{source.name}: {error}") from None
-    image, mask = encode(normalized.image), draw_labels(source, plan.scale, config.disc_fraction)
-    for i, field in enumerate(plan.fields):
-        part = np.s_[field.top : field.top + field.height, field.left : field.left + field.width]
-        writer.put(plan.first_row + i, image[part], mask[part])
+    image, mask = encode(normalized.image), draw_labels(source, scale, config.disc_fraction)
+    for row, record in enumerate(plan.records, start=plan.first_row):
+        writer.put(row, image[record.place], mask[record.place])
     return normalized.center, normalized.spread
 
 

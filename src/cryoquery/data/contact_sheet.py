@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cryoquery.data.dataset import Dataset, decode
+from cryoquery.data.dataset import Dataset, decode, evenly
 from cryoquery.storage.atomic import write_bytes
 
 N_COLUMNS = 4
@@ -41,9 +42,14 @@ def contact_sheet(dataset: Dataset, path: Path | str, dpi: int = 110) -> None:
             panel.set_axis_off()
             if i < len(rows):
                 _show(panel, dataset, rows[i])
+    write_bytes(Path(path), png(figure))
+
+
+def png(figure: Figure, **options: Any) -> bytes:
+    """A figure as PNG, which does not say what drew it; ``options`` are those of Pillow."""
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-    write_bytes(Path(path), stream.getvalue())
+    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None}, pil_kwargs=options)
+    return stream.getvalue()
 
 
 def _choose(dataset: Dataset, group: str) -> list[int]:
@@ -51,13 +57,12 @@ def _choose(dataset: Dataset, group: str) -> list[int]:
     crowded = sorted(rows, key=lambda row: (-dataset.n_particles([row]), row))[
         : max(N_COLUMNS, len(rows) // 2)
     ]
-    at = np.unique(np.linspace(0, len(crowded) - 1, min(N_COLUMNS, len(crowded))).round().astype(int))
-    return sorted(crowded[i] for i in at)
+    return sorted(evenly(crowded, N_COLUMNS))
 
 
 def _show(panel: Axes, dataset: Dataset, row: int) -> None:
     record = dataset.records[row]
-    content = dataset.images[row][: record.content_height, : record.content_width]
+    content = dataset.images[row][record.content]
     diameter = record.diameter_px * record.scale
     centers = dataset.centers_in(row)
     panel.imshow(decode(content), cmap="gray", vmin=RANGE[0], vmax=RANGE[1], interpolation="antialiased")

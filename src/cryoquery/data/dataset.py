@@ -24,7 +24,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ UNLABELED = "unlabeled"
 """The split of held-out images without labels: neither trained nor measured on."""
 
 PARTICLE_COLUMNS = ("group", "micrograph", "y", "x", "diameter_px")
+
+T = TypeVar("T")
 
 MicrographKey: TypeAlias = tuple[str, str]
 """(group, name of the micrograph)"""
@@ -65,6 +67,12 @@ def encode(normalized: NDArray[np.floating]) -> NDArray[np.uint8]:
 def decode(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Undo `encode`: 8-bit levels (any shape) to standard deviations. Padding is 0."""
     return (levels.astype(np.float32) - ZERO_LEVEL) / LEVELS_PER_SIGMA
+
+
+def evenly(items: Sequence[T], n: int) -> list[T]:
+    """At most ``n`` of the items, evenly chosen."""
+    at = np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))
+    return [items[i] for i in at]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,16 @@ class ImageRecord:
     def key(self) -> MicrographKey:
         """What identifies the micrograph within the dataset."""
         return (self.group, self.micrograph)
+
+    @property
+    def content(self) -> tuple[slice, slice]:
+        """Where in the image the content lies."""
+        return np.s_[: self.content_height, : self.content_width]
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Where in the scaled micrograph the content lies."""
+        return np.s_[self.top : self.top + self.content_height, self.left : self.left + self.content_width]
 
 
 @dataclass(frozen=True)

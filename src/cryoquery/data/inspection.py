@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from cryoquery.data.dataset import (
     ImageRecord,
     MicrographKey,
     decode,
+    evenly,
 )
 from cryoquery.data.orientation import Verdict, best_orientation, orientation_contrast
 from cryoquery.formats.placement import Orientation
@@ -146,12 +147,8 @@ def stitch(dataset: Dataset, rows: Sequence[int]) -> Stitched:
     image = np.zeros((height, width), dtype=np.float32)
     mask = np.full((height, width), IGNORE, dtype=np.uint8)
     for row, record in zip(rows, records, strict=True):
-        content = np.s_[: record.content_height, : record.content_width]
-        at = np.s_[
-            record.top : record.top + record.content_height, record.left : record.left + record.content_width
-        ]
-        image[at] = decode(dataset.images[row][content])
-        mask[at] = dataset.masks[row][content]
+        image[record.place] = decode(dataset.images[row][record.content])
+        mask[record.place] = dataset.masks[row][record.content]
     first = records[0]
     centers = (_particles(dataset, first.key)[:, :2] + 0.5) * first.scale - 0.5
     extent = (first.height_px * first.scale, first.width_px * first.scale)
@@ -168,7 +165,7 @@ def _look_at(
     contrasts = []
     centers_missed: list[float] = []
     discs_missed: list[float] = []
-    for rows in _evenly(list(micrographs.values()), MAX_LOOKED_AT):
+    for rows in evenly(list(micrographs.values()), MAX_LOOKED_AT):
         stitched = stitch(dataset, rows)
         if len(stitched.centers_yx):
             contrasts.append(
@@ -186,11 +183,6 @@ def _look_at(
         if missed and np.mean(missed) > limit:
             warnings.append(f"group {group}: masks and coordinates disagree: {np.mean(missed):.0%} {what}")
     return best_orientation(contrasts), warnings
-
-
-def _evenly(items: Sequence[Sequence[int]], n: int) -> Iterator[Sequence[int]]:
-    at = np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))
-    return (items[i] for i in at)
 
 
 def _missed_centers(stitched: Stitched) -> list[float]:
@@ -234,8 +226,7 @@ def _orientation_warnings(
 
 def _turned_by_import(dataset: Dataset) -> Orientation:
     options = dataset.recipe.get("origin", {}).get("options", {})
-    swap_xy, flip_y, flip_x = (bool(options.get(name)) for name in ("swap_xy", "flip_y", "flip_x"))
-    return Orientation(swap_xy, flip_y, flip_x)
+    return Orientation(*(bool(options.get(name)) for name in ("swap_xy", "flip_y", "flip_x")))
 
 
 def _near_duplicate_warnings(records: Sequence[ImageRecord]) -> list[str]:

@@ -87,16 +87,25 @@ def best_orientation(contrasts: Sequence[NDArray[np.float64]] | NDArray[np.float
     """
     each = np.asarray(contrasts, dtype=np.float64).reshape(-1, len(ORIENTATIONS))
     together = each.sum(axis=0) / np.sqrt(max(len(each), 1))
-    strength = np.abs(together)
-    best = int(np.argmax(strength))
-    same_way = each * np.sign(together)
-    agreement = float((same_way[:, best] > np.abs(each[:, 0])).mean()) if len(each) else 0.0
-    finding: Literal["fits", "turned", "undecided"] = "undecided"
-    if strength[best] >= max(CLEARLY, TIMES_BETTER * strength[0]) and agreement >= AGREEMENT:
-        finding = "turned"
-    elif strength[0] >= FITS and strength[0] * TIMES_BETTER > strength[best]:
-        finding = "fits"
-    return Verdict(finding, ORIENTATIONS[best], together)
+    is_turned, fits = judge(each, together, CLEARLY)
+    best = ORIENTATIONS[np.argmax(np.abs(together))]
+    return Verdict("turned" if is_turned else "fits" if fits else "undecided", best, together)
+
+
+def judge(each: NDArray[np.float64], together: NDArray[np.float64], clearly: float) -> tuple[bool, bool]:
+    """Whether another orientation than the first fits clearly better, and whether the first fits.
+
+    Args:
+        each: (n, k) contrasts of the micrographs under each orientation, in standard errors.
+        together: (k,) of all of them.
+        clearly: what another orientation must reach.
+    """
+    best = np.argmax(np.abs(together))
+    now, most = abs(together[0]), abs(together[best])
+    same_way = each[:, best] * np.sign(together[best]) > np.abs(each[:, 0])
+    agree = len(each) > 0 and same_way.mean() >= AGREEMENT
+    is_better = bool(most >= max(clearly, TIMES_BETTER * now) and agree)
+    return is_better, bool(now >= FITS and now * TIMES_BETTER > most)
 
 
 def contrast_map(image: NDArray[np.float32], radius: float) -> NDArray[np.float64]:

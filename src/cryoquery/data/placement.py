@@ -17,7 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.data.orientation import AGREEMENT, FITS, TIMES_BETTER, contrast_map
+from cryoquery.data.dataset import evenly
+from cryoquery.data.orientation import contrast_map, judge
 from cryoquery.data.preprocess import normalize, rescale
 from cryoquery.errors import DataError
 from cryoquery.formats.placement import AS_IN_FILE, ORIENTATIONS, Orientation, Placement, to_scaled
@@ -104,7 +105,8 @@ def find_placement(
     Raises:
         DataError: what ``read`` raises.
     """
-    views = [view for name in _chosen(picks) for view in _views(read(name), picks[name], diameter_px)]
+    chosen = evenly([name for name in sorted(picks) if len(picks[name])], MAX_LOOKED_AT)
+    views = [view for name in chosen for view in _views(read(name), picks[name], diameter_px)]
     n_picks = sum(len(view.points) for view in views)
     outside = _outside(views, applied)
     if n_picks < MIN_PICKS:
@@ -114,7 +116,9 @@ def find_placement(
     if strengths.finding() == "undecided":
         scanned = _Strengths(views, [applied, *_scan(views)])
         if scanned.finding() == "misplaced":
-            strengths = _Strengths(views, [applied, *_refine(scanned.placements[scanned.best])])
+            found = scanned.placements[scanned.best]
+            refined = [Placement(found.orientation, float(found.scale * part)) for part in REFINED]
+            strengths = _Strengths(views, [applied, *refined])
     finding, best = strengths.finding(), strengths.best
     if finding == "undecided" and outside >= MIN_OUTSIDE:
         finding = "outside"
@@ -161,13 +165,17 @@ def check_placement(
             "binning with --scale, or --force if they are right"
         )
     if verdict.finding == "misplaced":
-        remedy = f"use {verdict.best.options}" if verdict.best.options else f"leave out {applied.options}"
-        raise DataError(
-            f"{source}: the picks do not lie on the particles {now} (contrast "
-            f"{abs(verdict.contrast_as_is):.0f} standard errors, otherwise {abs(verdict.contrast):.0f}); "
-            f"{remedy}, or --force if they are right"
-        )
+        raise misplaced(f"{source}: the picks do not lie on the particles {now}", verdict, applied)
     return verdict
+
+
+def misplaced(what: str, verdict: PlacementVerdict, applied: Placement) -> DataError:
+    """The error that says ``what`` is wrong, by how much, and the options that place the picks right."""
+    remedy = f"use {verdict.best.options}" if verdict.best.options else f"leave out {applied.options}"
+    return DataError(
+        f"{what} (contrast {abs(verdict.contrast_as_is):.0f} standard errors, otherwise "
+        f"{abs(verdict.contrast):.0f}); {remedy}, or --force if they are right"
+    )
 
 
 class _Strengths:
@@ -193,20 +201,8 @@ class _Strengths:
         self.best = int(np.argmax(np.abs(self.together)))
 
     def finding(self) -> Finding:
-        now, best = abs(self.together[0]), abs(self.together[self.best])
-        same_way = self.each[:, self.best] * np.sign(self.together[self.best])
-        if (
-            best >= max(CLEARLY, TIMES_BETTER * now)
-            and (same_way > np.abs(self.each[:, 0])).mean() >= AGREEMENT
-        ):
-            return "misplaced"
-        return "fits" if now >= FITS and now * TIMES_BETTER > best else "undecided"
-
-
-def _chosen(picks: Mapping[str, NDArray[np.float64]]) -> Iterator[str]:
-    names = [name for name in sorted(picks) if len(picks[name])]
-    at = np.unique(np.linspace(0, len(names) - 1, min(len(names), MAX_LOOKED_AT)).round().astype(int))
-    return (names[i] for i in at)
+        is_better, fits = judge(self.each, self.together, CLEARLY)
+        return "misplaced" if is_better else "fits" if fits else "undecided"
 
 
 def _views(
@@ -269,7 +265,7 @@ def _pixels(
 def _scan(views: Sequence[_View]) -> list[Placement]:
     """The most promising placements at scales at which the picks just about fill the micrographs."""
     filled = [Placement(turn, _filling(views, turn) * float(part)) for turn in ORIENTATIONS for part in SCAN]
-    filled = [placement for placement in filled if not _is_near_usual(placement.scale)]
+    filled = [p for p in filled if all(abs(p.scale / usual - 1) >= NEAR for usual in SCALES)]
     promise = np.zeros((len(views[0].maps), len(filled)))
     for view in views:
         for row, (scale, contrast) in enumerate(view.maps):
@@ -281,10 +277,6 @@ def _scan(views: Sequence[_View]) -> list[Placement]:
     return [filled[i] for i in order[:N_SCANNED]]
 
 
-def _is_near_usual(scale: float) -> bool:
-    return any(abs(scale / usual - 1) < NEAR for usual in SCALES)
-
-
 def _filling(views: Sequence[_View], turn: Orientation) -> float:
     """The scale at which the outermost pick lies on the edge."""
     scales = []
@@ -292,7 +284,3 @@ def _filling(views: Sequence[_View], turn: Orientation) -> float:
         reach = np.maximum(view.points.max(axis=0), 1.0)
         scales.append(float((np.array(view.shape) / (reach[::-1] if turn.swap_xy else reach)).min()))
     return min(scales)
-
-
-def _refine(best: Placement) -> list[Placement]:
-    return [Placement(best.orientation, float(best.scale * part)) for part in REFINED]

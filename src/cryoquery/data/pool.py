@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,14 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from cryoquery.data.array_file import read_rows
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import DataError
-
-
-class MappedFile(NamedTuple):
-    """Where a memory map that starts with the first image lies."""
-
-    path: str
-    offset: int
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -65,13 +57,14 @@ class Pool:
         """Another process maps the file for itself; what is no file is copied."""
         state = dict(self.__dict__)
         if isinstance(self.levels, np.memmap):
-            state["levels"] = MappedFile(str(self.levels.filename), self.levels.offset, self.levels.shape)
+            file = self.levels.filename, self.levels.dtype, "r", self.levels.offset, self.levels.shape
+            state["levels"] = file
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See `__getstate__`."""
-        if isinstance(levels := state["levels"], MappedFile):
-            state["levels"] = np.memmap(levels.path, np.uint8, "r", levels.offset, levels.shape)
+        if isinstance(file := state["levels"], tuple):
+            state["levels"] = np.memmap(*file)
         self.__dict__.update(state)
 
     def read(self, indices: ArrayLike) -> NDArray[np.uint8]:

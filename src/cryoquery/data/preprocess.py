@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import KDTree
 
 from cryoquery.errors import DataError
 
@@ -166,9 +167,9 @@ def _fit_surface(pixels: NDArray[np.float32]) -> _Surface:
     rows, columns = (_blocks(side) for side in sampled.shape)  # (n, tall), (m, wide)
     blocks = sampled[rows[:, None, :, None], columns[None, :, None, :]]  # (n, m, tall, wide)
     medians = np.median(blocks.reshape(len(rows) * len(columns), -1), axis=1)
-    block_y = rows.mean(axis=1) * stride / height * 2 - 1
-    block_x = columns.mean(axis=1) * stride / width * 2 - 1
-    terms = _quadratic_terms(np.repeat(block_y, len(columns)), np.tile(block_x, len(rows)))
+    y = np.repeat(rows.mean(axis=1) * stride / height * 2 - 1, len(columns))
+    x = np.tile(columns.mean(axis=1) * stride / width * 2 - 1, len(rows))
+    terms = np.stack([np.ones_like(y), y, x, y**2, x * y, x**2], axis=1)
     coefficients = np.zeros(terms.shape[1], dtype=np.float32)
     if len(medians) < 2 * terms.shape[1]:
         coefficients[0] = np.median(sampled)
@@ -183,10 +184,6 @@ def _blocks(side: int) -> NDArray[np.int64]:
     length = -(-side // n)
     starts = np.rint(np.linspace(0, side - length, n)).astype(np.int64)
     return starts[:, None] + np.arange(length)
-
-
-def _quadratic_terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([np.ones_like(y), y, x, y**2, x * y, x**2], axis=1)
 
 
 def _fit_robustly(terms: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -312,3 +309,15 @@ def draw_mask(
         across = (np.arange(left, right + 1) - x) ** 2
         mask[top : bottom + 1, left : right + 1] |= down[:, None] + across[None, :] <= radius**2
     return mask
+
+
+def apart(centers: NDArray[np.float64], heights: NDArray[np.float64], distance: float) -> NDArray[np.int64]:
+    """Rows that stay, best first, when of two centers closer than ``distance`` the higher one stays."""
+    neighbors = KDTree(centers).query_ball_point(centers, distance)
+    dropped = np.zeros(len(centers), dtype=bool)
+    kept = []
+    for row in np.argsort(-heights, kind="stable"):
+        if not dropped[row]:
+            kept.append(row)
+            dropped[neighbors[row]] = True
+    return np.array(kept, dtype=np.int64)

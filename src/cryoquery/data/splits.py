@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from cryoquery.data.layouts.options import matched_part
@@ -37,17 +38,17 @@ def tie_near_duplicates(
     Returns:
         The micrographs in the same order, every one with a ``field_of_view``, and notes.
     """
-    ties = _Ties(len(micrographs))
-    ties.join_equal([micrograph.field_of_view for micrograph in micrographs])
+    ties = DisjointSet(range(len(micrographs)))
+    _tie_equal(ties, [micrograph.field_of_view for micrograph in micrographs])
     if pattern is not None:
-        ties.join_equal([matched_part(pattern, micrograph.name) for micrograph in micrographs])
+        _tie_equal(ties, [matched_part(pattern, micrograph.name) for micrograph in micrographs])
     notes = []
     for first, second in _same_particles(micrographs):
-        if ties.join(first, second):
+        if ties.merge(first, second):
             pair = " and ".join(_title(micrographs[i]) for i in (first, second))
             notes.append(f"{pair}: the same particles, so taken for near-duplicates and kept in one split")
     result = list(micrographs)
-    for members in ties.clusters():
+    for members in ties.subsets():
         named = [view for i in members if (view := micrographs[i].field_of_view) is not None]
         view = min(named) if named else min(_title(micrographs[i]) for i in members)
         for i in members:
@@ -79,11 +80,11 @@ def assign_splits(
             f"val_fraction={val_fraction:g}, test_fraction={test_fraction:g}: "
             "both at least 0 and together below 1"
         )
-    ties = _Ties(len(micrographs))
-    ties.join_equal([micrograph.field_of_view for micrograph in micrographs])
+    ties = DisjointSet(range(len(micrographs)))
+    _tie_equal(ties, [micrograph.field_of_view for micrograph in micrographs])
     if by == "group":
-        ties.join_equal([micrograph.group for micrograph in micrographs])
-    units = [_Unit.of([micrographs[i] for i in members], members) for members in ties.clusters()]
+        _tie_equal(ties, [micrograph.group for micrograph in micrographs])
+    units = [_Unit.of([micrographs[i] for i in members], members) for members in ties.subsets()]
     free = sorted((unit for unit in units if unit.split is None), key=lambda unit: unit.name)
     drawn = {unit.name: unit.split for unit in units if unit.split is not None}
     fractions = (val_fraction, test_fraction)
@@ -165,35 +166,11 @@ def _title(micrograph: SourceMicrograph) -> str:
     return f"{micrograph.group}/{micrograph.name}"
 
 
-class _Ties:
-    """Sets of things that belong together (union-find)."""
-
-    def __init__(self, n: int) -> None:
-        self._parent = list(range(n))
-
-    def root(self, i: int) -> int:
-        while self._parent[i] != i:
-            self._parent[i] = self._parent[self._parent[i]]
-            i = self._parent[i]
-        return i
-
-    def join(self, first: int, second: int) -> bool:
-        """Tie two; False if they were tied already."""
-        a, b = self.root(first), self.root(second)
-        self._parent[max(a, b)] = min(a, b)
-        return a != b
-
-    def join_equal(self, labels: Sequence[str | None]) -> None:
-        first: dict[str, int] = {}
-        for i, label in enumerate(labels):
-            if label is not None:
-                self.join(first.setdefault(label, i), i)
-
-    def clusters(self) -> list[list[int]]:
-        members: dict[int, list[int]] = defaultdict(list)
-        for i in range(len(self._parent)):
-            members[self.root(i)].append(i)
-        return list(members.values())
+def _tie_equal(ties: DisjointSet[int], labels: Sequence[str | None]) -> None:
+    first: dict[str, int] = {}
+    for i, label in enumerate(labels):
+        if label is not None:
+            ties.merge(first.setdefault(label, i), i)
 
 
 def _same_particles(micrographs: Sequence[SourceMicrograph]) -> list[tuple[int, int]]:

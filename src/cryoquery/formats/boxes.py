@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
-from cryoquery.formats.columns import DECIMALS, number_texts, numbers, short_texts, text_column
+from cryoquery.formats.columns import DECIMALS, number_texts, numbers, object_column, short_texts
 from cryoquery.formats.picks import Picks, no_picks
 from cryoquery.formats.star import Table, table_text
 
@@ -52,16 +52,14 @@ def read_box(path: Path, text: str) -> Picks:
             f"{path}: line {rows[0][0]} has {n_columns} values; a .box has x y width height [score]"
         )
     x, y, width, height, *fifth = _columns(path, rows, ("x", "y", "width", "height", "score")[:n_columns])
-    extra = {}
-    if not np.array_equal(width, height):
-        extra = {"Width": width, "Height": height}
+    extra = {} if np.array_equal(width, height) else {"Width": width, "Height": height}
     scores = fifth[0] if fifth else None
     if scores is not None and set(np.unique(scores).tolist()) <= EMAN_FLAGS:
         extra["flag"], scores = scores, None
     size = np.maximum(width, height)
     return Picks(
         np.column_stack([y + height / 2, x + width / 2]),
-        text_column([""] * len(rows)),
+        object_column([""] * len(rows)),
         scores,
         size if (size > 0).all() else None,
         extra=extra,
@@ -111,7 +109,7 @@ def read_cbox(path: Path, tables: Sequence[Table]) -> Picks:
     Raises:
         DataError: no such table, or a corner or size is not a number.
     """
-    table = next((table for table in tables if holds_boxes(table)), None)
+    table = next(filter(holds_boxes, tables), None)
     if table is None:
         raise DataError(
             f"{path}: no table with _CoordinateX, _CoordinateY, _Width and _Height; check the file"
@@ -135,10 +133,10 @@ def _from_cbox(path: Path, columns: dict[str, Sequence[str]]) -> Picks:
     own = ("CoordinateX", "CoordinateY", "Confidence")
     return Picks(
         np.column_stack([y + height / 2, x + width / 2]),
-        text_column([""] * len(x)),
+        object_column([""] * len(x)),
         None if scores is None or np.isnan(scores).all() else scores,
         size if (size > 0).all() else None,
-        extra={name: text_column(values) for name, values in columns.items() if name not in own},
+        extra={name: object_column(values) for name, values in columns.items() if name not in own},
         file_format="cbox",
     )
 
@@ -193,14 +191,21 @@ def _kept(picks: Picks, name: str) -> list[str]:
 def _sizes(path: Path, picks: Picks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Width and height (n,) in px: as the file of boxes had them, else the diameter."""
     width, height = _as_numbers(picks, "Width"), _as_numbers(picks, "Height")
-    if width is not None and height is not None:
-        return width, height
-    size = picks.diameters_px
-    if size is None and len(picks) == 0:
-        size = np.empty(0)
-    if size is None or not (size > 0).all():
+    if width is None or height is None:
+        width = height = diameters(path, picks)
+    return width, height
+
+
+def diameters(path: Path, picks: Picks) -> NDArray[np.float64]:
+    """Particle diameters (n,) in px, which boxes are made as large as.
+
+    Raises:
+        DataError: a pick has no diameter.
+    """
+    sizes = picks.diameters_px if len(picks) else np.empty(0)
+    if sizes is None or not (sizes > 0).all():
         raise DataError(f"{path}: boxes need a size and the picks have no diameter; give one (--diameter-px)")
-    return size, size
+    return sizes
 
 
 def _as_numbers(picks: Picks, name: str) -> NDArray[np.float64] | None:

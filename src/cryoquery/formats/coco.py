@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cryoquery.errors import DataError
+from cryoquery.formats.boxes import diameters
 from cryoquery.formats.columns import object_column
 from cryoquery.formats.picks import Picks
 
@@ -28,15 +29,11 @@ def read_coco(path: Path, text: str) -> Picks:
     """
     content = _load(path, text)
     images, annotations = _parts(path, content)
-    names = {_key(image.get("id")): str(image.get("file_name") or image.get("id")) for image in images}
-    found: list[tuple[list[float], Mapping[str, Any]]] = []
-    for i, annotation in enumerate(annotations):
-        box = _box(path, i, annotation)
-        if box[2] > 0 and box[3] > 0:
-            found.append((box, annotation))
-    boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
-    kept = [annotation for _, annotation in found]
-    extra_names = dict.fromkeys(name for annotation in kept for name in annotation if name not in _OWN)
+    names = {str(image.get("id")): str(image.get("file_name") or image.get("id")) for image in images}
+    boxes = np.array([_box(path, i, one) for i, one in enumerate(annotations)], np.float64).reshape(-1, 4)
+    has_size = (boxes[:, 2:] > 0).all(axis=1)
+    boxes, kept = boxes[has_size], [annotations[i] for i in np.flatnonzero(has_size)]
+    extra_names = dict.fromkeys(name for one in kept for name in one if name not in (*_OWN, *_STANDARD))
     scores = np.array([_number(annotation.get("score")) for annotation in kept], dtype=np.float64)
     return Picks(
         np.column_stack([boxes[:, 1] + boxes[:, 3] / 2, boxes[:, 0] + boxes[:, 2] / 2]),
@@ -44,9 +41,7 @@ def read_coco(path: Path, text: str) -> Picks:
         scores if np.isfinite(scores).any() else None,
         boxes[:, 2:].mean(axis=1) if len(boxes) else None,
         extra={
-            name: object_column([annotation.get(name, "") for annotation in kept])
-            for name in extra_names
-            if name not in _STANDARD
+            name: object_column([annotation.get(name, "") for annotation in kept]) for name in extra_names
         },
         shapes=_shapes(images, names),
         file_format="coco",
@@ -86,12 +81,8 @@ def _number(value: object) -> float:
         return math.inf
 
 
-def _key(value: object) -> str:
-    return str(value)
-
-
 def _name(image_id: object, names: Mapping[str, str]) -> str:
-    return names.get(_key(image_id), "" if image_id is None else str(image_id))
+    return names.get(str(image_id), "" if image_id is None else str(image_id))
 
 
 def _shapes(images: list[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, tuple[int, int]]:
@@ -99,7 +90,7 @@ def _shapes(images: list[Mapping[str, Any]], names: Mapping[str, str]) -> dict[s
     for image in images:
         height, width = _number(image.get("height")), _number(image.get("width"))
         if 1 <= height < 2**24 and 1 <= width < 2**24:
-            shapes[names[_key(image.get("id"))]] = (int(height), int(width))
+            shapes[names[str(image.get("id"))]] = (int(height), int(width))
     return shapes
 
 
@@ -114,9 +105,7 @@ def coco_text(path: Path, picks: Picks, shapes: Mapping[str, tuple[int, int]]) -
     Raises:
         DataError: a pick has no diameter.
     """
-    sizes = picks.diameters_px if len(picks) else np.empty(0)
-    if sizes is None or not (sizes > 0).all():
-        raise DataError(f"{path}: boxes need a size and the picks have no diameter; give one (--diameter-px)")
+    sizes = diameters(path, picks)
     names = dict.fromkeys([*picks.micrographs.tolist(), *picks.shapes])
     ids = {name: i for i, name in enumerate(names, start=1)}
     images = []

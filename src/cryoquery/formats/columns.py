@@ -39,7 +39,7 @@ def numbers(
     try:
         values = np.fromiter(map(float, texts), np.float64, len(texts))
     except ValueError:
-        values = np.array([_number(text) for text in texts], dtype=np.float64)
+        values = np.array(list(map(number, texts)), dtype=np.float64)
     good = np.isfinite(values)
     if good.all():
         return values
@@ -52,7 +52,8 @@ def numbers(
     return values
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """The number that a text is; NaN where it is none."""
     try:
         return float(text)
     except ValueError:
@@ -75,11 +76,6 @@ def short_texts(values: NDArray[np.float64]) -> list[str]:
     ]
 
 
-def text_column(texts: Sequence[str]) -> NDArray[np.object_]:
-    """A column (n,) of texts."""
-    return np.array(texts, dtype=object)
-
-
 def object_column(values: Sequence[object]) -> NDArray[np.object_]:
-    """A column (n,) of whatever it is, lists included, one thing per row."""
+    """A column (n,) of texts, or of whatever it is, lists included, one thing per row."""
     return np.fromiter(values, dtype=object, count=len(values))

@@ -92,14 +92,11 @@ def known_shapes(picks: Picks, files: Iterable[Path | str]) -> dict[str, tuple[i
     return {**picks.shapes, **{name: micrograph_shape(path) for name, path in found.items()}}
 
 
-def _common_shape(files: list[Path]) -> tuple[int, int] | None:
-    """The size of a single micrograph, for a ``.cs`` file that does not state it."""
-    return micrograph_shape(files[0]) if len(files) == 1 else None
-
-
 def _read_named(source: Path, target: Path, files: list[Path]) -> Picks:
     """Picks with the name of their micrograph: that of its file, else their own file's if one is needed."""
-    picks = read_coordinates(source, micrograph_shape=_common_shape(files))
+    # The size of a single micrograph is for a .cs file that does not state it.
+    shape = micrograph_shape(files[0]) if len(files) == 1 else None
+    picks = read_coordinates(source, micrograph_shape=shape)
     if picks.micrographs.all():
         return picks
     name = micrograph_key(source.name)

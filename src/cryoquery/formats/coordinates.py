@@ -143,29 +143,22 @@ def _read_file(
             picks = (boxes.read_cbox if has_boxes else relion.read_relion)(path, found)
         else:
             picks = _read_text(path, text, format)
-    _check(path, picks)
+    too_large = np.abs(picks.centers_yx) > MAX_COORDINATE
+    if too_large.any():
+        value = picks.centers_yx[too_large][0]
+        raise DataError(f"{path}: a coordinate of {value:g} px; no micrograph is that large, correct it")
     return [("", picks)]
 
 
 def _read_text(path: Path, text: str, format: str) -> Picks:
-    if format == "coco":
-        return coco.read_coco(path, text)
-    if format == "box":
-        return boxes.read_box(path, text)
-    if format == "cbox":
-        return boxes.read_old_cbox(path, text)
+    readers = {"coco": coco.read_coco, "box": boxes.read_box, "cbox": boxes.read_old_cbox}
+    if format in readers:
+        return readers[format](path, text)
     if format == "star":
         raise DataError(f"{path}: not a STAR file: no line begins with data_; check what it is")
     stated = tables.layout_of(next(filter(str.strip, text[:100_000].splitlines()), ""))
     usual = tables.CRYOPPP if format == "csv" else tables.TOPAZ
     return tables.read_table(path, text, stated if stated and stated.name == format else usual)
-
-
-def _check(path: Path, picks: Picks) -> None:
-    too_large = np.abs(picks.centers_yx) > MAX_COORDINATE
-    if too_large.any():
-        value = picks.centers_yx[too_large][0]
-        raise DataError(f"{path}: a coordinate of {value:g} px; no micrograph is that large, correct it")
 
 
 def _read_folder(folder: Path, format: str | None, shape: tuple[int, int] | None) -> list[Part]:

@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
-from cryoquery.formats.columns import text_column
+from cryoquery.formats.columns import object_column
 from cryoquery.formats.picks import Picks
 
 NUMPY_MAGIC, CSDAT_MAGIC = b"\x93NUMPY", b"\x94CSDAT"
@@ -121,10 +121,10 @@ def _plain(path: Path, rows: NDArray[Any], name: str) -> NDArray[np.float64]:
 def _names(rows: NDArray[Any]) -> NDArray[np.object_]:
     """(n,) names of the micrographs; empty where the file has none."""
     if PATH not in (rows.dtype.names or ()) or rows[PATH].dtype.kind not in "SU" or rows[PATH].ndim != 1:
-        return text_column([""] * len(rows))
+        return object_column([""] * len(rows))
     values = rows[PATH].tolist()
     decoded = {v: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in set(values)}
-    return text_column([decoded[value] for value in values])
+    return object_column([decoded[value] for value in values])
 
 
 def _shapes(path: Path, rows: NDArray[Any], given: tuple[int, int] | None) -> NDArray[np.float64]:
@@ -135,10 +135,11 @@ def _shapes(path: Path, rows: NDArray[Any], given: tuple[int, int] | None) -> ND
         and rows[SHAPE].dtype.kind in "iuf"
     ):
         shapes = rows[SHAPE].astype(np.float64)
-        if len(shapes) == 0 or ((shapes >= 1) & (shapes < 2**24)).all():
+        good = ((shapes >= 1) & (shapes < 2**24)).all(axis=1)
+        if good.all():
             return shapes
         if given is None:
-            bad = shapes[~((shapes >= 1) & (shapes < 2**24)).all(axis=1)][0].tolist()
+            bad = shapes[~good][0].tolist()
             raise DataError(f"{path}: {SHAPE} of {bad}, and centers are fractions of it; give --micrographs")
     if given is None:
         raise DataError(f"{path}: no {SHAPE}, and centers are fractions of it; give --micrographs")
@@ -155,9 +156,9 @@ def cs_bytes(picks: Picks, shapes: NDArray[np.float64]) -> bytes:
     n = len(picks)
     texts = [name.encode() for name in picks.micrographs.tolist()]
     fields: dict[str, NDArray[Any]] = {"uid": _uids(n)}
-    distinct = {name: i for i, name in enumerate(dict.fromkeys(texts))}
-    numbers = np.array([distinct[name] for name in texts], dtype=np.int64)
-    fields["location/micrograph_uid"] = _uids(len(distinct), start=1 << 40)[numbers]
+    distinct = list(dict.fromkeys(texts))
+    uid_of = dict(zip(distinct, _uids(len(distinct), start=1 << 40), strict=True))
+    fields["location/micrograph_uid"] = np.array([uid_of[name] for name in texts], dtype=np.uint64)
     fields["location/exp_group_id"] = np.ones(n, np.uint32)
     own = {name: v for name, v in picks.extra.items() if name == "uid" or "/" in name}
     fields.update({name: values for name, values in own.items() if values.dtype.kind in "fiubSU"})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryoquery.errors import ConfigError
+from cryoquery.formats.columns import number
 
 Unit = Literal["px", "A", "d"]
 
@@ -67,10 +68,7 @@ def parse_length(text: str | Length, name: str = "length", *, zero: bool = False
 def _parse(text: str, name: str) -> Length:
     found = _PATTERN.fullmatch(text)
     unit = _UNITS.get(found[2].lower()) if found else None
-    try:
-        value = float(found[1]) if found else math.nan
-    except ValueError:
-        value = math.nan
+    value = number(found[1]) if found else math.nan
     if unit is None or math.isnan(value):
         raise ConfigError(
             f"{name} {text!r}: give a number and its unit: 0.5d (particle diameters), 54px or 90A (Å)"

@@ -22,18 +22,11 @@ from cryoquery.formats.tiff import TIFF
 from cryoquery.storage.atomic import write_bytes, write_file
 
 _READERS = {
-    ".mrc": MRC,
-    ".mrcs": MRC,
-    ".mrc.gz": MRC,
-    ".mrc.bz2": MRC,
-    ".mrcs.gz": MRC,
-    ".mrcs.bz2": MRC,
-    ".tif": TIFF,
-    ".tiff": TIFF,
+    **dict.fromkeys((".mrc", ".mrcs", ".mrc.gz", ".mrc.bz2", ".mrcs.gz", ".mrcs.bz2"), MRC),
+    **dict.fromkeys((".tif", ".tiff"), TIFF),
     ".eer": EER,
     ".png": PNG,
-    ".jpg": JPG,
-    ".jpeg": JPG,
+    **dict.fromkeys((".jpg", ".jpeg"), JPG),
 }
 
 MICROGRAPH_SUFFIXES = tuple(_READERS)

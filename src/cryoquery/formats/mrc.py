@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import struct
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -106,8 +105,7 @@ def _in_byte_order(raw: bytes) -> Any:
 
 def _is_unsigned(raw: bytes, header: Any) -> bool:
     """Whether bytes are unsigned: IMOD says so, or the greatest one stated would not fit otherwise."""
-    order = "<" if header.dtype["nx"].newbyteorder("=") == header.dtype["nx"] else ">"
-    stamp, flags = struct.unpack(f"{order}ii", raw[152:160])
+    stamp, flags = np.frombuffer(raw, header.dtype["nx"], count=2, offset=152).tolist()
     if stamp == IMOD_STAMP:
         return not flags & 1
     return bool(header["dmin"] >= 0 and 127 < header["dmax"] <= 255)
@@ -136,20 +134,12 @@ def _read_header(path: Path) -> Header:
 def _read_pixels(path: Path) -> NDArray[Any]:
     with _open(path) as stream:
         layout = _layout(path, stream)
-        _skip(stream, layout.start - HEADER_BYTES)
+        stream.seek(layout.start)
         read = _read_up_to if isinstance(stream, COMPRESSED) else _read_known
         raw = read(stream, layout.n_bytes)
         rest = 0 if layout.identified else len(stream.read(1))
     _check_length(path, layout, layout.start + len(raw) + rest)
     return np.frombuffer(raw, layout.dtype).reshape(layout.header.shape)
-
-
-def _skip(stream: BinaryIO, n_bytes: int) -> None:
-    while n_bytes > 0:
-        part = len(stream.read(min(n_bytes, CHUNK_BYTES)))
-        if part == 0:
-            return
-        n_bytes -= part
 
 
 def _read_known(stream: BinaryIO, n_bytes: int) -> memoryview:
@@ -161,10 +151,7 @@ def _read_known(stream: BinaryIO, n_bytes: int) -> memoryview:
 def _read_up_to(stream: BinaryIO, n_bytes: int) -> bytearray:
     """Memory is taken for what is there, not for what a header claims."""
     raw = bytearray()
-    while len(raw) < n_bytes:
-        part = stream.read(min(n_bytes - len(raw), CHUNK_BYTES))
-        if not part:
-            break
+    while part := stream.read(min(n_bytes - len(raw), CHUNK_BYTES)):
         raw += part
     return raw
 

@@ -16,6 +16,7 @@ SUFFIX_OF = {
     "cs": ".cs",
     "coco": ".json",
 }
+FORMAT_OF = {suffix: name for name, suffix in SUFFIX_OF.items()}
 COORDINATE_FORMATS = tuple(SUFFIX_OF)
 """Names of the formats: RELION, EMAN, crYOLO, CryoPPP, Topaz, cryoSPARC, COCO."""
 
@@ -52,8 +53,6 @@ def micrograph_key(name: Path | str) -> str:
     """The stem of a name without cryoSPARC's uid and the endings of `SUFFIXES`; never empty."""
     key = micrograph_stem(name)
     key = PREFIX.sub("", key) or key
-    while True:
-        suffix = next((s for s in SUFFIXES if key.lower().endswith(s) and len(key) > len(s)), None)
-        if suffix is None:
-            return key
+    while suffix := next((s for s in SUFFIXES if key.lower().endswith(s) and len(key) > len(s)), None):
         key = key[: -len(suffix)]
+    return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,16 +102,10 @@ class Picks:
 
     def by_micrograph(self) -> dict[str, Picks]:
         """Picks of each micrograph by its name, in order of first appearance; rows keep their order."""
-        numbers: dict[str, int] = {}
-        which = np.fromiter(
-            (numbers.setdefault(name, len(numbers)) for name in self.micrographs.tolist()),
-            np.int64,
-            len(self),
-        )
-        order = np.argsort(which, kind="stable")
-        ends = np.cumsum(np.bincount(which, minlength=len(numbers)))
-        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(numbers) else ends
-        return {name: self.rows(order[starts[i] : ends[i]]) for name, i in numbers.items()}
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(self.micrographs.tolist()):
+            rows[name].append(row)
+        return {name: self.rows(np.array(own)) for name, own in rows.items()}
 
     def with_micrograph(self, name: str) -> Picks:
         """The same picks, with ``name`` where the file did not name the micrograph."""
@@ -152,8 +147,8 @@ def concatenate(parts: Sequence[Picks]) -> Picks:
     return Picks(
         np.concatenate([part.centers_yx for part in parts]),
         np.concatenate([part.micrographs for part in parts]),
-        _filled([part.scores for part in parts], [len(part) for part in parts]),
-        _filled([part.diameters_px for part in parts], [len(part) for part in parts]),
+        _filled([part.scores for part in parts], parts),
+        _filled([part.diameters_px for part in parts], parts),
         sizes.pop() if len(sizes) == 1 else None,
         {name: column for name in names if (column := _joined(name, parts)) is not None},
         optics,
@@ -167,12 +162,12 @@ def _unequal(a: Mapping[str, NDArray[np.object_]], b: Mapping[str, NDArray[np.ob
 
 
 def _filled(
-    columns: Sequence[NDArray[np.float64] | None], lengths: Sequence[int]
+    columns: Sequence[NDArray[np.float64] | None], parts: Sequence[Picks]
 ) -> NDArray[np.float64] | None:
     if all(column is None for column in columns):
         return None
-    pairs = zip(columns, lengths, strict=True)
-    return np.concatenate([np.full(n, np.nan) if column is None else column for column, n in pairs])
+    pairs = zip(columns, parts, strict=True)
+    return np.concatenate([np.full(len(part), np.nan) if own is None else own for own, part in pairs])
 
 
 def _joined(name: str, parts: Sequence[Picks]) -> NDArray[Any] | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from cryoquery.errors import DataError
 from cryoquery.formats import boxes, tables
-from cryoquery.formats.names import COORDINATE_SUFFIXES, SUFFIX_OF
+from cryoquery.formats.columns import number
+from cryoquery.formats.names import COORDINATE_SUFFIXES, FORMAT_OF
 
 HEADERLESS = ("box", "cbox")
 """Formats in which an empty file means no picks."""
@@ -27,41 +28,24 @@ def recognize(path: Path, text: str) -> str:
     suffix = path.suffix.lower()
     first = next(filter(str.strip, text[:100_000].splitlines()), "")
     if not first.strip():
-        named = next((name for name, own in SUFFIX_OF.items() if own == suffix), "")
-        if named in HEADERLESS:
+        if (named := FORMAT_OF.get(suffix)) in HEADERLESS:
             return named
         raise DataError(f"{path}: empty; copy it again")
     if first.lstrip()[0] in "{[" and suffix not in (".box", ".cbox"):
         return "coco"
     if (layout := tables.layout_of(first)) is not None:
         return layout.name
-    if (block := STAR_BLOCK.search(text)) is not None and _begins_star(text[: block.start()]):
-        return "star"
-    values = boxes.box_rows(first)
-    if values and _are_numbers(values[0][1][:4]) and len(values[0][1]) >= 4:
-        return "cbox" if len(values[0][1]) >= 7 else "box"
-    return _by_suffix(path, suffix, first)
-
-
-def _begins_star(before: str) -> bool:
-    """Whether only comments and empty lines stand before the first block."""
-    return all(not line.strip() or line.lstrip().startswith("#") for line in before.splitlines())
-
-
-def _are_numbers(texts: list[str]) -> bool:
-    try:
-        return all(np.isfinite(float(text)) for text in texts)
-    except ValueError:
-        return False
-
-
-def _by_suffix(path: Path, suffix: str, first: str) -> str:
-    """The format that the name promises, so that its reader can say what is wrong."""
-    named = next((name for name, own in SUFFIX_OF.items() if own == suffix and name != "cs"), None)
-    if named is not None:
-        return named
+    if (block := STAR_BLOCK.search(text)) is not None:
+        before = map(str.strip, text[: block.start()].splitlines())
+        if all(line.startswith("#") for line in before if line):
+            return "star"
+    rows = boxes.box_rows(first)
+    if rows and len(rows[0][1]) >= 4 and all(np.isfinite(number(text)) for text in rows[0][1][:4]):
+        return "cbox" if len(rows[0][1]) >= 7 else "box"
     if suffix == ".cs":
         raise DataError(f"{path}: not a .cs file (it begins with {first[:20]!r}); copy it again")
+    if suffix in FORMAT_OF:  # the format that the name promises: its reader can say what is wrong
+        return FORMAT_OF[suffix]
     raise DataError(
         f"{path}: unknown suffix {suffix!r} and a content that is no format of coordinates (it begins with "
         f"{first.strip()[:30]!r}); coordinates are {' '.join(COORDINATE_SUFFIXES)}"
@@ -71,10 +55,8 @@ def _by_suffix(path: Path, suffix: str, first: str) -> str:
 def decode(path: Path, content: bytes) -> str:
     """The text of a file: UTF-8, UTF-16 with its mark, or Latin-1 where there are no control characters."""
     try:
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            text = content.decode("utf-16")
-        else:
-            text = content.decode("utf-8-sig")
+        is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         if content.translate(None, _PRINTABLE):
             raise DataError(f"{path}: cannot be read as text ({error}); copy it again") from None

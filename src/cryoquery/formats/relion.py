@@ -7,14 +7,14 @@ centers are meant: the package's own convention.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
-from cryoquery.formats.columns import number_texts, numbers, text_column
+from cryoquery.formats.columns import number_texts, numbers, object_column
 from cryoquery.formats.picks import Picks
 from cryoquery.formats.star import Table, table_text
 
@@ -53,27 +53,24 @@ def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
     Raises:
         DataError: no table holds coordinates, or one of them is not a number.
     """
-    table = next((table for table in tables if holds_picks(table)), None)
+    table = next(filter(holds_picks, tables), None)
     if table is None:
         found = ", ".join(f"data_{table.block}" for table in tables) or "none"
         raise DataError(
             f"{path}: no coordinates: no table with _{X} and _{Y} (tables: {found}); check the file"
         )
     columns = table.columns
-    where = "row {} of the table".format
-    x, y = (numbers(path, f"_{name}", columns[name], lambda i: where(i + 1)) for name in (X, Y))
-    optics_table = next((t for t in tables if t.block == "optics" and OPTICS_GROUP in t.columns), None)
-    optics = {n: text_column(v) for n, v in optics_table.columns.items()} if optics_table else {}
+    x, y = (numbers(path, f"_{name}", columns[name], _row) for name in (X, Y))
+    optics = _optics_table(tables)
     scores = _optional(path, SCORE, columns)
-    diameters = _optional(path, DIAMETER, columns)
-    extra = {name: text_column(values) for name, values in columns.items() if name not in _OWN}
+    extra = {name: object_column(values) for name, values in columns.items() if name not in _OWN}
     if SCORE in columns and scores is None and len(x):
-        extra[SCORE] = text_column(columns[SCORE])
+        extra[SCORE] = object_column(columns[SCORE])
     return Picks(
         np.column_stack([y, x]),
-        text_column(columns.get(MICROGRAPH, [""] * len(x))),
+        object_column(columns.get(MICROGRAPH, [""] * len(x))),
         scores,
-        diameters,
+        _optional(path, DIAMETER, columns),
         _pixel_size(columns, optics),
         extra,
         optics,
@@ -81,10 +78,20 @@ def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
     )
 
 
+def _row(i: int) -> str:
+    return f"row {i + 1} of the table"
+
+
+def _optics_table(tables: Sequence[Table]) -> dict[str, NDArray[np.object_]]:
+    """The table of optics groups; empty where there is none."""
+    table = next((t for t in tables if t.block == "optics" and OPTICS_GROUP in t.columns), None)
+    return {name: object_column(values) for name, values in table.columns.items()} if table else {}
+
+
 def _optional(path: Path, name: str, columns: Mapping[str, Sequence[str]]) -> NDArray[np.float64] | None:
     if name not in columns or not len(columns[name]):
         return None
-    values = numbers(path, f"_{name}", columns[name], lambda i: f"row {i + 1} of the table", missing=True)
+    values = numbers(path, f"_{name}", columns[name], _row, missing=True)
     values[(values == UNKNOWN) | ((name == DIAMETER) & (values <= 0))] = np.nan
     return None if np.isnan(values).all() else values
 
@@ -110,8 +117,7 @@ def _pixel_size(
 
 def optics_pixel_size(tables: Sequence[Table]) -> float | None:
     """Å/px of the micrographs in the table of optics groups, where all of them agree."""
-    table = next((t for t in tables if t.block == "optics" and OPTICS_GROUP in t.columns), None)
-    return _pixel_size({}, {n: text_column(v) for n, v in table.columns.items()}) if table else None
+    return _pixel_size({}, _optics_table(tables))
 
 
 def _single(texts: Sequence[str] | NDArray[np.object_]) -> float | None:
@@ -227,7 +233,7 @@ def _optics_columns(
         for name in (*_PIXEL_SIZES, "rlnImagePixelSize"):
             columns[name] = [f"{pixel_size_now:.6f}"] * n
     if optics is not None:
-        columns["rlnVoltage"] = [f"{optics.voltage_kv:.6f}"] * n
-        columns["rlnSphericalAberration"] = [f"{optics.spherical_aberration_mm:.6f}"] * n
-        columns["rlnAmplitudeContrast"] = [f"{optics.amplitude_contrast:.6f}"] * n
+        labels = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+        for name, value in zip(labels, astuple(optics), strict=True):
+            columns[name] = [f"{value:.6f}"] * n
     return dict(columns)

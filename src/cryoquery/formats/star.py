@@ -128,7 +128,12 @@ def _read_loop(path: Path, lines: Sequence[str], at: int) -> tuple[dict[str, Seq
             tokens = _tokens(line)
             if _ends_loop(line, len(tokens), len(labels), after_blank):
                 break
-            rows.append(_filled(path, at, tokens, len(labels)))
+            if len(tokens) > len(labels):
+                raise DataError(
+                    f"{path}: line {at + 1} has {len(tokens)} values for {len(labels)} labels; "
+                    "correct that line"
+                )
+            rows.append([*tokens, *[""] * (len(labels) - len(tokens))])
         after_blank = not line
         at += 1
     columns = zip(*rows, strict=True) if rows else ((),) * len(labels)
@@ -139,14 +144,6 @@ def _ends_loop(line: str, n_tokens: int, n_labels: int, after_blank: bool) -> bo
     """Whether a line is not a row: a name in the first column may begin like a keyword."""
     keyword = line.startswith(("data_", "loop_")) or (after_blank and line.startswith("_"))
     return keyword and (n_tokens != n_labels or (after_blank and n_tokens == 1))
-
-
-def _filled(path: Path, at: int, tokens: list[str], n_labels: int) -> list[str]:
-    if len(tokens) > n_labels:
-        raise DataError(
-            f"{path}: line {at + 1} has {len(tokens)} values for {n_labels} labels; correct that line"
-        )
-    return [*tokens, *[""] * (n_labels - len(tokens))]
 
 
 def _tokens(line: str) -> list[str]:

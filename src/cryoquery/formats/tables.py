@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoquery.errors import DataError
-from cryoquery.formats.columns import numbers, short_texts, text_column
+from cryoquery.formats.columns import numbers, object_column, short_texts
 from cryoquery.formats.names import micrograph_stem
 from cryoquery.formats.picks import Picks
 
@@ -40,7 +40,7 @@ MICROGRAPH_COLUMNS = ("micrograph", "micrograph_name", "image_name")
 
 def layout_of(header: str) -> Layout | None:
     """The layout that a first line has at least one coordinate of."""
-    names = {name.strip().lower() for name in _split(header)}
+    names = {name.strip().lower() for name in header.split(_delimiter(header))}
     return next((layout for layout in LAYOUTS if {layout.x.lower(), layout.y.lower()} & names), None)
 
 
@@ -68,21 +68,19 @@ def read_table(path: Path, text: str, layout: Layout) -> Picks:
 
     named = layout.micrograph or next((name for name in MICROGRAPH_COLUMNS if name in lowered), None)
     own = {n.lower() for n in (layout.x, layout.y, named, layout.diameter, layout.score) if n}
-    texts = {name: take(name) for name in (layout.y, layout.x, layout.diameter) if name}
     values = {
-        name: numbers(path, name, column, where, missing=name == layout.diameter)
-        for name, column in texts.items()
-        if column is not None
+        name: numbers(path, name, column, where, missing=name not in (layout.y, layout.x))
+        for name in (layout.y, layout.x, layout.diameter, layout.score)
+        if name and (column := take(name)) is not None
     }
-    scores_text = take(layout.score)
-    scores = None if scores_text is None else numbers(path, layout.score, scores_text, where, missing=True)
+    scores = values.get(layout.score)
     return Picks(
         np.column_stack([values[layout.y], values[layout.x]]),
-        text_column(take(named) or [""] * len(numbered)),
+        object_column(take(named) or [""] * len(numbered)),
         None if scores is None or np.isnan(scores).all() else scores,
         values.get(layout.diameter or ""),
         extra={
-            name: text_column(c) for name, c in zip(header, columns, strict=True) if name.lower() not in own
+            name: object_column(c) for name, c in zip(header, columns, strict=True) if name.lower() not in own
         },
         file_format=layout.name,
     )
@@ -113,10 +111,6 @@ def _columns(numbered: Sequence[tuple[int, list[str]]], width: int) -> list[list
 def _delimiter(header: str) -> str | None:
     """A tab, a comma, or None for any white space."""
     return next((mark for mark in "\t,;" if mark in header), None)
-
-
-def _split(header: str) -> list[str]:
-    return header.split(_delimiter(header))
 
 
 def table_text(picks: Picks, layout: Layout) -> str:

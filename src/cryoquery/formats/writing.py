@@ -14,6 +14,7 @@ from cryoquery.formats import boxes, coco, cryosparc, relion, tables
 from cryoquery.formats.names import (
     COORDINATE_FORMATS,
     COORDINATE_SUFFIXES,
+    FORMAT_OF,
     ONE_PER_FILE,
     SUFFIX_OF,
     micrograph_stem,
@@ -63,10 +64,17 @@ def write_coordinates(
     path = Path(path)
     picks = _prepared(picks, pixel_size, diameter_px)
     as_folder = path.is_dir() or not path.suffix or str(path).endswith("/")
-    format = format or ("star" if as_folder else _format_of(path))
+    format = format or ("star" if as_folder else FORMAT_OF.get(path.suffix.lower()))
+    if format is None:
+        raise DataError(
+            f"{path}: unknown suffix {path.suffix!r}; coordinates are {' '.join(COORDINATE_SUFFIXES)}"
+        )
     if format not in COORDINATE_FORMATS:
         raise DataError(f"{path}: unknown format {format!r}; one of {' '.join(COORDINATE_FORMATS)}")
-    shapes = _known_shapes(picks, micrograph_shapes)
+    if isinstance(micrograph_shapes, tuple):
+        shapes = dict.fromkeys(picks.micrographs.tolist(), micrograph_shapes)
+    else:
+        shapes = {**picks.shapes, **(micrograph_shapes or {})}
     if as_folder:
         _write_folder(path, picks, format, pixel_size, optics, shapes)
         return
@@ -88,24 +96,6 @@ def _prepared(
     if diameter_px is not None and picks.diameters_px is None:
         picks = picks.replace(diameters_px=np.full(len(picks), float(diameter_px)))
     return picks if pixel_size is None else picks.replace(pixel_size=pixel_size)
-
-
-def _format_of(path: Path) -> str:
-    suffix = path.suffix.lower()
-    format = next((name for name, own in SUFFIX_OF.items() if own == suffix), None)
-    if format is None:
-        raise DataError(
-            f"{path}: unknown suffix {path.suffix!r}; coordinates are {' '.join(COORDINATE_SUFFIXES)}"
-        )
-    return format
-
-
-def _known_shapes(
-    picks: Picks, given: Mapping[str, tuple[int, int]] | tuple[int, int] | None
-) -> dict[str, tuple[int, int]]:
-    if isinstance(given, tuple):
-        return dict.fromkeys(picks.micrographs.tolist(), given)
-    return {**picks.shapes, **(given or {})}
 
 
 def _content(

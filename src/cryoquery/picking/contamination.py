@@ -71,8 +71,6 @@ def _stands_out(measure: NDArray[np.float32], least: float, area_px: float) -> N
 def _large(mask: NDArray[np.bool_], area_px: float) -> NDArray[np.bool_]:
     """Connected areas of at least ``area_px`` pixels; those at the border may go on beyond it."""
     numbers, n = ndimage.label(mask)
-    if n == 0:
-        return mask
     areas = np.bincount(numbers.ravel(), minlength=n + 1)
     border = np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]])
     at_border = np.zeros(n + 1, dtype=bool)

@@ -14,35 +14,7 @@ from cryoquery.data.array_file import read_rows
 from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey
 from cryoquery.network.predict import Predictor
 from cryoquery.picking.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
-from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, find_particles
-
-
-@dataclass(frozen=True)
-class MicrographResult:
-    """How one micrograph was predicted. Counts, so that results of many can be added up."""
-
-    key: MicrographKey
-    pixels: PixelCounts
-    particles: ParticleMatches
-    tuned: ParticleMatches | None = None
-    """The same at the threshold that the model picks with."""
-
-    def counts(self) -> dict[str, Any]:
-        """The counts as a record for `metrics.json`."""
-        tp, fp, fn, _ = self.pixels.confusion()
-        record = {
-            "group": self.key[0],
-            "micrograph": self.key[1],
-            "pixel_tp": tp,
-            "pixel_fp": fp,
-            "pixel_fn": fn,
-            "n_picks": self.particles.n_picks,
-            "n_particles": self.particles.n_truth,
-            "n_matched": self.particles.n_matched,
-        }
-        if self.tuned is not None:
-            record |= {"n_tuned_picks": self.tuned.n_picks, "n_tuned_matched": self.tuned.n_matched}
-        return record
+from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, Detections, find_particles
 
 
 @dataclass(frozen=True)
@@ -86,14 +58,30 @@ def evaluate(
     by_group: dict[str, tuple[PixelCounts, list[ParticleMatches]]] = {}
     records = []
     for predicted in predict_micrographs(predictor, dataset, dataset.rows(split), watch):
-        result = _score(dataset, predicted, tuned_threshold)
+        pixels = _count_pixels(predicted)
+        usual = match_picks(dataset, predicted, DEFAULT_THRESHOLD)
         for row in wanted & predicted.logits.keys():
             kept[row] = _as_levels(predicted.logits[row])
-        pooled += result.pixels
-        counts, matches = by_group.setdefault(result.key[0], (PixelCounts(), []))
-        counts += result.pixels
-        matches.append(result.particles)
-        records.append(result.counts())
+        group, micrograph = predicted.records[0].key
+        pooled += pixels
+        counts, matches = by_group.setdefault(group, (PixelCounts(), []))
+        counts += pixels
+        matches.append(usual)
+        tp, fp, fn, _ = pixels.confusion()
+        record = {
+            "group": group,
+            "micrograph": micrograph,
+            "pixel_tp": tp,
+            "pixel_fp": fp,
+            "pixel_fn": fn,
+            "n_picks": usual.n_picks,
+            "n_particles": usual.n_truth,
+            "n_matched": usual.n_matched,
+        }
+        if tuned_threshold is not None:
+            tuned = match_picks(dataset, predicted, tuned_threshold)
+            record |= {"n_tuned_picks": tuned.n_picks, "n_tuned_matched": tuned.n_matched}
+        records.append(record)
     everything = [match for _, matches in by_group.values() for match in matches]
     scores = {
         "split": split,
@@ -194,13 +182,8 @@ def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -
     masks = dict(zip(logits, read_rows(dataset.masks, list(logits)), strict=True))
     truth = []
     for (row, values), record in zip(logits.items(), records, strict=True):
-        content = slice(record.content_height), slice(record.content_width)
-        place = (
-            slice(record.top, record.top + record.content_height),
-            slice(record.left, record.left + record.content_width),
-        )
-        probability[place] = expit(values[content])
-        ignored[place] = masks[row][content] == IGNORE
+        probability[record.place] = expit(values[record.content])
+        ignored[record.place] = masks[row][record.content] == IGNORE
         truth.append(dataset.centers_in(row) + np.array([record.top, record.left]))
     centers = np.concatenate(truth)
     return PredictedMicrograph(records, logits, probability, centers[~_at(ignored, centers)], masks, ignored)
@@ -212,27 +195,25 @@ def _at(values: NDArray[np.bool_], points_yx: NDArray[np.float64]) -> NDArray[np
     return np.asarray(values[y, x])
 
 
-def _score(
-    dataset: Dataset, predicted: PredictedMicrograph, tuned_threshold: float | None
-) -> MicrographResult:
+def _count_pixels(predicted: PredictedMicrograph) -> PixelCounts:
     pixels = PixelCounts()
     for row, values in predicted.logits.items():
         mask = predicted.masks[row]
         valid = mask != IGNORE
         pixels.add(values[valid], mask[valid] == PARTICLE)
-    usual = match_picks(dataset, predicted, DEFAULT_THRESHOLD)
-    tuned = None if tuned_threshold is None else match_picks(dataset, predicted, tuned_threshold)
-    return MicrographResult(predicted.records[0].key, pixels, usual, tuned)
+    return pixels
 
 
 def match_picks(dataset: Dataset, predicted: PredictedMicrograph, threshold: float) -> ParticleMatches:
     """The picks from a score of ``threshold`` on against the labels, where these say something."""
+    picks = known_picks(dataset, predicted, threshold).centers_yx
+    return match_particles(picks, predicted.truth_yx, predicted.diameter_px / 2)
+
+
+def known_picks(dataset: Dataset, predicted: PredictedMicrograph, threshold: float) -> Detections:
+    """The picks from a score of ``threshold`` on, where the labels say something."""
     diameter_px = predicted.diameter_px
-    found = find_particles(
-        predicted.probability,
-        diameter_px * dataset.disc_fraction,
-        threshold,
-        MIN_DISTANCE * diameter_px,
-    )
-    picks = found.centers_yx[predicted.is_known(found.centers_yx)]
-    return match_particles(picks, predicted.truth_yx, diameter_px / 2)
+    disc_px, apart_px = diameter_px * dataset.disc_fraction, MIN_DISTANCE * diameter_px
+    found = find_particles(predicted.probability, disc_px, threshold, apart_px)
+    known = predicted.is_known(found.centers_yx)
+    return Detections(found.centers_yx[known], found.scores[known])

@@ -152,8 +152,6 @@ def match_particles(picks_yx: ArrayLike, truth_yx: ArrayLike, radius_px: float) 
         (0.333, 0.5, 0.4)
     """
     picks, truth = _points("picks_yx", picks_yx), _points("truth_yx", truth_yx)
-    if not radius_px > 0:
-        raise ValueError(f"radius_px={radius_px}: must be positive")
     pairs = _close_pairs(picks, truth, radius_px)
     rows, columns = _assign(pairs, len(picks), len(truth), radius_px)
     distances = np.linalg.norm(picks[rows] - truth[columns], axis=1)
@@ -172,6 +170,8 @@ def _points(name: str, values: ArrayLike) -> NDArray[np.float64]:
 def _close_pairs(
     picks: NDArray[np.float64], truth: NDArray[np.float64], radius_px: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    if not radius_px > 0:
+        raise ValueError(f"radius_px={radius_px}: must be positive")
     if len(picks) == 0 or len(truth) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     found = KDTree(picks).sparse_distance_matrix(KDTree(truth), radius_px, output_type="ndarray")
@@ -268,8 +268,6 @@ def ranked_matches(
     ranking = np.asarray(scores, dtype=np.float64).reshape(-1)
     if len(ranking) != len(picks):
         raise ValueError(f"scores: {len(ranking)} for {len(picks)} picks")
-    if not radius_px > 0:
-        raise ValueError(f"radius_px={radius_px}: must be positive")
     near: list[list[int]] = [[] for _ in range(len(picks))]
     rows, columns, _ = _close_pairs(picks, truth, radius_px)
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):

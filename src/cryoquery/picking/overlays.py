@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cryoquery.data.contact_sheet import RANGE, draw_circles
+from cryoquery.data.contact_sheet import RANGE, draw_circles, png
 from cryoquery.data.dataset import decode
 from cryoquery.picking.picker import PickedMicrograph
 from cryoquery.storage.atomic import write_bytes
@@ -77,9 +75,6 @@ def draw_histogram(picked: PickedMicrograph, path: Path, title: str) -> None:
 
 
 def _write(figure: Figure, path: Path) -> None:
-    stream = io.BytesIO()
     with _RENDERING:
-        FigureCanvasAgg(figure).print_png(
-            stream, metadata={"Software": None}, pil_kwargs={"compress_level": COMPRESSION}
-        )
-    write_bytes(path, stream.getvalue())
+        content = png(figure, compress_level=COMPRESSION)
+    write_bytes(path, content)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import KDTree
+
+from cryoquery.data.preprocess import apart
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Probabilities at which the map is cut; a score is the mean over these cuts."""
@@ -61,7 +62,7 @@ def find_particles(
         return Detections(np.empty((0, 2)), np.empty(0))
     plateaus, heights = _plateaus(scores, peaks, n_peaks)
     distance = MIN_DISTANCE * disc_diameter_px if min_distance_px is None else min_distance_px
-    kept = _apart(plateaus, heights, distance)
+    kept = apart(plateaus, heights, distance)
     return Detections(_refine(scores, plateaus[kept]), np.minimum(heights[kept], 1.0))
 
 
@@ -116,18 +117,6 @@ def _distance(inside: NDArray[np.bool_], beyond: int) -> NDArray[np.float64]:
     window = np.s_[start : start + inside.shape[0], start : start + inside.shape[1]]
     to_y, to_x = (axis[window][inside] - start for axis in nearest)
     return np.asarray(np.sqrt(((to_y - y) ** 2 + (to_x - x) ** 2).astype(np.float64)))
-
-
-def _apart(centers: NDArray[np.float64], heights: NDArray[np.float64], distance: float) -> NDArray[np.int64]:
-    """Rows that stay, best first, when of two centers closer than ``distance`` the higher one stays."""
-    neighbors = KDTree(centers).query_ball_point(centers, distance)
-    dropped = np.zeros(len(centers), dtype=bool)
-    kept = []
-    for row in np.argsort(-heights, kind="stable"):
-        if not dropped[row]:
-            kept.append(row)
-            dropped[neighbors[row]] = True
-    return np.array(kept, dtype=np.int64)
 
 
 def _refine(scores: NDArray[np.float32], centers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cryoquery.config import CheckedModel
-from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, Dataset, ImageRecord
+from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, Dataset, ImageRecord, evenly
 from cryoquery.data.preprocess import NORMALIZATION
 from cryoquery.data.source import MAX_DIAMETER_RATIO
 from cryoquery.network.predict import Predictor
-from cryoquery.picking.evaluate import predict_micrographs
+from cryoquery.picking.evaluate import known_picks, predict_micrographs
 from cryoquery.picking.metrics import ranked_matches
-from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, find_particles
+from cryoquery.picking.peaks import DEFAULT_THRESHOLD
 
 MAX_IMAGES = 128
 """Images that a threshold is tuned on at most, as whole micrographs evenly chosen."""
@@ -126,17 +126,13 @@ def tune_threshold(
     chosen = _whole_micrographs(dataset, rows)
     curves, n_particles = [], 0
     for predicted in predict_micrographs(predictor, dataset, chosen, watch):
-        diameter = predicted.diameter_px
-        found = find_particles(
-            predicted.probability, diameter * dataset.disc_fraction, 0.0, MIN_DISTANCE * diameter
-        )
-        known = predicted.is_known(found.centers_yx)
-        centers, scores = found.centers_yx[known], found.scores[known]
+        found = known_picks(dataset, predicted, 0.0)
         n_truth = len(predicted.truth_yx)
         n_particles += n_truth
-        if n_truth or len(scores):
-            hits = ranked_matches(centers, scores, predicted.truth_yx, diameter / 2)
-            curves.append(_f1_at(THRESHOLDS, scores, hits, n_truth))
+        if n_truth or len(found.scores):
+            radius = predicted.diameter_px / 2
+            hits = ranked_matches(found.centers_yx, found.scores, predicted.truth_yx, radius)
+            curves.append(_f1_at(THRESHOLDS, found.scores, hits, n_truth))
     if n_particles < MIN_PARTICLES:
         return DEFAULT_THRESHOLD, None, n_particles
     mean = np.mean(curves, axis=0)
@@ -157,9 +153,7 @@ def _f1_at(
 def _whole_micrographs(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows of evenly chosen micrographs, at most about `MAX_IMAGES` of them."""
     keys = list(dict.fromkeys(dataset.records[row].key for row in rows))
-    n = min(len(keys), max(1, len(keys) * MAX_IMAGES // max(len(rows), 1)))
-    at = np.unique(np.linspace(0, len(keys) - 1, n).round().astype(int)) if keys else np.empty(0, int)
-    chosen = {keys[i] for i in at}
+    chosen = set(evenly(keys, max(1, len(keys) * MAX_IMAGES // max(len(rows), 1))))
     return np.array([row for row in rows if dataset.records[row].key in chosen], dtype=np.int64)
 
 

@@ -10,16 +10,15 @@ from pathlib import Path
 from cryoquery.data.dataset import SPLITS
 from cryoquery.data.layouts.match import (
     LayoutContent,
-    MatchedFiles,
     coordinates_in,
     group_name,
     has_images,
     images_in,
     masks_in,
     pair,
-    with_split,
 )
 from cryoquery.errors import DataError
+from cryoquery.formats.columns import number
 
 CRYOPPP_COORDINATES = Path("ground_truth") / "particle_coordinates"
 
@@ -46,12 +45,11 @@ def find_cryotransformer(folder: Path) -> LayoutContent | None:
     content = LayoutContent()
     coordinates = coordinates_in(folder / "particle_coordinates")
     images = {split: images_in(folder / split, content.notes) for split in splits}
-    group = group_name(folder)
     everything = [image for split in splits for image in images[split]]
-    for found in pair(everything, group, coordinates, {}, content.notes):
-        split = found.image.parent.name
-        found = replace(found, split=split, dummy_boxes=True, empty_without_labels=True)
-        content.micrographs.append(found)
+    content.micrographs += [
+        replace(found, split=found.image.parent.name, dummy_boxes=True, empty_without_labels=True)
+        for found in pair(everything, group_name(folder), coordinates, {}, content.notes)
+    ]
     return content
 
 
@@ -63,7 +61,7 @@ def find_cryosegnet(folder: Path) -> LayoutContent | None:
         for split, part in parts:
             images, masks = images_in(part / "images", content.notes), masks_in(part / "masks")
             found = pair(images, group_name(folder), {}, masks, content.notes)
-            content.micrographs += with_split(found, split)
+            content.micrographs += [replace(one, split=split) for one in found]
         return content
     if not _has_images_and_masks(folder):
         return None
@@ -89,15 +87,10 @@ def find_plain(folder: Path) -> LayoutContent | None:
     images = images_in(folder / "micrographs", content.notes)
     pairs = pair(images, group_name(folder), coordinates_in(labels[0]), masks_in(labels[1]), content.notes)
     manifest = _read_manifest(folder)
-    content.micrographs += [_with_manifest(found, manifest) for found in pairs]
+    for found in pairs:
+        pixel_size, diameter = manifest.get(found.image.name, (None, None))
+        content.micrographs.append(replace(found, pixel_size=pixel_size, diameter_px=diameter))
     return content
-
-
-def _with_manifest(
-    found: MatchedFiles, manifest: dict[str, tuple[float | None, float | None]]
-) -> MatchedFiles:
-    pixel_size, diameter = manifest.get(found.image.name, (None, None))
-    return replace(found, pixel_size=pixel_size, diameter_px=diameter)
 
 
 def _read_manifest(folder: Path) -> dict[str, tuple[float | None, float | None]]:
@@ -123,10 +116,7 @@ def _read_manifest(folder: Path) -> dict[str, tuple[float | None, float | None]]
 def _positive(path: Path, line_number: int, text: str | None) -> float | None:
     if not text or not text.strip():
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = number(text)
     if not 0 < value < float("inf"):
         raise DataError(f"{path}: line {line_number}: {text!r} is not a positive number; correct that line")
     return value

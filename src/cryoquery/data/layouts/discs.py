@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
+
+from cryoquery.data.preprocess import apart
 
 WORKING_SIZE = 1536
 """Longer side in px to which a mask is reduced before discs are looked for."""
@@ -35,7 +34,9 @@ def find_discs(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.fl
     radius = _radius(reduced, distance)
     if radius is None:
         return np.empty((0, 3))
-    centers = _separate(_peaks(distance, radius), distance, radius)
+    peaks = _peaks(distance, radius)
+    at = np.rint(peaks).astype(int)
+    centers = peaks[np.sort(apart(peaks, distance[at[:, 0], at[:, 1]], 0.6 * radius))]
     per_pixel = np.array([shape[0] / mask.shape[0], shape[1] / mask.shape[1]]) * factor
     points = (centers + 0.5) * per_pixel - 0.5
     diameter = 2 * radius * float(per_pixel.mean())
@@ -89,17 +90,3 @@ def _peaks(distance: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
     if not n_peaks:
         return np.empty((0, 2))
     return np.array(ndimage.center_of_mass(plateau, labels, np.arange(1, n_peaks + 1))).reshape(-1, 2)
-
-
-def _separate(centers: NDArray[Any], distance: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Drop of two centers closer than 0.6 radii the one that lies less deep."""
-    if len(centers) == 0:
-        return centers
-    at = np.rint(centers).astype(int)
-    order = np.argsort(-distance[at[:, 0], at[:, 1]], kind="stable")
-    near = cKDTree(centers).query_ball_point(centers, 0.6 * radius)
-    keep = np.ones(len(centers), dtype=bool)
-    for i in order:
-        if keep[i]:
-            keep[[j for j in near[i] if j != i]] = False
-    return np.asarray(centers[keep])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryoquery.data.layouts.options import Labels
@@ -145,11 +145,6 @@ def _with_endings(
             raise DataError(f"{paired[stem]} and {path}: two files of labels for one micrograph; remove one")
         paired[stem] = path
     return paired
-
-
-def with_split(found: Iterable[MatchedFiles], split: str) -> Iterator[MatchedFiles]:
-    """The same micrographs in a fixed split."""
-    return (replace(one, split=split) for one in found)
 
 
 def shorten(names: list[str], n_shown: int = 3) -> str:

@@ -19,6 +19,7 @@ from cryoquery.data.layouts.discs import find_discs
 from cryoquery.data.layouts.labels import SharedPicks, read_particles, read_shared, without_unnamed
 from cryoquery.data.layouts.match import LayoutContent, MatchedFiles, shorten
 from cryoquery.data.layouts.options import SourceOptions, matched_part
+from cryoquery.data.placement import find_placement, misplaced
 from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.errors import DataError
 from cryoquery.formats import read_header, read_image, read_micrograph
@@ -110,6 +111,32 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     notes += _disagreement_notes(micrographs, labeled, options) + _diameter_notes(micrographs)
     notes += _box_notes(labeled, options)
     return Source(tuple(micrographs), tuple(notes), (path.resolve().name,), options)
+
+
+def refuse_misplaced(source: Source) -> None:
+    """Compare the contrast at the labels of each group with that of all other placements.
+
+    A few micrographs of each group are read. Labels that are painted masks are looked at, too.
+
+    Raises:
+        DataError: those of a group fit clearly better turned or scaled; the message names the options
+            that do it. Or a micrograph that is looked at cannot be read.
+    """
+    groups: dict[str, list[SourceMicrograph]] = defaultdict(list)
+    for micrograph in source.micrographs:
+        if len(micrograph.particles):
+            groups[micrograph.group].append(micrograph)
+    now = source.options.placement
+    for group, micrographs in sorted(groups.items()):
+        by_name = {micrograph.name: micrograph for micrograph in micrographs}
+        verdict = find_placement(
+            {name: now.undo(m.particles[:, :2], m.shape) for name, m in by_name.items()},
+            # The diameters of label files are no help: many are sizes of boxes, or at another scale.
+            lambda name, by_name=by_name: by_name[name].read(),  # type: ignore[misc]
+            applied=now,
+        )
+        if verdict.finding == "misplaced":
+            raise misplaced(f"group {group}: the labels do not lie on the particles", verdict, now)
 
 
 def _find(root: Path) -> LayoutContent:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cryoquery.data.contact_sheet import png
 from cryoquery.picking.comparison.scores import Agreement, Curve, precision_recall
 from cryoquery.storage.atomic import write_bytes, write_json, write_table
 
@@ -89,9 +88,7 @@ def _draw(agreement: Agreement, curve: Curve) -> bytes:
     panel.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
     panel.grid(alpha=0.3)
     panel.legend(frameon=False, fontsize=8, loc="lower left")
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-    return stream.getvalue()
+    return png(figure)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

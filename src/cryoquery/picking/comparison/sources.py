@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoquery.data.dataset import SPLITS, Dataset, open_dataset
+from cryoquery.data.layouts.options import check_pattern
 from cryoquery.data.placement import check_placement
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import (
@@ -234,14 +235,13 @@ def _dataset_truth(dataset: Dataset, split: str | None) -> _Side:
     if split is not None and not len(dataset.rows(split)):
         known = ", ".join(s for s in SPLITS if len(dataset.rows(s)))
         raise ConfigError(f"split={split}: {dataset.path} has no such images; it has {known}")
-    records = {r.key: r for r in dataset.records if split in (None, r.split)}
+    records = {f"{r.group}/{r.micrograph}": r for r in dataset.records if split in (None, r.split)}
     by_name = {}
-    for (group, micrograph), record in records.items():
-        rows = dataset.particles.get((group, micrograph), np.empty((0, 3)))
-        by_name[f"{group}/{micrograph}"] = Picks.of(
-            rows[:, :2], micrograph=micrograph, diameters_px=rows[:, 2], pixel_size=record.pixel_size
+    for name, record in records.items():
+        rows = dataset.particles.get(record.key, np.empty((0, 3)))
+        by_name[name] = Picks.of(
+            rows[:, :2], micrograph=record.micrograph, diameters_px=rows[:, 2], pixel_size=record.pixel_size
         )
-    names = {f"{group}/{micrograph}": r for (group, micrograph), r in records.items()}
     sizes = {r.pixel_size for r in records.values()}
     diameters = {r.diameter_px for r in records.values()}
     everything = Picks.of(
@@ -253,8 +253,8 @@ def _dataset_truth(dataset: Dataset, split: str | None) -> _Side:
         dataset.path,
         by_name,
         everything,
-        {name: r.group for name, r in names.items()},
-        {name: (r.height_px, r.width_px) for name, r in names.items()},
+        {name: r.group for name, r in records.items()},
+        {name: (r.height_px, r.width_px) for name, r in records.items()},
     )
 
 
@@ -306,11 +306,8 @@ def _place(picks: Picks, file: PickFile, shape: tuple[int, int] | None, name: st
 def _groups(names: list[str], known: _Side, pattern: str | None) -> dict[str, str]:
     if pattern is None:
         return {name: known.groups.get(name, "") for name in names}
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"group_pattern={pattern!r}: not a regular expression ({error})") from None
-    found = {name: expression.search(name) for name in names}
+    check_pattern("group_pattern", pattern)
+    found = {name: re.search(pattern, name) for name in names}
     missing = next((name for name, match in found.items() if match is None), None)
     if missing is not None:
         raise ConfigError(f"group_pattern={pattern!r}: finds nothing in micrograph {missing!r}")
