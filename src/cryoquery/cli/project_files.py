@@ -94,17 +94,14 @@ def export(
 
     A .json file of labels also has the regions, and the micrographs without particles.
     """
-    from cryoquery.project.events import EventLog
     from cryoquery.project.folder import open_project
+    from cryoquery.project.label_set import state_of
     from cryoquery.project.labels_io import export_labels
     from cryoquery.project.pick_all import export_picks
-    from cryoquery.project.state import replay
 
     opened = open_project(project)
     if not picks:
-        with EventLog.open(opened.events_path, write=False) as log:
-            state = replay(log.read(), opened.geometry)
-        written = export_labels(opened, state, out, file_format=file_format)
+        written = export_labels(opened, state_of(opened), out, file_format=file_format)
         typer.echo(f"{out}: {written.n_particles:,} particles on {written.n_micrographs} micrographs")
         return
     with counting("picking") as progress:

@@ -370,7 +370,7 @@ def _first_events(project: Project, known: Sequence[LabelFile], report: Report) 
         imported = {task.item for task in journal.state.tasks.values()}
         with report("looking for different ones") as progress:
             proposals = propose(project, project.config.initial_items, exclude=imported, progress=progress)
-        body = {"step": 0, "model": None, "entries": [proposal.entry for proposal in proposals]}
+        body = {"step": 0, "model": None, "entries": [entry._asdict() for entry in proposals]}
         journal.record([Command("queued-0", PERSON, "queued", None, body)], time.time())
     return len(imported), len(proposals), notes
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.path import Path as Outline
 from numpy.typing import ArrayLike, NDArray
 
 from cryoquery.picking.intervals import Interval, interval_of_difference, interval_of_mean
 from cryoquery.picking.metrics import match_particles
-from cryoquery.project.labeling import Submission, TaskState
-from cryoquery.project.state import ProjectState, points_yx, task_id
+from cryoquery.project.labeling import Submission, TaskState, task_id
+from cryoquery.project.state import ProjectState, points_yx
 
 
 @dataclass(frozen=True)
@@ -194,24 +195,11 @@ def _covered(points: NDArray[np.float64], answer: Submission) -> NDArray[np.bool
     covered = np.ones(len(points), dtype=bool)
     done = [region.polygon for region in answer.regions if region.kind == "done"]
     if done:
-        covered = np.logical_or.reduce([_inside(points, polygon) for polygon in done])
+        covered = np.logical_or.reduce([Outline(polygon).contains_points(points) for polygon in done])
     for region in answer.regions:
         if region.kind == "ignore":
-            covered &= ~_inside(points, region.polygon)
+            covered &= ~Outline(region.polygon).contains_points(points)
     return covered
-
-
-def _inside(points: NDArray[np.float64], polygon: ArrayLike) -> NDArray[np.bool_]:
-    """(n,) whether each point lies in ``polygon``, by the even-odd rule."""
-    start = np.asarray(polygon, dtype=np.float64)
-    end = np.roll(start, -1, axis=0)
-    inside = np.zeros(len(points), dtype=bool)
-    for (y0, x0), (y1, x1) in zip(start, end, strict=True):
-        crosses = (y0 > points[:, 0]) != (y1 > points[:, 0])
-        if crosses.any():
-            x = x0 + (points[crosses, 0] - y0) / (y1 - y0) * (x1 - x0)
-            inside[crosses] ^= points[crosses, 1] < x
-    return inside
 
 
 def _arm(rows: NDArray[np.float64]) -> Arm:
