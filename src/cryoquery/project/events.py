@@ -27,9 +27,10 @@ BUSY_SECONDS = 20.0
 """How long one process waits for another that reads or writes."""
 MAX_ID = 100
 """Characters in the id of a command."""
+PROGRAM = "cryoquery"
+"""The name in the log for what the program itself did; no person may have it."""
 MADE_ON_ARRIVAL = frozenset({"until", "model", "suggested", "n_suggestions"})
 """Fields of a body that may differ when a command is sent again: they are filled in on arrival."""
-_AT_ONCE = 500
 
 _TABLE = """
 CREATE TABLE events (
@@ -177,15 +178,10 @@ class EventLog:
         Raises:
             LogError: the file cannot be read.
         """
-        wanted = list(dict.fromkeys(ids))
-        found: dict[str, Event] = {}
+        question = f"SELECT {_COLUMNS} FROM events WHERE id IN (SELECT value FROM json_each(?))"
         with self._lock, _named(self.path):
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                rows = self._connection.execute(f"SELECT {_COLUMNS} FROM events WHERE id IN ({marks})", some)
-                found |= {row[1]: _event(row) for row in rows}
-        return found
+            rows = self._connection.execute(question, (json.dumps(list(ids)),)).fetchall()
+        return {row[1]: _event(row) for row in rows}
 
     @property
     def last_seq(self) -> int:

@@ -123,10 +123,11 @@ def consistency(state: ProjectState, radius_px: float) -> dict[str, Estimate]:
         for person in sorted({s.person for s in task.submissions}):
             again = next(s for s in task.submissions if s.person == person)
             before = _last_of(state.tasks[task_id(task.item)], person, before=again.seq)
-            f1 = None if before is None else _f1_of_two(again, before, radius_px)
             scores = found.setdefault(person, [])
-            if f1 is not None:
-                scores.append(f1)
+            if before is not None:
+                points = points_yx(again.particles), points_yx(before.particles)
+                f1 = _f1(*points, [again, before], radius_px)
+                scores += [] if f1 is None else [f1]
     return {person: _estimate(scores) for person, scores in sorted(found.items())}
 
 
@@ -175,10 +176,6 @@ def _last_of(task: TaskState, person: str, before: float = math.inf) -> Submissi
     """The last answer of ``person`` with a number below ``before``."""
     own = [s for s in task.submissions if s.person == person and not s.imported and s.seq < before]
     return own[-1] if own else None
-
-
-def _f1_of_two(one: Submission, other: Submission, radius_px: float) -> float | None:
-    return _f1(points_yx(one.particles), points_yx(other.particles), [one, other], radius_px)
 
 
 def _f1(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from cryoquery.errors import DataError
 from cryoquery.project.folder import STEP
 from cryoquery.project.state import QueueEntry
 from cryoquery.storage.atomic import read_json
+from cryoquery.storage.leases import Owner
 
 UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
@@ -84,23 +84,14 @@ def step_under_way(project: Path) -> dict[str, Any] | None:
         age = time.time() - (project / UNDER_WAY).stat().st_mtime
         since = found["since"]
         message = str(found.get("message", ""))
-        pid, host = found.get("pid"), found.get("host")
-    except (DataError, OSError, TypeError, KeyError, AttributeError):
+        pid, here = found.get("pid"), replace(Owner.myself(), started="")
+        if found.get("host") == here.host and isinstance(pid, int):
+            ended = replace(here, pid=pid).is_gone()
+        else:
+            ended = age >= STALE_SECONDS
+    except (DataError, OSError, TypeError, KeyError, AttributeError, OverflowError):
         return None
-    here = host == socket.gethostname() and isinstance(pid, int)
-    if not (_lives(pid) if here else age < STALE_SECONDS):
-        return None
-    return {"since": since, "message": message}
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
+    return None if ended else {"since": since, "message": message}
 
 
 class StepFiles:
