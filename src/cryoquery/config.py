@@ -72,6 +72,12 @@ def parse(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:
         raise ConfigError(f"{source}: {error}") from None
 
 
+def in_one_line(error: ValidationError) -> str:
+    """The first thing that a validation found: where, what, and why not."""
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc']))}={found['input']!r:.60}: {found['msg']}"
+
+
 def _table(annotation: Any) -> type[CheckedModel] | None:
     """The configuration that a field holds, also where it may hold None instead."""
     some = [kind for kind in get_args(annotation) if kind is not NoneType]

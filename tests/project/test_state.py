@@ -14,17 +14,9 @@ from cryoquery.errors import ProjectError
 from cryoquery.project.document import MAX_PARTICLES, Document, Extent
 from cryoquery.project.events import Command, Event, EventLog
 from cryoquery.project.label_set import label_set_of
+from cryoquery.project.labeling import LeaseError, UnknownTaskError, parse_task, task_id
 from cryoquery.project.repository import ProjectRepository
-from cryoquery.project.state import (
-    LeaseError,
-    ProjectState,
-    UnknownTaskError,
-    apply,
-    labels,
-    parse_task,
-    replay,
-    task_id,
-)
+from cryoquery.project.state import ProjectState, apply, labels, replay
 
 GEOMETRY: dict[int, Any] = {0: (100, 200, None), 1: (100, 200, (40, 100, 32, 32)), 2: (100, 200, None)}
 TRIANGLE = [[0, 0], [0, 50], [50, 0]]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks, project_files, projects, steps
+from cryoquery.cli import datasets, experiments, picks, projects
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -76,11 +76,11 @@ app.command()(experiments.compare)
 app.command()(experiments.status)
 app.command()(experiments.verify)
 app.command()(experiments.strategies)
-app.command()(project_files.init)
+app.command()(projects.init)
 app.command()(projects.label)
-app.command()(steps.step)
-app.command()(project_files.export)
-app.command()(project_files.import_labels)
+app.command()(projects.step)
+app.command()(projects.export)
+app.command()(projects.import_labels)
 app.command()(picks.pick)
 app.command()(picks.evaluate)
 app.command()(picks.convert)

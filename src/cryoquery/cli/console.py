@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,11 @@ from cryoquery.data.dataset import Dataset
 from cryoquery.data.inspection import Inspection
 from cryoquery.experiment.plan import Plan, Speed
 from cryoquery.storage.atomic import read_json
+
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """Print a line as it is, however long."""
+    console.print(line, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
 class ExperimentProgress:
@@ -112,7 +117,7 @@ class ExperimentProgress:
     def _say(self, line: str) -> None:
         """Print a line where there is no bar."""
         if not self._console.is_terminal:
-            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+            say(self._console, line)
 
     def _show(self) -> None:
         if not self._bar.disable:
@@ -128,38 +133,37 @@ class ExperimentProgress:
 
 def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
     """Every run with its labeled counts and training passes, then what the whole will take."""
-
-    def say(line: str = "") -> None:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-
     width = max(len(planned.run.name) for planned in plan.runs)
     counts: tuple[int, ...] = ()
     for planned in plan.runs:
         cost, run = planned.cost, planned.run
         if run.counts != counts:
             counts = run.counts
-            say(f"labeled images: {', '.join(map(str, counts))}")
+            say(console, f"labeled images: {', '.join(map(str, counts))}")
         n_saved = cost.n_saved_training + cost.n_saved_inference
         saved = f", {n_saved:,} saved" if n_saved else ""
         say(
+            console,
             f"  {run.name:{width}}  seed {run.seed}  {cost.n_training:9,} training passes"
-            f"  {cost.n_inference:9,} inference passes{saved}"
+            f"  {cost.n_inference:9,} inference passes{saved}",
         )
     total = plan.cost
     n_trainings = sum(cost.n_training > 0 for planned in plan.runs for cost in planned.iterations)
-    say()
-    say(f"{len(plan.runs)} runs, {n_trainings} trainings; a pass is one image through the network")
+    say(console, "")
+    say(console, f"{len(plan.runs)} runs, {n_trainings} trainings; a pass is one image through the network")
     say(
+        console,
         f"{total.n_training:,} training passes, {total.n_inference:,} inference passes; identical work is "
         f"done once, which saves {total.n_saved_training:,} and {total.n_saved_inference:,} more "
-        f"({total.saved:.1%} of all)"
+        f"({total.saved:.1%} of all)",
     )
     if plan.note:
-        say(f"note: {plan.note}")
+        say(console, f"note: {plan.note}")
     if speed:
         say(
+            console,
             f"about {duration(speed.estimate(plan))} on this machine: {speed.training:.3g} s per training "
-            f"pass, {speed.inference:.3g} s per inference pass, timed on {speed.measured_on}"
+            f"pass, {speed.inference:.3g} s per inference pass, timed on {speed.measured_on}",
         )
 
 
@@ -167,56 +171,15 @@ def print_answer(comparison: Path, console: Console) -> None:
     """The verdict on each hypothesis, and where the report lies."""
     answer = read_json(comparison / "efficiency_analysis.json")
     for hypothesis in answer["hypotheses"].values():
-        console.print(
-            f"{hypothesis['title']}: {hypothesis['verdict']}. {hypothesis['sentence']}",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
-    console.print(f"report: {comparison / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
-
-
-@contextmanager
-def counting(what: str, console: Console, unit: str = "micrographs") -> Iterator[Callable[[int, int], None]]:
-    """A callback for (done, total): a bar on a terminal, a line now and then elsewhere."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task(what, total=None, visible=False)
-
-    def show(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total, visible=True)
-        if not console.is_terminal and (done == total or done % max(1, total // 10) == 0):
-            console.print(f"{what}: {done}/{total} {unit}")
-
-    with bar:
-        yield show
+        say(console, f"{hypothesis['title']}: {hypothesis['verdict']}. {hypothesis['sentence']}")
+    say(console, f"report: {comparison / 'report.html'}")
 
 
 def print_inspection(dataset: Dataset, inspection: Inspection, console: Console) -> None:
     """Counts per group and split, then notes and warnings."""
     n, height, width = dataset.images.shape
-    console.print(
-        f"{dataset.path}: {n} images of {height}×{width} px, fingerprint {dataset.fingerprint[:12]}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
-    header = (
-        "group",
-        "split",
-        "micrographs",
-        "images",
-        "particles",
-        "per image",
-        "foreground",
-        "diameter px",
-    )
+    say(console, f"{dataset.path}: {n} images of {height}×{width} px, fingerprint {dataset.fingerprint[:12]}")
+    header = "group", "split", "micrographs", "images", "particles", "per image", "foreground", "diameter px"
     rows = [
         (
             counts.group,
@@ -234,8 +197,8 @@ def print_inspection(dataset: Dataset, inspection: Inspection, console: Console)
     for row in (header, *rows):
         names = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
         numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        console.print("  ".join(names + numbers), soft_wrap=True, highlight=False, markup=False)
+        say(console, "  ".join(names + numbers))
     for note in inspection.notes:
-        console.print(f"WARNING: {note}", style="bold", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"WARNING: {note}", "bold")
     for warning in inspection.warnings:
-        console.print(f"WARNING: {warning}", style="bold red", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"WARNING: {warning}", "bold red")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -95,8 +95,10 @@ def import_(
     micrographs/ with coordinates/STEM.csv or masks/STEM_mask.*. Several sources make one dataset.
     """
     given = dict(locals())
+    from cryoquery.cli.console import print_inspection
     from cryoquery.data.build import BuildConfig, build_dataset
     from cryoquery.data.dataset import check_new
+    from cryoquery.data.inspection import inspect_dataset
     from cryoquery.data.layouts import SourceOptions, read_sources, refuse_misplaced
 
     check_new(out)
@@ -109,7 +111,7 @@ def import_(
         dataset = build_dataset(
             source.micrographs, out, config, notes=source.notes, origin=source.origin, progress=progress
         )
-    _print_inspection(dataset)
+    print_inspection(dataset, inspect_dataset(dataset), make_console())
 
 
 def inspect(
@@ -119,18 +121,13 @@ def inspect(
     ] = None,
 ) -> None:
     """Counts, splits, sizes, warnings; a contact sheet as PNG."""
+    from cryoquery.cli.console import print_inspection, say
     from cryoquery.data.contact_sheet import contact_sheet
     from cryoquery.data.dataset import open_dataset
-
-    opened = open_dataset(dataset)
-    _print_inspection(opened)
-    target = sheet or dataset / "contact_sheet.png"
-    contact_sheet(opened, target)
-    make_console().print(f"contact sheet: {target}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _print_inspection(dataset: Any) -> None:
-    from cryoquery.cli.console import print_inspection
     from cryoquery.data.inspection import inspect_dataset
 
-    print_inspection(dataset, inspect_dataset(dataset), make_console())
+    opened, console = open_dataset(dataset), make_console()
+    print_inspection(opened, inspect_dataset(opened), console)
+    target = sheet or dataset / "contact_sheet.png"
+    contact_sheet(opened, target)
+    say(console, f"contact sheet: {target}")

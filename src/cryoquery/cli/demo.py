@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from cryoquery.active.progress import Progress
+from cryoquery.cli.console import say
 from cryoquery.config import parse
 from cryoquery.data.dataset import open_dataset
 from cryoquery.experiment.config import ExperimentConfig
@@ -56,9 +57,9 @@ def finish_demo(config: ExperimentConfig, progress: Progress, console: Console) 
     efficiency = read_json(folder / "efficiency_analysis.json")
     console.print(f"\nThe three numbers that matter (pixel F1 on the {efficiency['split']} micrographs):")
     for line in three_numbers(efficiency, config):
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"  {line}")
     console.print("One seed and a small simulated pool: a tour of the tool, not a result.")
-    console.print(f"\nreport: {folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"\nreport: {folder / 'report.html'}")
 
 
 def three_numbers(efficiency: dict[str, Any], config: ExperimentConfig) -> list[str]:
@@ -72,16 +73,14 @@ def three_numbers(efficiency: dict[str, Any], config: ExperimentConfig) -> list[
     def at_half(name: str) -> str:
         return f"{label(name)} {sampled[name]['over_seeds']['f1_at_50']['mean']:.3f}"
 
-    def enough(name: str) -> str:
-        reached = sampled[name]["by_seed"][seed]["to_reach_full_supervision"]
-        return f"{label(name)} {reached['n_labeled_images'] if reached else 'not reached'}"
+    def reached(name: str) -> int | None:
+        found = sampled[name]["by_seed"][seed]["to_reach_full_supervision"]
+        return int(found["n_labeled_images"]) if found else None
 
-    soonest = min(
-        sampled,
-        key=lambda name: (
-            sampled[name]["by_seed"][seed]["to_reach_full_supervision"] or {"n_labeled_images": n_train + 1}
-        )["n_labeled_images"],
-    )
+    def enough(name: str) -> str:
+        return f"{label(name)} {reached(name) or 'not reached'}"
+
+    soonest = min(sampled, key=lambda name: reached(name) or n_train + 1)
     return [
         f"1. full supervision, all {n_train} images labeled: {efficiency['full_supervision_f1'][seed]:.3f}",
         f"2. at 50 % of the labels: {at_half(best)} (the best), {at_half('random_sampling')}",

@@ -1,17 +1,85 @@
-"""Commands about projects, in which a person labels."""
+"""Commands about projects, in which a person labels: init, label, step, export, import-labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-ProjectFolder = Annotated[Path, typer.Argument(help="Folder that 'cryoquery init' made.")]
+from cryoquery.active.progress import EpochEnded, Event
+from cryoquery.cli.picks import FlipX, FlipY, Force, Scale, SwapXY
+from cryoquery.cli.terminal import complain, counting, keys
+
+MadeFolder = Annotated[Path, typer.Argument(help="Folder that 'cryoquery init' made.")]
+ProjectFolder = Annotated[Path, typer.Argument(help="Folder of the project.")]
+
+
+def init(
+    project: Annotated[Path, typer.Argument(help="Folder of the new project.")],
+    rest: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
+    micrographs: Annotated[
+        list[str] | None,
+        typer.Option(help="A pattern in quotes ('DIR/*.mrc'), a folder or a file; several times for more."),
+    ] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
+    diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
+    diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
+    unit: Annotated[
+        Literal["micrograph", "field"], typer.Option(help="What is labeled at a time.")
+    ] = "micrograph",
+    table: Annotated[
+        Path | None,
+        typer.Option(help="STAR or CSV with defocus, ice, groups, such as micrographs_ctf.star."),
+    ] = None,
+    group_pattern: Annotated[
+        str | None, typer.Option(help="Regex: what it finds in a micrograph's name is its group.")
+    ] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option(help="File or folder of coordinates that are known already.")
+    ] = None,
+    initial: Annotated[int, typer.Option(min=1, help="Micrographs of the first query.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")] = 0,
+    invert: Annotated[bool, typer.Option("--invert", help="Particles are bright as stored.")] = False,
+    flip_y: FlipY = False,
+    flip_x: FlipX = False,
+    swap_xy: SwapXY = False,
+    scale: Scale = 1.0,
+    force: Force = False,
+) -> None:
+    """A new project of micrographs without labels; then: cryoquery label PROJECT.
+
+    Reads every micrograph once. One that cannot be read is reported and left out.
+    """
+    given = dict(locals())
+    from cryoquery.errors import ProjectError
+    from cryoquery.formats import micrograph_suffix
+    from cryoquery.formats.placement import Placement
+    from cryoquery.project.new_project import InitOptions, init_project
+
+    if rest or (micrographs and micrograph_suffix(project)):
+        first = rest[0] if rest else project
+        raise ProjectError(
+            f"{first}: unexpected; where the shell has expanded a pattern, put it in quotes: "
+            "--micrographs 'DIR/*.mrc'"
+        )
+    if not micrographs:
+        raise typer.BadParameter("give --micrographs 'DIR/*.mrc', a folder, or files")
+    placed = Placement.of(swap_xy, flip_y, flip_x, scale)
+    options = InitOptions(**keys(InitOptions, given), initial_items=initial, placement=placed)
+    new = init_project(project, micrographs, options, table=table, labels=labels or [], report=counting)
+    complain(new.notes, "note: ")
+    complain(new.failures, "left out: ")
+    n = len(new.project.micrographs)
+    many = f"{n:,} micrographs" if unit == "micrograph" else f"{len(new.project.items):,} fields of {n:,}"
+    typer.echo(
+        f"{project}: {many}, {new.n_imported} with labels, {new.n_proposed} to label first; "
+        f"next: cryoquery label {project}"
+    )
 
 
 def label(
-    project: ProjectFolder,
+    project: MadeFolder,
     port: Annotated[
         int | None,
         typer.Option(
@@ -29,3 +97,86 @@ def label(
 
     names = [name for name in people.split(",") if name.strip()]
     serve(project, port=port, people=names, say=typer.echo)
+
+
+def step(
+    project: MadeFolder,
+    force: Annotated[bool, typer.Option("--force", help="Also where nothing new was labeled.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With Slurm: stay until the job has ended.")
+    ] = True,
+) -> None:
+    """Train on what is labeled, measure F1, choose what to label next; run again to go on."""
+    from cryoquery.project.step import step as do_next_step
+    from cryoquery.storage.atomic import read_json
+
+    with counting("training", "epochs") as progress:
+
+        def tell(event: Event) -> None:
+            if isinstance(event, EpochEnded):
+                progress(event.epoch, event.n_epochs)
+
+        folder = do_next_step(project, tell, force=force, wait=wait, say=typer.echo)
+    if folder is None:
+        typer.echo(f"see how it stands: cryoquery status {project}")
+        return
+    typer.echo(f"{folder.name}: {read_json(folder / 'metrics.json')['sentence']}")
+    typer.echo(f"an open page takes the new queue by itself; else: cryoquery label {project}")
+
+
+def export(
+    project: ProjectFolder,
+    out: Annotated[Path, typer.Argument(help="FILE.star .box .cbox .csv .txt .cs .json, or a new folder.")],
+    picks: Annotated[
+        bool, typer.Option("--picks", help="Picks of all micrographs by the newest model, not the labels.")
+    ] = False,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", help="Of the files in a folder: star box cbox csv txt; coco for a .json."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --picks: lowest score, 0 to 1 (default: as tuned).")
+    ] = None,
+) -> None:
+    """Labels of a project, or picks of all its micrographs, in any coordinate format.
+
+    A .json file of labels also has the regions, and the micrographs without particles.
+    """
+    from cryoquery.project.folder import open_project
+    from cryoquery.project.label_set import state_of
+    from cryoquery.project.labels_io import export_labels
+    from cryoquery.project.pick_all import export_picks
+
+    opened = open_project(project)
+    if not picks:
+        written = export_labels(opened, state_of(opened), out, file_format=file_format)
+        typer.echo(f"{out}: {written.n_particles:,} particles on {written.n_micrographs} micrographs")
+        return
+    with counting("picking") as progress:
+        outcome = export_picks(opened, out, file_format=file_format, threshold=threshold, progress=progress)
+    complain(outcome.notes, "note: ")
+    complain(outcome.failures.values(), "left out: ")
+    if outcome.n_done:
+        typer.echo(f"{out}: {len(outcome.picks):,} picks on {outcome.n_done} micrographs")
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+def import_labels(
+    project: ProjectFolder,
+    labels: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder of coordinates.")],
+    flip_y: FlipY = False,
+    flip_x: FlipX = False,
+    swap_xy: SwapXY = False,
+    scale: Scale = 1.0,
+    force: Force = False,
+) -> None:
+    """Labels from a file into a project; what people have labeled there stays as it is."""
+    from cryoquery.formats.placement import Placement
+    from cryoquery.project.folder import open_project
+    from cryoquery.project.labels_io import import_labels as import_file
+
+    placed = Placement.of(swap_xy, flip_y, flip_x, scale)
+    imported = import_file(open_project(project), labels, placed=placed, force=force)
+    complain(imported.notes, "note: ")
+    typer.echo(f"{project}: {imported.n_particles:,} particles for {imported.n_items} items from {labels}")

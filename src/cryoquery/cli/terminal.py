@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,8 +28,26 @@ def make_console() -> Any:
     return Console()
 
 
-def counting(what: str, unit: str = "micrographs") -> Any:
-    """A context that gives a callback for (done, total) of something."""
-    from cryoquery.cli.console import counting as count_on
+@contextmanager
+def counting(what: str, unit: str = "micrographs") -> Iterator[Callable[[int, int], None]]:
+    """A callback for (done, total): a bar on a terminal, a line now and then elsewhere."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    return count_on(what, make_console(), unit)
+    console = make_console()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(what, total=None, visible=False)
+
+    def show(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total, visible=True)
+        if not console.is_terminal and (done == total or done % max(1, total // 10) == 0):
+            console.print(f"{what}: {done}/{total} {unit}")
+
+    with bar:
+        yield show

@@ -54,7 +54,6 @@ def describe_task(
     person: str,
     reason: str,
     suggestions: Suggestions,
-    model: str | None,
     now: float,
 ) -> dict[str, Any]:
     """The document of a task.
@@ -66,7 +65,6 @@ def describe_task(
         person: who asks.
         reason: why it is in the queue; empty: it is not.
         suggestions: those that are shown.
-        model: where they are from.
         now: seconds since the epoch.
     """
     item = project.items[state.item]
@@ -85,10 +83,11 @@ def describe_task(
         "mine": state.holder(now) == person,
         "person": person_of(state, now),
         "document": describe_document(state),
-        "steps": describe_steps(state),
+        # Undo and redo need no server for the last steps, [[table, key, before, after], …] each.
+        "steps": {name: _last_steps(getattr(state.document, name)) for name in ("done", "undone")},
         "suggestions": [pick._asdict() for pick in suggestions.picks],
         "threshold": suggestions.threshold,
-        "model": model,
+        "model": state.model,
         "reason": reason,
         "levels": levels(project, state.item),
         "lowpass": lowpass_values(project),
@@ -105,11 +104,6 @@ def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
         "n_ops": state.document.n_ops,
         "lease_until": state.lease.until if state.lease is not None and state.holder(now) else None,
     }
-
-
-def describe_steps(state: TaskState) -> dict[str, Any]:
-    """The last steps, ``[[table, key, before, after], …]`` each: undo and redo need no server for them."""
-    return {name: _last_steps(getattr(state.document, name)) for name in ("done", "undone")}
 
 
 def _last_steps(steps: Sequence[Step]) -> list[Any]:
@@ -133,14 +127,8 @@ def describe_document(state: TaskState) -> dict[str, Any]:
     """Particles and regions; ``(y, x)`` pixels of the original micrograph."""
     document = state.document
     return {
-        "particles": [
-            {"key": key, "y": particle.y, "x": particle.x, "origin": particle.origin}
-            for key, particle in document.particles.items()
-        ],
-        "regions": [
-            {"key": key, "kind": region.kind, "polygon": region.polygon}
-            for key, region in document.regions.items()
-        ],
+        "particles": [{"key": key, **_cell(particle)} for key, particle in document.particles.items()],
+        "regions": [{"key": key, **_cell(region)} for key, region in document.regions.items()],
         "empty": document.empty,
         "rejected": list(document.rejected),
     }

@@ -45,6 +45,13 @@ class CommandRequest(_Strict):
     bad: bool | None = None
     """Of ``skipped``: the micrograph is bad and shall never be asked for again."""
 
+    @property
+    def foreign(self) -> list[str]:
+        """Fields that do not belong to a command of this kind."""
+        own = {"drafted": ("op",), "skipped": ("reason", "bad")}.get(self.kind, ())
+        foreign = {"op", "reason", "bad"}.difference(own)
+        return sorted(name for name in foreign if getattr(self, name) is not None)
+
 
 class CommandsRequest(_Strict):
     """Commands on one task, in order; all are taken or none."""

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,18 +44,12 @@ HEADERS = {
 }
 
 
-class RefusedError(Exception):
+class RefusedError(HTTPException):
     """A request that is answered with a status and one sentence, and has no effect."""
 
     def __init__(self, status: int, sentence: str, retry_after: float | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.retry_after = retry_after
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Those that go with the status."""
-        return {} if self.retry_after is None else {"Retry-After": str(math.ceil(self.retry_after))}
+        wait = None if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+        super().__init__(status, sentence, wait)
 
 
 RATES = {"commands": (50.0, 200.0), "reads": (50.0, 200.0), "pictures": (50.0, 400.0)}
@@ -292,8 +287,8 @@ def _with_headers(send: Send) -> Send:
 
 def _refusal(refusal: RefusedError, wants_page: bool) -> Response:
     if not wants_page:
-        return JSONResponse({"error": str(refusal)}, refusal.status, refusal.headers)
-    page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal}.</p>'
+        return JSONResponse({"error": refusal.detail}, refusal.status_code, refusal.headers)
+    page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal.detail}.</p>'
     # A browser that came from another page sends the cookie only with the next request.
-    page += '<p><a href="/">Continue</a></p></html>' if refusal.status == 401 else "</html>"
-    return HTMLResponse(page, refusal.status, refusal.headers)
+    page += '<p><a href="/">Continue</a></p></html>' if refusal.status_code == 401 else "</html>"
+    return HTMLResponse(page, refusal.status_code, refusal.headers)

@@ -24,12 +24,13 @@ from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.download import Format, labels_file
 from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile
-from cryoquery.label.pictures import Pictures, ReadyPicture
+from cryoquery.label.pictures import Pictures
 from cryoquery.label.requests import CommandsRequest, LeaseRequest, PersonRequest
 from cryoquery.label.security import Guard, RefusedError
-from cryoquery.label.service import LabelService, LeaseError, UnknownTaskError
+from cryoquery.label.service import LabelService
 from cryoquery.label.sessions import Session, Sessions
 from cryoquery.project.events import LogError
+from cryoquery.project.labeling import LeaseError, UnknownTaskError
 from cryoquery.project.step.slurm import look_after
 from cryoquery.project.summary import summarize
 
@@ -38,6 +39,8 @@ JOB_SECONDS = 30.0
 POLL_SECONDS = 2.0
 """How often the folder of steps is looked at."""
 LONGEST_TASK = 40
+OF_PICTURES = "private, max-age=3600"
+"""How long browsers keep them unasked."""
 
 Answer = TypeVar("Answer")
 router = APIRouter()
@@ -72,7 +75,7 @@ def create_app(
     app.state.pages = pages
     app.include_router(router)
     for kind, answer in (
-        (RequestValidationError, _invalid), (HTTPException, _http_error), (RefusedError, _refusal),
+        (RequestValidationError, _invalid), (HTTPException, _http_error),
         (CryoqueryError, _mistake), (OSError, _mistake),
     ):  # fmt: skip
         app.add_exception_handler(kind, answer)
@@ -152,10 +155,8 @@ def _static(request: Request, name: str) -> Response:
     file: StaticFile | None = request.app.state.pages.get(name)
     if file is None:
         raise RefusedError(404, "there is no such file")
-    headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match") == file.etag:
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, media_type=file.media_type, headers=headers)
+    is_known = request.headers.get("if-none-match") == file.etag
+    return _send(file.etag, None if is_known else file.content, file.media_type, "no-cache")
 
 
 @router.get("/api/session")
@@ -223,25 +224,24 @@ async def picture(
 ) -> Response:
     """A picture of the item."""
     pictures: Pictures = request.app.state.pictures
-    return _send_picture(await pictures.picture(item, size, lowpass, _known_etag(request)))
+    ready = await pictures.picture(item, size, lowpass, request.headers.get("if-none-match"))
+    return _send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
 
 
 @router.get("/api/items/{item}/thumbnail")
 async def thumbnail(request: Request, item: Item) -> Response:
     """A small picture of the item."""
     pictures: Pictures = request.app.state.pictures
-    return _send_picture(await pictures.thumbnail(item, _known_etag(request)))
+    ready = await pictures.thumbnail(item, request.headers.get("if-none-match"))
+    return _send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
 
 
-def _known_etag(request: Request) -> str | None:
-    return request.headers.get("if-none-match")
-
-
-def _send_picture(ready: ReadyPicture) -> Response:
-    headers = {"ETag": ready.etag, "Cache-Control": "private, max-age=3600"}
-    if ready.content is None:
+def _send(etag: str, content: bytes | None, media_type: str, caching: str) -> Response:
+    """A file; None: the browser has it."""
+    headers = {"ETag": etag, "Cache-Control": caching}
+    if content is None:
         return Response(status_code=304, headers=headers)
-    return Response(ready.content, media_type="image/jpeg", headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 @router.get("/api/status")
@@ -265,8 +265,8 @@ async def export(
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
-def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": sentence}, status, headers)
+def _error(status: int, sentence: str) -> JSONResponse:
+    return JSONResponse({"error": sentence}, status)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -281,12 +281,9 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     sentences = {404: "there is nothing here", 405: "this is not answered here", 400: "the body is no JSON"}
-    return _error(error.status_code, sentences.get(error.status_code, str(error.detail)))
-
-
-async def _refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusedError)
-    return _error(error.status, str(error), error.headers)
+    own = isinstance(error, RefusedError)
+    sentence = error.detail if own else sentences.get(error.status_code, error.detail)
+    return JSONResponse({"error": sentence}, error.status_code, error.headers if own else None)
 
 
 async def _mistake(_: Request, error: Exception) -> Response:

@@ -14,13 +14,12 @@ from cryoquery.errors import ProjectError
 from cryoquery.label.documents import describe_progress, describe_row, describe_task
 from cryoquery.label.listing import Row, rows
 from cryoquery.label.requests import CommandRequest
-from cryoquery.project.areas import check_area
 from cryoquery.project.document import checked_region
-from cryoquery.project.events import Command, Event
+from cryoquery.project.events import PROGRAM, Command, Event
 from cryoquery.project.folder import Project, finished_steps, open_project
-from cryoquery.project.labeling import LeaseError, TaskState, UnknownTaskError, parse_task, task_id
+from cryoquery.project.labeling import TaskState, UnknownTaskError, parse_task, task_id
 from cryoquery.project.people import total_seconds
-from cryoquery.project.repository import ProjectRepository
+from cryoquery.project.repository import ProjectRepository, check_area
 from cryoquery.project.state import ProjectState
 from cryoquery.project.step_files import (
     NONE,
@@ -32,8 +31,6 @@ from cryoquery.project.step_files import (
 )
 from cryoquery.project.tasks import is_suggested, next_task, open_repeats
 
-PROGRAM = "cryoquery"
-"""The name in the log for what the program itself did."""
 MOST_LISTED = 200
 """Entries of the queue that are sent."""
 OWN_IDS = ("queued-", "lease-")
@@ -187,7 +184,7 @@ class LabelService:
         self._check_known(person, task, now)
         state = self.state.task(task)
         reason = next((row.reason for row in self._rows(person, now) if row.task == task), "")
-        return describe_task(self.project, task, state, person, reason, self._shown(state), state.model, now)
+        return describe_task(self.project, task, state, person, reason, self._shown(state), now)
 
     def _check_known(self, person: str, task: str, now: float) -> None:
         """Check that ``person`` may know of the task: it is in a query, and no blind repeat hides it.
@@ -239,10 +236,8 @@ class LabelService:
 
     def _body(self, request: CommandRequest, state: TaskState, now: float) -> dict[str, Any]:
         """What is recorded of a command."""
-        only = _FIELDS.get(request.kind, ())
-        for name in ("op", "reason", "bad"):
-            if name not in only and getattr(request, name) is not None:
-                raise RefusedCommandError(f"command {request.id}: {name} does not belong to {request.kind!r}")
+        for name in request.foreign:
+            raise RefusedCommandError(f"command {request.id}: {name} does not belong to {request.kind!r}")
         active = {"active_seconds": request.active_seconds}
         if request.kind == "drafted":
             if request.op is None:
@@ -319,16 +314,11 @@ class LabelService:
         return self._sentence[1]
 
 
-_FIELDS: Mapping[str, tuple[str, ...]] = {"drafted": ("op",), "skipped": ("reason", "bad")}
-"""What belongs to a command of each kind, beside the seconds."""
-
-
 def _repeats(old: Event, request: CommandRequest) -> bool:
     """Whether a request is the one that was recorded, sent again; what was made on arrival does not count."""
     if old.kind != request.kind and (old.kind, request.kind) != ("corrected", "submitted"):
         return False
-    only = _FIELDS.get(request.kind, ())
-    if any(getattr(request, name) is not None for name in ("op", "reason", "bad") if name not in only):
+    if request.foreign:
         return False
     sent = {
         "active_seconds": request.active_seconds,
@@ -344,6 +334,3 @@ def _as_sent(recorded: Any, sent: Any) -> Any:
     if isinstance(sent, dict) and "keys" in sent and isinstance(recorded, dict) and "picks" in recorded:
         return {"op": recorded["op"], "keys": [pick["key"] for pick in recorded["picks"]]}
     return recorded
-
-
-__all__ = ["LabelService", "LeaseError", "RefusedCommandError", "UnknownTaskError", "open_service"]

@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import json
 import os
 import secrets
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
 
 from cryoquery.errors import CryoqueryError
+from cryoquery.project.events import PROGRAM
 
 LIFETIME_SECONDS = 14 * 24 * 3600.0
 """A session ends so long after its link was opened."""
 MOST_SESSIONS = 200
 """The oldest are forgotten beyond that."""
 LONGEST_NAME = 64
-RESERVED = "cryoquery"
-"""The name in the log for what the program itself did."""
 
 
 class PersonError(CryoqueryError):
@@ -50,7 +51,7 @@ def checked_name(name: str) -> str:
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise PersonError(f"{name[:LONGEST_NAME]!r}: a name has 1 to {LONGEST_NAME} printable characters")
-    if name.lower() == RESERVED:
+    if name.lower() == PROGRAM:
         raise PersonError(f"{name!r}: is the program's own name; choose another")
     return name
 
@@ -116,7 +117,7 @@ class Sessions:
         if session.fixed and person != session.person:
             raise PersonError(f"this link was made for {session.person}; ask for one of your own")
         if person != session.person:
-            session = Session(session.digest, person, session.fixed, session.since)
+            session = replace(session, person=person)
             self._sessions[session.digest] = session
             self._write()
         return session
@@ -124,31 +125,21 @@ class Sessions:
     def _write(self) -> None:
         living = sorted(filter(_lives, self._sessions.values()), key=lambda session: session.since)
         self._sessions = {session.digest: session for session in living[-MOST_SESSIONS:]}
-        content = {
-            "cookie": self.cookie,
-            "port": self.port,
-            "sessions": [asdict(session) for session in living],
-        }
-        _write_private(self._path, json.dumps(content).encode())
+        kept = _Kept(cookie=self.cookie, port=self.port, sessions=living)
+        _write_private(self._path, kept.model_dump_json().encode())
 
 
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(BaseModel):
     cookie: str
     sessions: list[Session]
-    port: int | None
+    port: Annotated[int, Field(gt=0, lt=65536)] | None = None
 
 
 def _read(path: Path) -> _Kept:
     try:
-        content = json.loads(path.read_text())
-        port = content.get("port")
-        sessions = [Session(**values) for values in content["sessions"]]
-        return _Kept(
-            str(content["cookie"]), sessions, port if isinstance(port, int) and 0 < port < 65536 else None
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return _Kept(f"cryoquery_{secrets.token_hex(4)}", [], None)
+        return _Kept.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return _Kept(cookie=f"cryoquery_{secrets.token_hex(4)}", sessions=[])
 
 
 def _write_private(path: Path, content: bytes) -> None:

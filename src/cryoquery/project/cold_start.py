@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from cryoquery.data.dataset import decode
 from cryoquery.data.preprocess import MAD_TO_SIGMA, rescale
 from cryoquery.picking.contamination import contaminated
 from cryoquery.project.folder import Project
+from cryoquery.project.state import QueueEntry
 
 N_RINGS = 10
 FINEST_RING = 4.0
@@ -34,23 +35,7 @@ MAX_BINS = 3
 """Of defocus and of ice, in each group."""
 MEASURE_REASON = "drawn at random, to measure how good the model is"
 
-
-@dataclass(frozen=True)
-class Proposal:
-    """An item of the first query."""
-
-    item: int
-    rank: int
-    """0 is to be labeled first."""
-    reason: str
-    score: float
-    """Share of the items of its purpose that it stands for, in [0, 1]."""
-    purpose: Literal["train", "measure"]
-
-    @property
-    def entry(self) -> dict[str, object]:
-        """As an entry of a ``queued`` event."""
-        return dict(vars(self))
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -79,8 +64,10 @@ def propose(
     *,
     exclude: Collection[int] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> list[Proposal]:
+) -> list[QueueEntry]:
     """The first ``n`` items to label, fewer where there are no more.
+
+    Their score is the share of the items of their purpose that they stand for, in [0, 1].
 
     A share of them (``held_out_share``) is drawn at random from those that are only measured on. The others
     represent the rest: each group and each range of defocus and ice thickness, where these are known, gets
@@ -100,18 +87,14 @@ def propose(
     n_measure = min(len(held_out), n - n_train)
     features, avoided = image_features(project, pool, progress)
     rng = np.random.default_rng([project.config.seed, 2])
-    train: list[Proposal] = []
+    train: list[QueueEntry] = []
     for stratum, k in _shares(_strata(project, pool, n_train), n_train):
         train += _represent(project, pool, stratum, k, features, avoided, rng)
-    train.sort(key=lambda proposal: -proposal.score)
+    train.sort(key=lambda entry: -(entry.score or 0))
     measure = [
-        Proposal(item, 0, MEASURE_REASON, 1 / max(len(held_out), 1), "measure")
-        for item in held_out[:n_measure]
+        QueueEntry(item, 0, MEASURE_REASON, 1 / len(held_out), "measure") for item in held_out[:n_measure]
     ]
-    return [
-        Proposal(one.item, rank, one.reason, one.score, one.purpose)
-        for rank, one in enumerate(_spread(train, measure))
-    ]
+    return [entry._replace(rank=rank) for rank, entry in enumerate(spread(train, measure))]
 
 
 def image_features(
@@ -249,7 +232,7 @@ def _represent(
     features: NDArray[np.float64],
     avoided: NDArray[np.float64],
     rng: np.random.Generator,
-) -> list[Proposal]:
+) -> list[QueueEntry]:
     """``k`` items of a stratum that are nearest to the centers of as many clusters."""
     candidates = stratum.items[avoided[stratum.items] < MOSTLY]
     candidates = _one_each(project, pool, candidates, k, rng)
@@ -259,12 +242,12 @@ def _represent(
     nearest = cdist(features[stratum.items], features[chosen]).argmin(axis=1)
     counts = np.bincount(nearest, minlength=k)
     what = "fields" if project.config.unit == "field" else "micrographs"
-    proposals = []
+    entries = []
     for at, count in zip(chosen, counts, strict=True):
         stands = f"stands for {count:,} similar {what}" if count > 1 else "one of its kind"
         reason = ": ".join(part for part in (stratum.words, stands) if part)
-        proposals.append(Proposal(int(pool[at]), 0, reason, float(count) / len(pool), "train"))
-    return proposals
+        entries.append(QueueEntry(int(pool[at]), 0, reason, float(count) / len(pool), "train"))
+    return entries
 
 
 def _one_each(
@@ -283,8 +266,11 @@ def _one_each(
     return np.array(sorted(first.values())) if len(first) >= k else candidates
 
 
-def _spread(train: Sequence[Proposal], measure: Sequence[Proposal]) -> list[Proposal]:
-    """Both in their order, those to measure on evenly among the others."""
-    places = [((i + 0.5) / len(train), 0, one) for i, one in enumerate(train)]
-    places += [((i + 0.5) / len(measure), 1, one) for i, one in enumerate(measure)]
-    return [one for _, _, one in sorted(places, key=lambda place: place[:2])]
+def spread(many: Sequence[Entry], few: Sequence[Entry]) -> list[Entry]:
+    """Both in their order, the places of each evenly spread."""
+    places = [
+        ((i + 0.5) / len(part), which, entry)
+        for which, part in enumerate((many, few))
+        for i, entry in enumerate(part)
+    ]
+    return [entry for *_, entry in sorted(places, key=lambda place: place[:2])]

@@ -7,6 +7,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,13 +96,15 @@ def read_conditions(path: Path) -> Conditions:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    pixel_size = None
     if path.suffix.lower() == ".star":
         tables = [_lowered(table.columns) for table in read_tables(path, text)]
         columns = next((table for table in tables if _first(table, NAME)), None)
         optics = _optics_names(tables)
-        pixel_size = _optics_pixel_size(path)
+        with suppress(DataError):  # no optics groups, or none that say it
+            pixel_size = read_optics_pixel_size(path)
     else:
-        columns, optics, pixel_size = _read_csv(path, text), {}, None
+        columns, optics = _read_csv(path, text), {}
     if columns is None or (name := _first(columns, NAME)) is None:
         raise DataError(f"{path}: no column names the micrographs, such as rlnMicrographName or micrograph")
     defocus, ice = _defocus(path, columns), _numbers(path, columns, _first(columns, ICE))
@@ -145,13 +148,6 @@ def _optics_names(tables: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, st
         if {"rlnopticsgroup", "rlnopticsgroupname"} <= table.keys():
             return dict(zip(table["rlnopticsgroup"], table["rlnopticsgroupname"], strict=True))
     return {}
-
-
-def _optics_pixel_size(path: Path) -> float | None:
-    try:
-        return read_optics_pixel_size(path)
-    except DataError:
-        return None
 
 
 def _defocus(path: Path, columns: Mapping[str, Sequence[str]]) -> list[float | None] | None:

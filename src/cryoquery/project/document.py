@@ -104,14 +104,7 @@ class Document:
 
     def copy(self) -> Document:
         """Another one with the same content; what is in the cells never changes and is shared."""
-        return Document(
-            dict(self.particles),
-            dict(self.regions),
-            dict(self.rejected),
-            dict(self.flags),
-            list(self.done),
-            list(self.undone),
-        )
+        return Document(**{name: cells.copy() for name, cells in vars(self).items()})
 
     def apply(self, op: Mapping[str, Any], extent: Extent) -> None:
         """Take one more step; what was undone can no longer be redone.

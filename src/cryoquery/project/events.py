@@ -6,7 +6,6 @@ file system do not share. A commit is on the disk, the folder's entry too, befor
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 import threading
@@ -28,9 +27,10 @@ BUSY_SECONDS = 20.0
 """How long one process waits for another that reads or writes."""
 MAX_ID = 100
 """Characters in the id of a command."""
+PROGRAM = "cryoquery"
+"""The name in the log for what the program itself did; no person may have it."""
 MADE_ON_ARRIVAL = frozenset({"until", "model", "suggested", "n_suggestions"})
 """Fields of a body that may differ when a command is sent again: they are filled in on arrival."""
-_AT_ONCE = 500
 
 _TABLE = """
 CREATE TABLE events (
@@ -78,12 +78,7 @@ class Event:
 
     def repeats(self, command: Command) -> bool:
         """Whether ``command`` is the one that this event recorded, sent again; see `MADE_ON_ARRIVAL`."""
-        same = (self.id, self.person, self.kind, self.task) == (
-            command.id,
-            command.person,
-            command.kind,
-            command.task,
-        )
+        same = all(getattr(self, name) == getattr(command, name) for name in ("id", "person", "kind", "task"))
         return same and _as_sent(self.body) == _as_sent(_read_back(command))
 
 
@@ -157,19 +152,13 @@ class EventLog:
     @contextmanager
     def _transaction(self) -> Iterator[int]:
         """A transaction that is committed at the end; gives the number of the last event."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
             last = _last(self._connection)
             if self._last is not None and last != self._last:
                 raise LogError(f"{self.path}: another process has written to it; start this one again")
             self._last = None  # until it is known how this ends
             yield last
-            self._connection.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back by itself where the disk failed.
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            raise
 
     def read(self, after: int = 0) -> list[Event]:
         """The events with numbers above ``after``, in order.
@@ -189,15 +178,10 @@ class EventLog:
         Raises:
             LogError: the file cannot be read.
         """
-        wanted = list(dict.fromkeys(ids))
-        found: dict[str, Event] = {}
+        question = f"SELECT {_COLUMNS} FROM events WHERE id IN (SELECT value FROM json_each(?))"
         with self._lock, _named(self.path):
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                rows = self._connection.execute(f"SELECT {_COLUMNS} FROM events WHERE id IN ({marks})", some)
-                found |= {row[1]: _event(row) for row in rows}
-        return found
+            rows = self._connection.execute(question, (json.dumps(list(ids)),)).fetchall()
+        return {row[1]: _event(row) for row in rows}
 
     @property
     def last_seq(self) -> int:
@@ -321,11 +305,11 @@ def _check_version(path: Path, connection: sqlite3.Connection, *, write: bool) -
 
     n_tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
     if write and n_tables == 0 and pragma("application_id") == 0 and pragma("user_version") == 0:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(_TABLE)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_TABLE)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
         return
     if pragma("application_id") != APPLICATION_ID:
         raise ProjectError(f"{path}: is not the log of a cryoquery project; move it away")

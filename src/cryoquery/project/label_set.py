@@ -14,30 +14,8 @@ from cryoquery.errors import DataError
 from cryoquery.project.events import EventLog
 from cryoquery.project.folder import Project
 from cryoquery.project.people import people, total_seconds
-from cryoquery.project.state import ProjectState, labels, replay
+from cryoquery.project.state import Label, ProjectState, labels, replay
 from cryoquery.storage.atomic import read_json
-
-
-@dataclass(frozen=True, eq=False)
-class Label:
-    """What people say of one item, as far as training and measuring go."""
-
-    seq: int
-    """Of the submission."""
-    particles_yx: NDArray[np.float64]
-    """(n, 2) pixels of the original micrograph."""
-    ignore: tuple[NDArray[np.float64], ...] = ()
-    """(k, 2) polygons that count neither as particle nor as background."""
-    done: tuple[NDArray[np.float64], ...] = ()
-    """(k, 2) polygons within which all is marked; none: everywhere is."""
-
-    def said(self) -> dict[str, Any]:
-        """Everything but when it was said, as plain types."""
-        return {
-            "particles": self.particles_yx.tolist(),
-            "ignore": [polygon.tolist() for polygon in self.ignore],
-            "done": [polygon.tolist() for polygon in self.done],
-        }
 
 
 @dataclass(frozen=True)
@@ -86,12 +64,8 @@ def state_of(project: Project) -> ProjectState:
     Raises:
         ProjectError: as `current_labels`.
     """
-    log = EventLog.open(project.events_path, write=False)
-    try:
-        events = log.read()
-    finally:
-        log.close()
-    return replay(events, project.geometry)
+    with EventLog.open(project.events_path, write=False) as log:
+        return replay(log.read(), project.geometry)
 
 
 def label_set_of(state: ProjectState) -> LabelSet:
@@ -103,7 +77,7 @@ def label_set_of(state: ProjectState) -> LabelSet:
     everyone = people(state)
     for_others = [task.item for task in out if task.phase != "bad" and everyone - task.skipped_by.keys()]
     return LabelSet(
-        {i: Label(said.seq, said.particles_yx, said.ignore, said.done) for i, said in found.items()},
+        found,
         tuple(sorted(task.item for task in out)),
         total_seconds(state),
         float(np.mean(timed)) if timed else None,

@@ -209,22 +209,16 @@ def _serve(task: TaskState, _: Extent, event: Event) -> None:
 def _draft(task: TaskState, extent: Extent, event: Event) -> None:
     seconds = _check_edit(task, event)
     op = event.body.get("op", {})
-    if isinstance(op, Mapping) and op.get("op") == "accept" and task.suggested is False:
+    if event.kind == "undone":
+        task.document.undo()
+    elif event.kind == "redone":
+        task.document.redo()
+    elif isinstance(op, Mapping) and op.get("op") == "accept" and task.suggested is False:
         raise ProjectError("no suggestions are shown in this task; add the particles")
-    task.document.apply(op, extent)
-    _edited(task, event, seconds)
-
-
-def _undo(task: TaskState, _: Extent, event: Event) -> None:
-    seconds = _check_edit(task, event)
-    task.document.undo()
-    _edited(task, event, seconds)
-
-
-def _redo(task: TaskState, _: Extent, event: Event) -> None:
-    seconds = _check_edit(task, event)
-    task.document.redo()
-    _edited(task, event, seconds)
+    else:
+        task.document.apply(op, extent)
+    _spend(task, event, seconds)
+    task.drafter = event.person
 
 
 def _submit(task: TaskState, _: Extent, event: Event) -> None:
@@ -283,8 +277,8 @@ COMMANDS: dict[str, Callable[[TaskState, Extent, Event], None]] = {
     "released": _release,
     "served": _serve,
     "drafted": _draft,
-    "undone": _undo,
-    "redone": _redo,
+    "undone": _draft,
+    "redone": _draft,
     "submitted": _submit,
     "corrected": _submit,
     "reopened": _reopen,
@@ -331,11 +325,6 @@ def _not_yours(task: TaskState, event: Event) -> LeaseError:
     if holder is None:
         return LeaseError(f"item {name}: is not leased to {event.person}; open it again", None)
     return LeaseError(f"item {name}: {holder} is working on it; take another", holder)
-
-
-def _edited(task: TaskState, event: Event, seconds: float) -> None:
-    _spend(task, event, seconds)
-    task.drafter = event.person
 
 
 def _spend(task: TaskState, event: Event, seconds: float) -> None:

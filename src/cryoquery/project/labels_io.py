@@ -15,15 +15,12 @@ from typing import Any
 from cryoquery.errors import ProjectError
 from cryoquery.formats import Picks, concatenate, write_coordinates
 from cryoquery.formats.placement import AS_IN_FILE, Placement
-from cryoquery.project.events import Command
+from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.state import ItemLabels, ProjectState, labels
 from cryoquery.storage.atomic import write_json
-
-PERSON = "cryoquery"
-"""Who imports, in the log."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ def import_commands(
                 continue
             body = {"source": found.path.name, "labels": _document(item, one)}
             name = f"import-{stamp}-{item.number}"
-            commands.append(Command(name, PERSON, "imported", str(item.number), body))
+            commands.append(Command(name, PROGRAM, "imported", str(item.number), body))
     if taken:
         notes.append(f"{found.path}: left out {taken} that people have labeled, work on, or call bad")
     return commands, notes

@@ -7,11 +7,17 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from cryoquery.config import in_one_line
 from cryoquery.errors import DataError
 from cryoquery.storage.atomic import write_table
 
 MICROGRAPHS_FILE = "micrographs.csv"
+Known = Annotated[float | None, BeforeValidator(lambda value: None if value == "" else value)]
+"""A number, or an empty cell."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,12 @@ class MicrographRow:
     """Of its file, from the project's ``micrographs_folder``."""
     height_px: int
     width_px: int
-    pixel_size: float | None
+    pixel_size: Known
     """Å/px, where known."""
     group: str
-    defocus_um: float | None
+    defocus_um: Known
     """Underfocus in µm, where known."""
-    ice: float | None
+    ice: Known
     """Ice thickness in whatever unit the table had, where known."""
     stated: str
     """The path as it was given, which coordinate files name the micrograph by."""
@@ -49,25 +55,9 @@ def read_rows(path: Path) -> list[MicrographRow]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            return [
-                MicrographRow(
-                    name=line["name"],
-                    path=line["path"],
-                    height_px=int(line["height_px"]),
-                    width_px=int(line["width_px"]),
-                    pixel_size=_number(line["pixel_size"]),
-                    group=line["group"],
-                    defocus_um=_number(line["defocus_um"]),
-                    ice=_number(line["ice"]),
-                    stated=line["stated"],
-                )
-                for line in csv.DictReader(stream)
-            ]
+            return TypeAdapter(list[MicrographRow]).validate_python(list(csv.DictReader(stream)))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; restore it from a copy of the project") from None
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as the table of micrographs ({error!r})") from None
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
+    except (OSError, ValueError, csv.Error) as error:
+        why = in_one_line(error) if isinstance(error, ValidationError) else repr(error)
+        raise DataError(f"{path}: cannot be read as the table of micrographs ({why})") from None

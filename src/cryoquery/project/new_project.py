@@ -30,10 +30,10 @@ from cryoquery.formats import read_micrograph
 from cryoquery.formats.placement import AS_IN_FILE, Placement
 from cryoquery.project.cold_start import propose
 from cryoquery.project.conditions import read_conditions
-from cryoquery.project.events import Command
+from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.label_files import LabelFile, read_labels
-from cryoquery.project.labels_io import PERSON, import_commands
+from cryoquery.project.labels_io import import_commands
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.repository import ProjectRepository
@@ -306,15 +306,9 @@ def _build(
         name=path.resolve().name,
         project_id=secrets.token_hex(8),
         micrographs_folder=_stated_folder(path, folder),
-        unit=options.unit,
-        diameter_angstrom=options.diameter_angstrom,
-        diameter_px=options.diameter_px,
-        pixel_size=options.pixel_size,
         image_size=images.side,
         particle_px=images.particle_px,
-        invert=options.invert,
-        initial_items=options.initial_items,
-        seed=options.seed,
+        **options.model_dump(include=set(ProjectConfig.model_fields)),
     )
     write_settings(staged / SETTINGS_FILE, config)
     return [f"{name}: {reason}" if name not in reason else reason for (_, name), reason in failures.items()]
@@ -370,8 +364,8 @@ def _first_events(project: Project, known: Sequence[LabelFile], report: Report) 
         imported = {task.item for task in journal.state.tasks.values()}
         with report("looking for different ones") as progress:
             proposals = propose(project, project.config.initial_items, exclude=imported, progress=progress)
-        body = {"step": 0, "model": None, "entries": [proposal.entry for proposal in proposals]}
-        journal.record([Command("queued-0", PERSON, "queued", None, body)], time.time())
+        body = {"step": 0, "model": None, "entries": [entry._asdict() for entry in proposals]}
+        journal.record([Command("queued-0", PROGRAM, "queued", None, body)], time.time())
     return len(imported), len(proposals), notes
 
 

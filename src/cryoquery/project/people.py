@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.path import Path as Outline
 from numpy.typing import ArrayLike, NDArray
 
 from cryoquery.picking.intervals import Interval, interval_of_difference, interval_of_mean
 from cryoquery.picking.metrics import match_particles
-from cryoquery.project.labeling import Submission, TaskState
-from cryoquery.project.state import ProjectState, points_yx, task_id
+from cryoquery.project.labeling import Submission, TaskState, task_id
+from cryoquery.project.state import ProjectState, points_yx
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,11 @@ def consistency(state: ProjectState, radius_px: float) -> dict[str, Estimate]:
         for person in sorted({s.person for s in task.submissions}):
             again = next(s for s in task.submissions if s.person == person)
             before = _last_of(state.tasks[task_id(task.item)], person, before=again.seq)
-            f1 = None if before is None else _f1_of_two(again, before, radius_px)
             scores = found.setdefault(person, [])
-            if f1 is not None:
-                scores.append(f1)
+            if before is not None:
+                points = points_yx(again.particles), points_yx(before.particles)
+                f1 = _f1(*points, [again, before], radius_px)
+                scores += [] if f1 is None else [f1]
     return {person: _estimate(scores) for person, scores in sorted(found.items())}
 
 
@@ -176,10 +178,6 @@ def _last_of(task: TaskState, person: str, before: float = math.inf) -> Submissi
     return own[-1] if own else None
 
 
-def _f1_of_two(one: Submission, other: Submission, radius_px: float) -> float | None:
-    return _f1(points_yx(one.particles), points_yx(other.particles), [one, other], radius_px)
-
-
 def _f1(
     one: NDArray[np.float64], other: NDArray[np.float64], answers: Sequence[Submission], radius_px: float
 ) -> float | None:
@@ -194,24 +192,11 @@ def _covered(points: NDArray[np.float64], answer: Submission) -> NDArray[np.bool
     covered = np.ones(len(points), dtype=bool)
     done = [region.polygon for region in answer.regions if region.kind == "done"]
     if done:
-        covered = np.logical_or.reduce([_inside(points, polygon) for polygon in done])
+        covered = np.logical_or.reduce([Outline(polygon).contains_points(points) for polygon in done])
     for region in answer.regions:
         if region.kind == "ignore":
-            covered &= ~_inside(points, region.polygon)
+            covered &= ~Outline(region.polygon).contains_points(points)
     return covered
-
-
-def _inside(points: NDArray[np.float64], polygon: ArrayLike) -> NDArray[np.bool_]:
-    """(n,) whether each point lies in ``polygon``, by the even-odd rule."""
-    start = np.asarray(polygon, dtype=np.float64)
-    end = np.roll(start, -1, axis=0)
-    inside = np.zeros(len(points), dtype=bool)
-    for (y0, x0), (y1, x1) in zip(start, end, strict=True):
-        crosses = (y0 > points[:, 0]) != (y1 > points[:, 0])
-        if crosses.any():
-            x = x0 + (points[crosses, 0] - y0) / (y1 - y0) * (x1 - x0)
-            inside[crosses] ^= points[crosses, 1] < x
-    return inside
 
 
 def _arm(rows: NDArray[np.float64]) -> Arm:

@@ -79,7 +79,8 @@ def picture(
         image = _reduced(project.file_of(micrograph), 1.0 if scale == 1 else scale)
     cut = _cut(image, whole, region, scale)
     if lowpass is not None:
-        length_px = lowpass / (_pixel_size(project, micrograph) or 1.0)
+        pixel_size = micrograph.pixel_size if lowpass_unit(project) == "Å" else None
+        length_px = lowpass / (pixel_size or 1.0)
         cut = _lowpassed(cut, length_px * scale)
     return _jpeg(cut, quality)
 
@@ -170,10 +171,6 @@ def _record(project: Project, item: int) -> ImageRecord:
     if not 0 <= item < len(project.items):
         raise ProjectError(f"item {item}: {project.path} has items 0 to {len(project.items) - 1}")
     return project.dataset.records[item]
-
-
-def _pixel_size(project: Project, micrograph: MicrographRow) -> float | None:
-    return micrograph.pixel_size if lowpass_unit(project) == "Å" else None
 
 
 def _diameter_and_pixel(project: Project) -> tuple[float, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cryoquery.project.areas import check_area
+from cryoquery.errors import ProjectError
 from cryoquery.project.events import Command, Event, EventLog, fresh_commands, number
 from cryoquery.project.state import Geometry, ProjectState, apply, replay
 
@@ -129,3 +130,26 @@ def _as_correction(command: Command, state: ProjectState) -> Command:
     if command.kind in _FINAL and command.task is not None:
         return replace(command, kind="corrected" if state.task(command.task).submissions else "submitted")
     return command
+
+
+def check_area(kind: str, polygon: Sequence[Sequence[float]], smallest: float = 1.0) -> None:
+    """See that a region covers something, by the shoelace formula.
+
+    Logs of earlier versions may hold regions without area, so that a replay does not ask.
+
+    Args:
+        kind: of the region.
+        polygon: its (y, x) vertices, pixels.
+        smallest: pixels².
+
+    Raises:
+        ProjectError: it is smaller.
+    """
+    y0, x0 = polygon[0]
+    turned = [(y - y0, x - x0) for y, x in polygon]
+    pairs = zip(turned, turned[1:] + turned[:1], strict=True)
+    area = abs(math.fsum(y * b - x * a for (y, x), (a, b) in pairs)) / 2
+    if area < smallest:
+        raise ProjectError(
+            f"a region {kind!r} of {area:.3g} px²: must have at least {smallest:.3g} px²; draw it around more"
+        )

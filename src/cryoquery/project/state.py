@@ -18,9 +18,6 @@ from cryoquery.project.document import Extent, Particle, shown
 from cryoquery.project.events import Event
 from cryoquery.project.labeling import (
     COMMANDS,
-    Lease,
-    LeaseError,
-    Status,
     Submission,
     TaskState,
     UnknownTaskError,
@@ -28,26 +25,6 @@ from cryoquery.project.labeling import (
     parse_task,
     task_id,
 )
-
-__all__ = [
-    "Geometry",
-    "ItemLabels",
-    "Lease",
-    "LeaseError",
-    "ProjectState",
-    "Queue",
-    "QueueEntry",
-    "Status",
-    "Submission",
-    "TaskState",
-    "UnknownTaskError",
-    "apply",
-    "labels",
-    "parse_task",
-    "points_yx",
-    "replay",
-    "task_id",
-]
 
 Purpose = Literal["train", "measure", "repeat"]
 PURPOSES: tuple[Purpose, ...] = ("train", "measure", "repeat")
@@ -128,18 +105,32 @@ class ProjectState:
 
 
 @dataclass(frozen=True, eq=False)
-class ItemLabels:
-    """What people say of one item: its last submitted label."""
+class Label:
+    """What people say of one item, as far as training and measuring go."""
 
-    item: int
     seq: int
     """Of the submission."""
     particles_yx: NDArray[np.float64]
-    """(n, 2) pixels of the original micrograph, by y, then x."""
-    ignore: tuple[NDArray[np.float64], ...]
-    """(k, 2) vertices of each polygon that counts neither as particle nor as background."""
-    done: tuple[NDArray[np.float64], ...]
-    """(k, 2) vertices of each polygon within which all is marked; none: everywhere is."""
+    """(n, 2) pixels of the original micrograph; of a submission by y, then x."""
+    ignore: tuple[NDArray[np.float64], ...] = ()
+    """(k, 2) polygons that count neither as particle nor as background."""
+    done: tuple[NDArray[np.float64], ...] = ()
+    """(k, 2) polygons within which all is marked; none: everywhere is."""
+
+    def said(self) -> dict[str, Any]:
+        """Everything but when it was said, as plain types."""
+        return {
+            "particles": self.particles_yx.tolist(),
+            "ignore": [polygon.tolist() for polygon in self.ignore],
+            "done": [polygon.tolist() for polygon in self.done],
+        }
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ItemLabels(Label):
+    """What people say of one item, and who said it: its last submitted label."""
+
+    item: int
     empty: bool
     person: str
     active_seconds: float
@@ -184,17 +175,9 @@ def _item_labels(item: int, last: Submission) -> ItemLabels:
     def polygons(kind: str) -> tuple[NDArray[np.float64], ...]:
         return tuple(np.array(region.polygon) for region in last.regions if region.kind == kind)
 
+    also = {name: getattr(last, name) for name in ("empty", "person", "active_seconds", "suggested", "model")}
     return ItemLabels(
-        item,
-        last.seq,
-        points_yx(last.particles),
-        polygons("ignore"),
-        polygons("done"),
-        last.empty,
-        last.person,
-        last.active_seconds,
-        last.suggested,
-        last.model,
+        last.seq, points_yx(last.particles), polygons("ignore"), polygons("done"), item=item, **also
     )
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
+from cryoquery.config import in_one_line
 from cryoquery.errors import DataError
 from cryoquery.project.folder import STEP
+from cryoquery.project.state import QueueEntry
 from cryoquery.storage.atomic import read_json
+from cryoquery.storage.leases import Owner
 
 UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
@@ -20,7 +24,6 @@ STALE_SECONDS = 15 * 60.0
 """A step of which nothing was heard for so long is not believed to be under way."""
 MOST_KEPT = 4
 """Steps whose suggestions are kept in memory."""
-PURPOSES = ("train", "measure", "repeat")
 
 
 class Suggestion(NamedTuple):
@@ -50,28 +53,16 @@ def read_query(folder: Path, n_items: int) -> list[dict[str, Any]]:
         DataError: the file is missing or damaged, or names items that the project does not have.
     """
     path = folder / "query.json"
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise DataError(f"{path}: is not the query of a step; run the step again")
     try:
-        entries: list[dict[str, Any]] = [
-            {
-                "item": int(entry["item"]),
-                "rank": int(entry["rank"]),
-                "reason": str(entry["reason"]),
-                "score": None if entry["score"] is None else float(entry["score"]),
-                "purpose": str(entry["purpose"]),
-            }
-            for entry in content
-        ]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: is not the query of a step ({error!r}); run the step again") from None
+        entries = TypeAdapter(list[QueueEntry]).validate_python(read_json(path))
+    except ValidationError as error:
+        raise DataError(
+            f"{path}: is not the query of a step ({in_one_line(error)}); run the step again"
+        ) from None
     for entry in entries:
-        if not 0 <= entry["item"] < n_items or entry["purpose"] not in PURPOSES:
-            raise DataError(
-                f"{path}: {entry} is no entry for a project of {n_items} items; run the step again"
-            )
-    return entries
+        if not 0 <= entry.item < n_items:
+            raise DataError(f"{path}: {entry} is none of a project of {n_items} items; run the step again")
+    return [entry._asdict() for entry in entries]
 
 
 def read_metrics(folder: Path) -> Mapping[str, Any]:
@@ -93,23 +84,14 @@ def step_under_way(project: Path) -> dict[str, Any] | None:
         age = time.time() - (project / UNDER_WAY).stat().st_mtime
         since = found["since"]
         message = str(found.get("message", ""))
-        pid, host = found.get("pid"), found.get("host")
-    except (DataError, OSError, TypeError, KeyError, AttributeError):
+        pid, here = found.get("pid"), replace(Owner.myself(), started="")
+        if found.get("host") == here.host and isinstance(pid, int):
+            ended = replace(here, pid=pid).is_gone()
+        else:
+            ended = age >= STALE_SECONDS
+    except (DataError, OSError, TypeError, KeyError, AttributeError, OverflowError):
         return None
-    here = host == socket.gethostname() and isinstance(pid, int)
-    if not (_lives(pid) if here else age < STALE_SECONDS):
-        return None
-    return {"since": since, "message": message}
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
+    return None if ended else {"since": since, "message": message}
 
 
 class StepFiles:
@@ -117,7 +99,7 @@ class StepFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kept: OrderedDict[str, Mapping[int, Suggestions]] = OrderedDict()
+        self._read = lru_cache(MOST_KEPT)(_read_suggestions)
 
     def suggestions(self, model: str | None, item: int) -> Suggestions:
         """What ``model`` (``step_2``) suggests for an item; nothing where there is no model.
@@ -127,12 +109,7 @@ class StepFiles:
         """
         if model is None or STEP.fullmatch(model) is None:
             return NONE
-        if model not in self._kept:
-            self._kept[model] = _read_suggestions(self._folder / model / "suggestions.json")
-            if len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(model)
-        return self._kept[model].get(item, NONE)
+        return self._read(self._folder / model / "suggestions.json").get(item, NONE)
 
 
 def _read_suggestions(path: Path) -> Mapping[int, Suggestions]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 
-from cryoquery.project.labeling import TaskState
-from cryoquery.project.state import ProjectState, task_id
+from cryoquery.project.labeling import TaskState, task_id
+from cryoquery.project.state import ProjectState
 
 REPEAT_AFTER_ITEMS = 5
 """A blind repeat comes after so many other items, or after `REPEAT_AFTER_SECONDS`."""

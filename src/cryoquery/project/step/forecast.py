@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,46 +14,16 @@ from cryoquery.project.label_set import LabelSet, n_held_out_left_out
 from cryoquery.project.step.learning_curve import f1_of
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What is known after a step."""
-
-    scores: Sequence[float]
-    """F1 of this step's model on each held-out micrograph with particles or picks."""
-    precision: float | None
-    recall: float | None
-    gain: Gain | None
-    minutes: float
-    """To label the next query."""
-    sentence: str
-
-    def as_json(self, per_micrograph: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """For `metrics.json`; particle scores are those at the threshold that picking uses."""
-        hits = [2 * record["pixel_tp"] for record in per_micrograph]
-        errors = [record["pixel_fp"] + record["pixel_fn"] for record in per_micrograph]
-        particles, pixels = interval_of_mean(self.scores), interval_of_ratio(hits, np.add(hits, errors))
-        return {
-            "particle_f1": float(np.mean(self.scores)) if self.scores else None,
-            **_limits("particle_f1", particles),
-            "particle_precision": self.precision,
-            "particle_recall": self.recall,
-            **_limits("f1", pixels),
-            "n_held_out_micrographs": len(per_micrograph),
-            "gain": self.gain.mean if self.gain else None,
-            "gain_std": self.gain.std if self.gain else None,
-            "p_enough": self.gain.p_enough if self.gain else None,
-            "minutes": self.minutes,
-            "sentence": self.sentence,
-        }
-
-
 def forecast(
     project: Project,
     label_set: LabelSet,
     curve: Sequence[Mapping[str, Any]],
     query: Sequence[Mapping[str, Any]],
-) -> Forecast:
-    """What the learning ``curve`` says, and what labeling ``query`` is expected to bring.
+    per_micrograph: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What the learning ``curve`` says, and what labeling ``query`` is expected to bring, for `metrics.json`.
+
+    Particle scores are those at the threshold that picking uses.
 
     Args:
         project: whose settings say what labels cost where nothing was timed.
@@ -62,6 +31,7 @@ def forecast(
         curve: a record per step, this one last: ``n_labeled_items``, ``held_out`` counts by micrograph, and
             its ``agreement`` with the step before.
         query: the next one.
+        per_micrograph: what this step's evaluation recorded of each held-out micrograph.
     """
     held_out = curve[-1]["held_out"]
     n_matched, n_picks, n_particles = (
@@ -78,8 +48,21 @@ def forecast(
     if scores and (n := n_held_out_left_out(project, label_set)):
         unit = project.config.unit + ("" if n == 1 else "s")
         said += f"; F1 leaves out {n} held-out {unit} that people skipped or called bad"
-    precision = n_matched / n_picks if n_picks else None
-    return Forecast(scores, precision, n_matched / n_particles if n_particles else None, gain, minutes, said)
+    hits = [2 * record["pixel_tp"] for record in per_micrograph]
+    errors = [record["pixel_fp"] + record["pixel_fn"] for record in per_micrograph]
+    return {
+        "particle_f1": float(np.mean(scores)) if scores else None,
+        **_limits("particle_f1", interval_of_mean(scores)),
+        "particle_precision": n_matched / n_picks if n_picks else None,
+        "particle_recall": n_matched / n_particles if n_particles else None,
+        **_limits("f1", interval_of_ratio(hits, np.add(hits, errors))),
+        "n_held_out_micrographs": len(per_micrograph),
+        "gain": gain.mean if gain else None,
+        "gain_std": gain.std if gain else None,
+        "p_enough": gain.p_enough if gain else None,
+        "minutes": minutes,
+        "sentence": said,
+    }
 
 
 def _limits(name: str, interval: Interval | None) -> dict[str, float | None]:

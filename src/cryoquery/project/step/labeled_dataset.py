@@ -37,7 +37,7 @@ from cryoquery.data.dataset import (
 )
 from cryoquery.data.preprocess import draw_mask, scaled_shape
 from cryoquery.formats.placement import to_scaled
-from cryoquery.project.label_set import Label
+from cryoquery.project.state import Label
 from cryoquery.storage.atomic import SupersededError, staged_directory
 from cryoquery.storage.provenance import digest
 

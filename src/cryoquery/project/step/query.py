@@ -10,7 +10,7 @@ import numpy as np
 
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.picking.picker import Picker, PickOptions, prepare_file
-from cryoquery.project.cold_start import held_out_order
+from cryoquery.project.cold_start import held_out_order, spread
 from cryoquery.project.folder import Project
 from cryoquery.project.label_set import LabelSet
 
@@ -70,16 +70,6 @@ def query_entries(chosen: Sequence[Mapping[str, Any]], plan: QueryPlan) -> list[
     random = [{"item": i, "score": None, "reason": MEASURED, "purpose": "measure"} for i in plan.held_out]
     last = [{"item": i, "score": None, "reason": SKIPPED, "purpose": why} for i, why in plan.for_others]
     return [{**entry, "rank": rank} for rank, entry in enumerate([*spread(entries, random), *last])]
-
-
-def spread(many: Sequence[Any], few: Sequence[Any]) -> list[Any]:
-    """Both in their order, the places of each evenly spread."""
-    places = [
-        ((i + 0.5) / len(part), which, part[i])
-        for which, part in enumerate((many, few))
-        for i in range(len(part))
-    ]
-    return [entry for *_, entry in sorted(places, key=lambda place: place[:2])]
 
 
 def suggestions(

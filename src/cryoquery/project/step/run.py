@@ -35,7 +35,7 @@ from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
 from cryoquery.project.label_set import LabelSet, n_held_out_left_out
 from cryoquery.project.settings import settings_digest
-from cryoquery.project.step.forecast import Forecast, forecast
+from cryoquery.project.step.forecast import forecast
 from cryoquery.project.step.labeled_dataset import labeled_dataset
 from cryoquery.project.step.learning_curve import agreement, compared_rows, counts_of, measure, names
 from cryoquery.project.step.query import plan_query, query_entries, suggestions
@@ -113,7 +113,16 @@ def _do(
     status.phase("looks for particles on what is to be labeled next")
     found = suggestions(picker, project, [entry["item"] for entry in query], lambda done: status.alive())
     metrics = {
-        **_metrics(project, label_set, scores, forecast(project, label_set, curve, query), number),
+        # Without held-out labels no score is made up.
+        **{
+            name: None if isinstance(value, float) and not scores["per_micrograph"] else value
+            for name, value in scores.items()
+        },
+        **forecast(project, label_set, curve, query, scores["per_micrograph"]),
+        "step": number,
+        "strategy": config.strategy,
+        "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
+        "hours": label_set.seconds / 3600,
         "n_labeled_items": len(labeled),
         "n_held_out_items": len(label_set.labels) - len(labeled),
         "n_held_out_left_out": n_held_out_left_out(project, label_set),
@@ -192,19 +201,3 @@ def _last_curve(done: list[Path]) -> list[dict[str, Any]]:
         return list(read_json(done[-1] / METRICS)["curve"]) if done else []
     except (DataError, LookupError, TypeError):
         return []
-
-
-def _metrics(
-    project: Project, label_set: LabelSet, scores: dict[str, Any], ahead: Forecast, number: int
-) -> dict[str, Any]:
-    """What `metrics.json` says beside the curve; without held-out labels no score is made up."""
-    if not scores["per_micrograph"]:
-        scores = {name: None if isinstance(value, float) else value for name, value in scores.items()}
-    return {
-        **scores,
-        **ahead.as_json(scores["per_micrograph"]),
-        "step": number,
-        "strategy": project.config.strategy,
-        "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
-        "hours": label_set.seconds / 3600,
-    }

@@ -14,6 +14,7 @@ from cryoquery.errors import CryoqueryError, DataError, ProjectError, Stopped, e
 from cryoquery.experiment.run import stoppable
 from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.label_set import LabelSet, read_label_set
+from cryoquery.project.settings import SETTINGS_FILE
 from cryoquery.project.step.run import do_step
 from cryoquery.project.step.status import WORK, forget_ended, tell_waiting
 from cryoquery.storage.atomic import read_json, write_json
@@ -43,7 +44,8 @@ def step_on_slurm(
     before = finished_steps(project.steps_path)
     (work / FAILURE).unlink(missing_ok=True)
     write_json(work / LABEL_SET, label_set.as_json())
-    job = _submit(project)
+    settings, columns = str(project.path / SETTINGS_FILE), [str(project.path.resolve())]
+    (job,) = slurm.submit(work / FOLDER, project.config.slurm, settings, work_on, columns)
     write_json(work / JOB, job)
     tell_waiting(project.path, job)
     say(f"job {job} is in Slurm's queue")
@@ -72,13 +74,6 @@ def queued_job(project: Path) -> str | None:
         return job if job in slurm.queue() else None
     except (DataError, FileNotFoundError):
         return None
-
-
-def _submit(project: Project) -> str:
-    folder, settings = project.path / WORK / FOLDER, str(project.path / "project.toml")
-    columns = [str(project.path.resolve())]
-    (job,) = slurm.submit(folder, project.config.slurm, settings, work_on, columns)
-    return job
 
 
 def work_on(path: str) -> str:

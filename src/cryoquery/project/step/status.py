@@ -13,11 +13,11 @@ from typing import Any
 
 from cryoquery.active.progress import EpochEnded, Event, ImagesPassed, IterationStarted, PhaseStarted, Waiting
 from cryoquery.errors import DataError, ExperimentError, ProjectError
+from cryoquery.project.step_files import UNDER_WAY as FILE
 from cryoquery.slurm import job_number
 from cryoquery.storage.atomic import read_json, remove_leftovers, write_json
 from cryoquery.storage.leases import alone
 
-FILE = "stepping.json"
 WORK = "work"
 """Folder in a project for what a step needs while it works."""
 SECONDS_BETWEEN = 1.0
