@@ -13,7 +13,7 @@ from cryoquery.active.iteration import EXAMPLES, MODEL, SCORES, SNAPSHOTS
 from cryoquery.active.oracles import Oracle
 from cryoquery.active.progress import EpochEnded, PhaseStarted
 from cryoquery.active.run import Context, Run
-from cryoquery.active.training_key import fine_tunes, pretraining_inputs, training_key
+from cryoquery.active.training_key import cache_inputs, fine_tunes, key_from
 from cryoquery.data.pool import LabeledImages
 from cryoquery.network import train as fitting
 from cryoquery.network.checkpoint import Weights, load_weights, save_model, save_snapshots
@@ -36,7 +36,8 @@ def train(
     where their models were not kept.
     """
     labeled, continues = history[-1], fine_tunes(run, history, context.training.fine_tune)
-    key = training_key(run, context, history)
+    inputs = cache_inputs(context)
+    key = key_from(run, inputs, history)
 
     def make(folder: Path) -> None:
         start = None
@@ -49,12 +50,8 @@ def train(
             save_snapshots(folder / SNAPSHOTS, snapshots)
         context.progress(PhaseStarted("evaluation"))
         predictor = Predictor(network, context.fabric, context.training.batch_size)
-        made_by = {
-            "training": context.training.model_dump(mode="json"),
-            "seed": run.seed,
-            "training_key": key,
-        }
-        made_by |= pretraining_inputs(context.pretraining)
+        made_by = {name: inputs[name] for name in ("training", "pretraining")}
+        made_by |= {"seed": run.seed, "training_key": key}
         recipe = picking_recipe(predictor, oracle.labels, labeled, context.splits, context.predicted)
         save_model(folder / MODEL, network, context.model, made_by, recipe.model_dump(mode="json"))
         _evaluate(predictor, context, folder, recipe.threshold)

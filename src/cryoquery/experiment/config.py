@@ -16,7 +16,6 @@ from cryoquery.acquisition.strategies import check_free, check_known, load_plugi
 from cryoquery.acquisition.typical import ColdStart
 from cryoquery.active.oracles import NoiseConfig
 from cryoquery.active.run import Run, run_name
-from cryoquery.active.training_key import pretraining_inputs
 from cryoquery.config import CheckedModel, parse, read_toml
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ConfigError
@@ -153,11 +152,8 @@ class RecordedConfig(CheckedModel):
 
     def protocol(self) -> dict[str, Any]:
         """What all runs must have in common to be compared: the network, how it is trained, who labels."""
-        # What the first versions did not have is left out where it is unused: digests stay the same.
-        parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
-        both = {name: getattr(self, name).model_dump(mode="json") for name in parts}
-        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
-        return both | pretraining_inputs(self.pretraining) | first
+        parts = self.model_dump(mode="json", include={"model", "training", "pretraining", "oracle"})
+        return parts | {"first_images": {"cold_start": self.cold_start}}
 
 
 class ExperimentConfig(RecordedConfig):

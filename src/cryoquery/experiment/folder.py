@@ -51,10 +51,6 @@ FREE_TO_CHANGE = {
 }
 """What may differ when an experiment is resumed: where things are, where work is done, and what is added."""
 
-ADDED_LATER = {"pretraining": None, "cold_start": "random"}
-"""Keys that the first configurations did not have, with what they mean where they are not given: left out of
-the digest, so that older experiments keep theirs."""
-
 
 def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
     """Begin the folder ``config.out``, or go on in it; what is written to its `config.toml`.
@@ -253,10 +249,7 @@ def _check_same(before: RecordedConfig, now: ExperimentConfig) -> None:
 
 def config_digest(config: RecordedConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
-    # An oracle without label noise is left out: experiments were begun before there was any.
-    left_out = FREE_TO_CHANGE | ({"oracle"} if config.oracle.is_clean else set())
-    values = config.model_dump(mode="json", exclude=left_out)
-    return digest({key: value for key, value in values.items() if (key, value) not in ADDED_LATER.items()})
+    return digest(config.model_dump(mode="json", exclude=FREE_TO_CHANGE))
 
 
 def _environment(context: Context) -> dict[str, Any]:

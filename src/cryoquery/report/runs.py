@@ -247,7 +247,7 @@ def _check_made_alike(curve: LearningCurve, config: RecordedConfig, environment:
             if metrics.get(name) is not None and value is not None and metrics[name] != value
         ]
         for part, values in (metrics.get("protocol") or {}).items():
-            wanted = protocol.get(part, {})
+            values, wanted = values or {}, protocol.get(part) or {}
             differences += [
                 f"{part}.{key} {values.get(key)} instead of {wanted.get(key)}"
                 for key in sorted({*values, *wanted})
