@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryoquery.active.initial_weights import first_weights
 from cryoquery.active.iteration import EXAMPLES, MODEL, SCORES, SNAPSHOTS
-from cryoquery.active.oracles import Oracle
+from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.progress import EpochEnded, PhaseStarted
 from cryoquery.active.run import Context, Run
 from cryoquery.active.training_key import cache_inputs, fine_tunes, key_from
@@ -26,7 +26,7 @@ from cryoquery.storage.atomic import sha256, write_json
 
 
 def train(
-    run: Run, context: Context, oracle: Oracle, history: Sequence[NDArray[np.int64]]
+    run: Run, context: Context, oracle: SimulatedOracle, history: Sequence[NDArray[np.int64]]
 ) -> tuple[Path, bool]:
     """The training on the last of the labeled sets in ``history``, and whether it was done here.
 
@@ -62,7 +62,7 @@ def train(
 def _fit(
     run: Run,
     context: Context,
-    oracle: Oracle,
+    oracle: SimulatedOracle,
     labeled: NDArray[np.int64],
     start: Weights | None,
     checkpoint: Path,
