@@ -128,15 +128,12 @@ class Results:
 
     def _same(self, a: str, b: str) -> bool:
         mine, theirs = ({curve.seed: curve for curve in self.of(run)} for run in (a, b))
-        if mine.keys() != theirs.keys():
-            return False
-        for seed, curve in mine.items():
-            one, other = curve.labeled, theirs[seed].labeled
-            if one is None or other is None or len(one) < 2:
-                return False
-            if not all(np.array_equal(x, y) for x, y in zip(one, other, strict=True)):
-                return False
-        return True
+        pairs = [
+            (mine[seed].labeled or (), theirs[seed].labeled or ()) for seed in mine.keys() & theirs.keys()
+        ]
+        return mine.keys() == theirs.keys() and all(
+            len(one) == len(other) >= 2 and all(map(np.array_equal, one, other)) for one, other in pairs
+        )
 
 
 def read_results(
