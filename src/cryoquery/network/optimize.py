@@ -159,13 +159,8 @@ class Training:
 
 def _batches(order: NDArray[np.int64], symmetries: NDArray[np.int64] | None, n: int) -> list[Batch]:
     """Even batches: no image is dropped, and none is alone with its statistics."""
-    positions = np.array_split(order, n)
-    if symmetries is None:
-        return [Batch(some) for some in positions]
-    return [
-        Batch(some, some_symmetries)
-        for some, some_symmetries in zip(positions, np.array_split(symmetries, n), strict=True)
-    ]
+    turned = [None] * n if symmetries is None else np.array_split(symmetries, n)
+    return [Batch(*both) for both in zip(np.array_split(order, n), turned, strict=True)]
 
 
 def optimize(
