@@ -264,26 +264,12 @@ def reported_splits(config: RecordedConfig, dataset: Dataset) -> tuple[str, ...]
     return (reported, *(split for split in held_out if split != reported))
 
 
-def check_strategies(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Refuse strategies that cannot choose from a dataset's training images.
+def check_dataset(config: ExperimentConfig, dataset: Dataset) -> tuple[str, ...]:
+    """Refuse a dataset that does not fit a configuration; returns its `reported_splits`.
 
     Raises:
-        ConfigError: all are of one group, and a strategy needs several.
-    """
-    if len({record.group for record in dataset.records if record.split == "train"}) == 1:
-        for name in config.strategies:
-            if strategy_of(config.strategy(name)).by_group:
-                raise ConfigError(
-                    f"strategies: {name}: all training images of {dataset.path} belong to one group; "
-                    "choose one that needs no groups, such as random or clustered(…)"
-                )
-
-
-def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Refuse a dataset whose images are not of the size the configuration states.
-
-    Raises:
-        ConfigError: they are not.
+        ConfigError: images are not of the size that is stated, there are none to report on, or all training
+            images are of one group, and a strategy needs several.
     """
     shape = dataset.images.shape[1:]
     if config.image_size is not None and shape != (config.image_size, config.image_size):
@@ -291,3 +277,11 @@ def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:
             f"image_size={config.image_size}: the images of {dataset.path} are {shape[0]}×{shape[1]}; "
             "import them at that size, or change image_size"
         )
+    if len({record.group for record in dataset.records if record.split == "train"}) == 1:
+        for name in config.strategies:
+            if strategy_of(config.strategy(name)).by_group:
+                raise ConfigError(
+                    f"strategies: {name}: all training images of {dataset.path} belong to one group; "
+                    "choose one that needs no groups, such as random or clustered(…)"
+                )
+    return reported_splits(config, dataset)

@@ -106,13 +106,13 @@ def _check_labeled(
     if found is None or not _are_indices(file, found, context, checks):
         return expected
     labeled = np.array(found, dtype=np.int64)
-    ascending = checks.check(bool((np.diff(labeled) > 0).all()), file, "does not ascend, or repeats an index")
-    right_count = checks.check(
-        len(labeled) == count, file, f"holds {len(labeled)} images, the schedule has {count}"
-    )
+    sound = [
+        checks.check(bool((np.diff(labeled) > 0).all()), file, "does not ascend, or repeats an index"),
+        checks.check(len(labeled) == count, file, f"holds {len(labeled)} images, the schedule has {count}"),
+    ]
     if expected is None:
-        return labeled if ascending and right_count else None
-    if ascending and right_count:
+        return labeled if all(sound) else None
+    if all(sound):
         lacks, has = np.setdiff1d(expected, labeled), np.setdiff1d(labeled, expected)
         came_from = "the first draw" if file.parent.name == "iteration_0" else "the query before it"
         checks.check(
