@@ -128,12 +128,10 @@ class Results:
 
     def _same(self, a: str, b: str) -> bool:
         mine, theirs = ({curve.seed: curve for curve in self.of(run)} for run in (a, b))
-        pairs = [
-            (mine[seed].labeled or (), theirs[seed].labeled or ()) for seed in mine.keys() & theirs.keys()
-        ]
-        return mine.keys() == theirs.keys() and all(
-            len(one) == len(other) >= 2 and all(map(np.array_equal, one, other)) for one, other in pairs
-        )
+        if mine.keys() != theirs.keys():
+            return False
+        pairs = [(mine[seed].labeled or (), theirs[seed].labeled or ()) for seed in mine]
+        return all(len(x) == len(y) >= 2 and all(map(np.array_equal, x, y)) for x, y in pairs)
 
 
 def read_results(
