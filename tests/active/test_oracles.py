@@ -124,7 +124,7 @@ def test_an_experiment_with_faults_keeps_clean_scores_apart_from_others(tmp_path
         read_json(folder / "random_sampling" / "iteration_0" / "metrics.json") for folder in (clean, faulty)
     ]
     assert found[0]["training_key"] != found[1]["training_key"]
-    assert "oracle" not in found[0]["protocol"]
+    assert found[0]["protocol"]["oracle"] == {"miss_rate": 0.0, "false_rate": 0.0, "jitter": 0.0}
     assert found[1]["protocol"]["oracle"] == {"miss_rate": 0.9, "false_rate": 0.0, "jitter": 0.0}
     assert found[1]["n_labeled_particles"] < found[0]["n_labeled_particles"]
     n_truth = [sum(m["n_particles"] for m in metrics["per_micrograph"]) for metrics in found]

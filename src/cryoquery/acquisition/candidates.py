@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,6 @@ from cryoquery.data.pool import Pool
 from cryoquery.errors import ConfigError
 from cryoquery.network.predict import Predictor, compute_signals
 from cryoquery.storage.cache import SignalCache, SignalRecord
-
-
-class SignalSource(Protocol):
-    """Yields what a network says of pool images, computing it when it is first asked for."""
-
-    def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """A number for each image, (n,), or a vector, (n, c)."""
-
 
 STRETCH = 4096
 """After so many images what the network said of them is kept, so that an interruption costs no more."""
@@ -56,7 +48,7 @@ class NetworkSignals:
         self._values: dict[str, NDArray[Any]] = {}
 
     def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """See `SignalSource`."""
+        """A number for each image, (n,), or a vector, (n, c)."""
         if not self._knows(signal, indices).all():
             if self._cache is None:
                 self._compute(signal, indices)
@@ -118,7 +110,7 @@ class Candidates:
     """(m,) ascending indices of what is labeled."""
     groups: Sequence[str]
     """Group of every image of the pool."""
-    signals: SignalSource
+    signals: NetworkSignals
     rng: np.random.Generator
     learned: Callable[[], NDArray[np.float32]] | None = None
     """Gives features of all images of the pool that were learned without labels, where some were."""

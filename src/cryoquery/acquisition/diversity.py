@@ -95,8 +95,8 @@ def k_center(features: ArrayLike, labeled_features: ArrayLike, n: int) -> NDArra
     if labeled.size:
         _approach(nearest, points, labeled, origin)
     else:
-        blocks = [_squared(points[rows], origin) for rows in _blocks(len(points), _ROWS)]
-        chosen.append(int(np.argmin(np.concatenate(blocks))))
+        from_origin = [_squared(points[rows], origin) for rows in blocks(len(points), _ROWS)]
+        chosen.append(int(np.argmin(np.concatenate(from_origin))))
     n_met, n_ahead = 0, max(256, len(points) // 32)
     while len(chosen) < n:
         _approach(nearest, points, points[chosen[n_met:]], origin)
@@ -143,9 +143,9 @@ def _approach(
     Matrix products tell which centers can be nearest; the distances to those are then computed from
     differences. So the result has the bits of the differences, also for duplicates and large offsets.
     """
-    for some in _blocks(len(centers), _CENTERS):
+    for some in blocks(len(centers), _CENTERS):
         around = centers[some].astype(np.float64)
-        for rows in _blocks(len(points), _ROWS):
+        for rows in blocks(len(points), _ROWS):
             block = points[rows].astype(np.float64)
             so_far = nearest[rows]
             row, center = _can_be_nearer(block - origin, around - origin, so_far)
@@ -187,7 +187,8 @@ def _squared(points: Floats, center: NDArray[np.float64]) -> NDArray[np.float64]
     return cdist(points, center[None], "sqeuclidean")[:, 0]
 
 
-def _blocks(n: int, size: int) -> list[slice]:
+def blocks(n: int, size: int) -> list[slice]:
+    """``n`` rows in blocks of ``size``, the last one smaller."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 

@@ -62,31 +62,23 @@ class Signal:
     """Name of the ensemble that makes the pass; empty: the network alone."""
 
 
-class Statistics:
-    """How each signal is computed, by its key; filled by the functions that make signals."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Statistic] = {}
-
-    def signal(self, key: str, statistic: Statistic, ensemble: str = "") -> Signal:
-        """A signal whose ``key`` says all that its ``statistic`` depends on."""
-        self._known[key] = statistic
-        return Signal(key, ensemble)
-
-    def __getitem__(self, signal: Signal) -> Statistic:
-        """What computes a signal."""
-        return self._known[signal.key]
+STATISTICS: dict[Signal, Statistic] = {}
+"""How each signal is computed; filled by `make_signal`."""
 
 
-STATISTICS = Statistics()
+def make_signal(key: str, statistic: Statistic, ensemble: str = "") -> Signal:
+    """A signal whose ``key`` says all that its ``statistic`` depends on."""
+    signal = Signal(key, ensemble)
+    STATISTICS[signal] = statistic
+    return signal
 
 
 def reduced(reduce: Callable[..., Tensor], name: str, score: PixelScore, *values: float) -> Signal:
     """The signal ``reduce(score, maps, *values)``; ``name`` and ``values`` go into its key."""
     parts = ",".join([score.key, *(f"{value:g}" for value in values)])
-    # The means of the protocol were kept under the name of the pixel score before there were others.
+    # The means of the protocol go by the name of the pixel score alone.
     key = score.key if name == "mean" else f"{name}({parts})"
-    return STATISTICS.signal(key, lambda maps: reduce(score(maps), maps, *values), score.ensemble)
+    return make_signal(key, lambda maps: reduce(score(maps), maps, *values), score.ensemble)
 
 
 def mean(score: Tensor, maps: Maps) -> Tensor:
@@ -182,8 +174,8 @@ def pooled_gradients(maps: Maps) -> Tensor:
     return torch.cat([by_h, signs.sum(dim=2, keepdim=True)], dim=2).flatten(1) / n_valid
 
 
-FEATURES = STATISTICS.signal("features", pooled_features)
-GRADIENTS = STATISTICS.signal("gradients", pooled_gradients)
+FEATURES = make_signal("features", pooled_features)
+GRADIENTS = make_signal("gradients", pooled_gradients)
 LEARNED = Signal("learned")
 """Features learned without labels, of labeled images too; the network's own where there are none."""
 BASE = (*(reduced(mean, "mean", PixelScore(name)) for name in PIXEL_SCORES), FEATURES)

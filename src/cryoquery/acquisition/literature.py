@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +11,7 @@ from pydantic import Field
 from cryoquery.acquisition import diversity, typical
 from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Strategy
 from cryoquery.acquisition.image_scores import BASE, FEATURES, GRADIENTS, LEARNED
-from cryoquery.acquisition.selections import SomeScore, by_features
-
-Rows: TypeAlias = "NDArray[np.int64]"
+from cryoquery.acquisition.selections import Rows, SomeScore, by_features
 
 _MEAN_ENTROPY = ImageScore.of("mean entropy", next(signal for signal in BASE if signal.key == "entropy"))
 
@@ -60,8 +57,7 @@ def badge() -> Strategy:
     def rows(candidates: Candidates, n: int) -> Rows:
         return k_means_plus_plus(candidates.values(GRADIENTS), n, candidates.rng)
 
-    strategy = by_features(rows, "large gradient that differs from the others")
-    return replace(strategy, needs=frozenset({GRADIENTS}))
+    return by_features(rows, "large gradient that differs from the others", {GRADIENTS})
 
 
 def clue(weight: SomeScore = _MEAN_ENTROPY) -> Strategy:
@@ -77,8 +73,8 @@ def clue(weight: SomeScore = _MEAN_ENTROPY) -> Strategy:
         weights = np.maximum(weights, 1e-6 * weights.max()) if weights.max() > 0 else np.ones(len(weights))
         return diversity.k_means(candidates.features(), n, candidates.rng, weights)
 
-    strategy = by_features(rows, f"nearest to the center of a cluster weighted by {weight.label}")
-    return replace(strategy, needs=frozenset({FEATURES}) | weight.needs)
+    reason = f"nearest to the center of a cluster weighted by {weight.label}"
+    return by_features(rows, reason, {FEATURES} | weight.needs)
 
 
 def stochastic_batch(score: SomeScore, batches: Annotated[int, Field(ge=0)] = 0) -> Strategy:
@@ -114,8 +110,7 @@ def typiclust(k: Annotated[int, Field(ge=1)] = 20) -> Strategy:
     def rows(candidates: Candidates, n: int) -> Rows:
         return typical.typiclust(*_learned_or_own(candidates), n, candidates.rng, k)
 
-    strategy = by_features(rows, "typical of a cluster with few labels")
-    return replace(strategy, needs=frozenset({LEARNED}))
+    return by_features(rows, "typical of a cluster with few labels", {LEARNED})
 
 
 def prob_cover(purity: Annotated[float, Field(gt=0, le=1)] = 0.95) -> Strategy:
@@ -131,8 +126,7 @@ def prob_cover(purity: Annotated[float, Field(gt=0, le=1)] = 0.95) -> Strategy:
         radius = typical.purity_radius(points, n_clusters, candidates.rng, purity)
         return typical.prob_cover(points, labeled, n, radius)
 
-    strategy = by_features(rows, "many like it, none of them labeled")
-    return replace(strategy, needs=frozenset({LEARNED}))
+    return by_features(rows, "many like it, none of them labeled", {LEARNED})
 
 
 def _learned_or_own(candidates: Candidates) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

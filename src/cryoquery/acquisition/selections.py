@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field, InstanceOf
 
 from cryoquery.acquisition import diversity
-from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Strategy
-from cryoquery.acquisition.image_scores import FEATURES
+from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Select, Strategy
+from cryoquery.acquisition.image_scores import FEATURES, Signal
 from cryoquery.errors import ConfigError
 
 SHORTLIST = 20_000
@@ -109,9 +109,19 @@ def stratified(selection: SomeStrategy, otherwise: SomeStrategy | None = None) -
         groups = np.array([candidates.groups[i] for i in candidates.indices])
         return _in_equal_shares(candidates, n, np.unique(groups, return_inverse=True)[1], selection)
 
-    needs = selection.needs | (otherwise.needs if otherwise else frozenset())
-    looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
-    return Strategy(select, needs, looks, by_group=otherwise is None)
+    return _of_parts(select, (selection, otherwise), by_group=otherwise is None)
+
+
+def _of_parts(
+    select: Select, parts: Sequence[Strategy | ImageScore | None], by_group: bool | None = None
+) -> Strategy:
+    """A strategy that asks for all that its ``parts`` ask for."""
+    needs = frozenset[Signal]().union(*(part.needs for part in parts if part))
+    strategies = [part for part in parts if isinstance(part, Strategy)]
+    looks = any(part.looks_at_labeled for part in strategies)
+    return Strategy(
+        select, needs, looks, any(part.by_group for part in strategies) if by_group is None else by_group
+    )
 
 
 def _of_one_group(name: str, candidates: Candidates, n: int, otherwise: Strategy | None) -> list[Choice]:
@@ -170,10 +180,7 @@ def proportional(
         groups = candidates.groups
         return [replace(choice, reason=f"{choice.reason}; of {groups[choice.index]}") for choice in chosen]
 
-    needs = selection.needs | (by.needs if by else frozenset())
-    needs |= otherwise.needs if otherwise else frozenset()
-    looks = selection.looks_at_labeled or bool(otherwise and otherwise.looks_at_labeled)
-    return Strategy(select, needs, looks, by_group=otherwise is None)
+    return _of_parts(select, (selection, by, otherwise), by_group=otherwise is None)
 
 
 def clustered(
@@ -291,13 +298,7 @@ def mix(*parts: Any) -> Strategy:
             rest = rest.without(np.array([choice.index for choice in some], dtype=np.int64))
         return chosen
 
-    each = [strategy for _, strategy in pairs]
-    return Strategy(
-        select,
-        frozenset().union(*(strategy.needs for strategy in each)),
-        any(strategy.looks_at_labeled for strategy in each),
-        any(strategy.by_group for strategy in each),
-    )
+    return _of_parts(select, [strategy for _, strategy in pairs])
 
 
 def k_means(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strategy:
@@ -305,8 +306,11 @@ def k_means(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strate
 
     With a ``score`` only the ``shortlist`` times as many images where it is highest are clustered.
     """
-    rows = by_features(_k_means_rows, "nearest to the center of a cluster")
-    return _of_shortlist(rows, score, shortlist)
+
+    def rows(candidates: Candidates, n: int) -> Rows:
+        return diversity.k_means(candidates.features(), n, candidates.rng)
+
+    return _of_shortlist(by_features(rows, "nearest to the center of a cluster"), score, shortlist)
 
 
 def k_center(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strategy:
@@ -314,8 +318,12 @@ def k_center(score: SomeScore | None = None, shortlist: Positive = 3.0) -> Strat
 
     With a ``score`` only among the ``shortlist`` times as many images where it is highest.
     """
-    rows = by_features(_k_center_rows, "farthest from everything labeled", looks_at_labeled=True)
-    return _of_shortlist(rows, score, shortlist)
+
+    def rows(candidates: Candidates, n: int) -> Rows:
+        return diversity.k_center(candidates.features(), candidates.labeled_features(), n)
+
+    strategy = by_features(rows, "farthest from everything labeled", looks_at_labeled=True)
+    return _of_shortlist(strategy, score, shortlist)
 
 
 def prefilter(selection: SomeStrategy, score: SomeScore, share: Share = 0.5) -> Strategy:
@@ -345,6 +353,7 @@ def _of_highest(strategy: Strategy, score: ImageScore, n_of: Callable[[Candidate
 def by_features(
     choose_rows: Callable[[Candidates, int], Rows],
     reason: str,
+    needs: Collection[Signal] = (FEATURES,),
     looks_at_labeled: bool = False,
 ) -> Strategy:
     """Choose by features: among all candidates, or in a pool of more than `SHORTLIST` among a shortlist.
@@ -369,15 +378,7 @@ def by_features(
             np.concatenate(parts), f"{reason} (of {SHORTLIST} drawn at random)" if shortlisted else reason
         )
 
-    return Strategy(select, frozenset({FEATURES}), looks_at_labeled)
-
-
-def _k_means_rows(candidates: Candidates, n: int) -> Rows:
-    return diversity.k_means(candidates.features(), n, candidates.rng)
-
-
-def _k_center_rows(candidates: Candidates, n: int) -> Rows:
-    return diversity.k_center(candidates.features(), candidates.labeled_features(), n)
+    return Strategy(select, frozenset(needs), looks_at_labeled)
 
 
 def choices(indices: Sequence[int] | NDArray[np.int64], reason: str) -> list[Choice]:

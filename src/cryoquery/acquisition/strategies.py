@@ -8,7 +8,7 @@ is run for it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 
 from cryoquery.acquisition.candidates import Candidates, Choice, ImageScore, Select, Strategy
-from cryoquery.acquisition.expressions import Word, read, read_as
+from cryoquery.acquisition.expressions import Word, read_as
 from cryoquery.acquisition.vocabulary import words
 from cryoquery.errors import ConfigError
 
@@ -156,34 +156,14 @@ def strategy_of(text: str) -> Strategy:
 
 @lru_cache(maxsize=256)
 def _built(expression: str) -> Strategy:
-    value = read(expression, _Vocabulary())
-    if not isinstance(value, Strategy):
-        read_as(Strategy, expression, _Vocabulary())
-    strategy: Strategy = value
+    # A word before a row of its name: entropy is a pixel score inside an expression.
+    vocabulary = {name: _as_word(row) for name, row in STRATEGIES.items()} | dict(words())
+    strategy: Strategy = read_as(Strategy, expression, vocabulary)
     return strategy
 
 
-class _Vocabulary(Mapping[str, Word]):
-    """The words, and the rows of the table as words without arguments."""
-
-    def __getitem__(self, name: str) -> Word:
-        # A word before a row of its name: entropy is a pixel score inside an expression.
-        return words()[name] if name in words() else _row(name)
-
-    def __iter__(self) -> Iterable[str]:  # type: ignore[override]
-        return iter([*words(), *(name for name in STRATEGIES if name not in words())])
-
-    def __len__(self) -> int:
-        return len({*words(), *STRATEGIES})
-
-
-def _row(name: str) -> Word:
-    row = STRATEGIES[name]
-
-    def word() -> Strategy:
-        return row.strategy
-
-    return word
+def _as_word(row: NamedStrategy) -> Word:
+    return lambda: row.strategy
 
 
 def load_plugin(path: Path) -> None:

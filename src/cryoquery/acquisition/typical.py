@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from cryoquery.acquisition.diversity import checked, fitted_k_means
+from cryoquery.acquisition.diversity import blocks, checked, fitted_k_means
 
 MAX_CLUSTERS = 500
 """More clusters than this are not made, however many rows are asked for."""
@@ -226,7 +226,7 @@ def _by_typicality(points: _Vectors, k: int) -> NDArray[np.int64]:
             NearestNeighbors(n_neighbors=k, algorithm="brute").fit(points).kneighbors(return_distance=False)
         )
     mean = np.empty(len(points))
-    for rows in _blocks(len(points)):
+    for rows in blocks(len(points), _BLOCK):
         # From differences: products leave a rest where rows coincide. Sorted, so that equal sums are equal.
         distances = np.linalg.norm(points[rows, None] - points[near[rows]], axis=2)
         mean[rows] = np.sort(distances, axis=1).mean(axis=1)
@@ -237,7 +237,7 @@ def _squared_distances(x: _Vectors, y: _Vectors) -> Iterator[tuple[slice, _Vecto
     """Blocks of rows of the squared distances between ``x`` and ``y``, for rows of length 1 or 0."""
     yy = (y**2).sum(axis=1)
     with threadpool_limits(limits=1):
-        for rows in _blocks(len(x)):
+        for rows in blocks(len(x), _BLOCK):
             squared = x[rows] @ (-2 * y).T
             squared += (x[rows] ** 2).sum(axis=1)[:, None]
             squared += yy
@@ -246,10 +246,6 @@ def _squared_distances(x: _Vectors, y: _Vectors) -> Iterator[tuple[slice, _Vecto
 
 def _column_sums(near: NDArray[np.uint8], rows: NDArray[np.int64], m: int) -> NDArray[np.int64]:
     total = np.zeros(m, dtype=np.int64)
-    for some in _blocks(len(rows)):
+    for some in blocks(len(rows), _BLOCK):
         total += np.unpackbits(near[rows[some]], axis=1, count=m).sum(axis=0, dtype=np.int64)
     return total
-
-
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]

@@ -13,7 +13,7 @@ from pydantic import Field, InstanceOf
 from cryoquery.acquisition import image_scores, literature, selections
 from cryoquery.acquisition.candidates import Candidates, ImageScore, Strategy
 from cryoquery.acquisition.expressions import Word
-from cryoquery.acquisition.image_scores import STATISTICS, PixelScore, reduced
+from cryoquery.acquisition.image_scores import PixelScore, make_signal, reduced
 from cryoquery.acquisition.label_cost import LabelCost
 from cryoquery.acquisition.selections import Share, SomeScore, top
 
@@ -81,7 +81,7 @@ def objects(score: SomePixels) -> ImageScore:
     return ImageScore.of(f"mean {_in_words(score)} of the predicted objects", signal)
 
 
-N_PARTICLES = STATISTICS.signal("n_particles", image_scores.n_particles)
+N_PARTICLES = make_signal("n_particles", image_scores.n_particles)
 
 
 def n_particles() -> ImageScore:
@@ -92,7 +92,7 @@ def n_particles() -> ImageScore:
 def skill(ensemble: EnsembleName | None = None) -> ImageScore:
     """Brier skill that the network, or the ensemble's mean, expects: 0 where it sees nothing stand out."""
     key = f"skill@{ensemble}" if ensemble else "skill"
-    return ImageScore.of("expected skill", STATISTICS.signal(key, image_scores.skill, ensemble or ""))
+    return ImageScore.of("expected skill", make_signal(key, image_scores.skill, ensemble or ""))
 
 
 def per_minute(

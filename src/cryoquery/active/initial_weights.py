@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoquery.active.run import Context
-from cryoquery.active.training_key import cache_inputs, pretraining_inputs, pretraining_key
+from cryoquery.active.training_key import cache_inputs, pretraining_key
 from cryoquery.errors import ConfigError
 from cryoquery.network.checkpoint import Weights, load_weights, save_model
 from cryoquery.network.model import initial_weights
@@ -46,7 +46,8 @@ def pretrained(context: Context, seed: int) -> Path:
         weights = pretrain(context.pool, context.model, config, context.fabric, seed, watch, checkpoint)
         network = context.model.build()
         network.load_state_dict(weights)
-        save_model(folder / WEIGHTS, network, context.model, pretraining_inputs(config) | {"seed": seed})
+        made_by = {"pretraining": config.model_dump(mode="json"), "seed": seed}
+        save_model(folder / WEIGHTS, network, context.model, made_by)
         everything, watch = np.arange(len(context.pool)), context.predicted
         features = pretrained_features(
             weights, context.model, context.pool, everything, context.fabric, watch=watch

@@ -25,13 +25,13 @@ from cryoquery.active.run import Context
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.storage.atomic import (
     SupersededError,
-    is_whole_archive,
     link,
     read_json,
     sha256,
     staged_directory,
     write_json,
 )
+from cryoquery.storage.cache import read_columns
 
 MODEL, SCORES, EXAMPLES, SNAPSHOTS = "model.pt", "scores.json", "examples.npz", "snapshots.pt"
 """Files of a training in the cache; an iteration has all but the snapshots, its scores in `metrics.json`."""
@@ -72,8 +72,12 @@ def return_to_cache(folder: Path, facts: Mapping[str, Any], context: Context) ->
     with _reading(folder):
         metrics = read_json(folder / "metrics.json")
         same, digest = metrics["training_key"] == key, metrics["model_sha256"]
-    if not same or sha256(folder / MODEL) != digest or not is_whole_archive(folder / EXAMPLES):
+    if not same or sha256(folder / MODEL) != digest:
         return  # damaged: it is trained again when it is needed
+    try:
+        read_columns(folder / EXAMPLES)
+    except DataError:
+        return
 
     def make(entry: Path) -> None:
         for name in (MODEL, EXAMPLES):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery import acquisition
-from cryoquery.acquisition.candidates import Candidates, NetworkSignals, SignalSource
+from cryoquery.acquisition.candidates import Candidates, NetworkSignals
 from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.acquisition.typical import cold_start_set, draws_at_random
 from cryoquery.active.initial_weights import is_pretrained, pretrained
@@ -31,7 +31,7 @@ from cryoquery.active.iteration import (
     return_to_cache,
     write_iteration,
 )
-from cryoquery.active.oracles import Oracle
+from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.progress import IterationEnded, IterationStarted, PhaseStarted
 from cryoquery.active.run import Context, Run
 from cryoquery.active.training import train
@@ -56,7 +56,7 @@ class Iteration:
     """Index, score, rank and reason of each image to label next, best first."""
 
 
-def active_learning(run: Run, context: Context, oracle: Oracle) -> list[FinishedIteration]:
+def active_learning(run: Run, context: Context, oracle: SimulatedOracle) -> list[FinishedIteration]:
     """Do what is left of a run, and return all of its iterations."""
     done: list[FinishedIteration] = []
     for number, count in enumerate(run.counts):
@@ -97,7 +97,7 @@ def active_learning(run: Run, context: Context, oracle: Oracle) -> list[Finished
 def iterate(
     run: Run,
     context: Context,
-    oracle: Oracle,
+    oracle: SimulatedOracle,
     history: Sequence[NDArray[np.int64]],
     n_query: int,
     *,
@@ -137,7 +137,7 @@ def iterate(
     return Iteration(entry, not is_new, query)
 
 
-def _signals(run: Run, context: Context, entry: Path) -> SignalSource:
+def _signals(run: Run, context: Context, entry: Path) -> NetworkSignals:
     """What the network in ``entry`` says of the pool; it is loaded only if a strategy asks."""
 
     def load() -> Predictor:
@@ -155,7 +155,7 @@ def _signals(run: Run, context: Context, entry: Path) -> SignalSource:
 def query_from(
     strategy: str,
     groups: Sequence[str],
-    signals: SignalSource,
+    signals: NetworkSignals,
     taken: NDArray[np.int64],
     n: int,
     *,
@@ -202,7 +202,7 @@ def query_rng(seed: int, name: str, iteration: int) -> np.random.Generator:
 
 
 def describe(
-    run: Run, context: Context, oracle: Oracle, history: Sequence[NDArray[np.int64]]
+    run: Run, context: Context, oracle: SimulatedOracle, history: Sequence[NDArray[np.int64]]
 ) -> dict[str, Any]:
     """What `metrics.json` says of an iteration beside its scores: where it belongs, and its costs."""
     labeled = history[-1]

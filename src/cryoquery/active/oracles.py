@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,25 +33,8 @@ class NoiseConfig(CheckedModel):
         return self.miss_rate == self.false_rate == self.jitter == 0
 
 
-class Oracle(Protocol):
-    """Answers queries with masks, and gives no mask that was not asked for."""
-
-    @property
-    def labels(self) -> Dataset:
-        """The dataset with this oracle's answers as particles; for images that were asked for only."""
-
-    def ask(self, indices: NDArray[np.int64]) -> None:
-        """Have the pool images ``indices`` labeled. Those labeled already cost nothing."""
-
-    def masks(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Masks (n, h, w) of images that were asked for: BACKGROUND, PARTICLE or IGNORE."""
-
-    def n_particles(self, indices: NDArray[np.int64]) -> int:
-        """How many particles were labeled in these images, all of which were asked for."""
-
-
 class SimulatedOracle:
-    """Answers from the labels of a dataset, and only for what it was asked."""
+    """Answers queries from the labels of a dataset, and gives no mask that was not asked for."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -60,20 +42,20 @@ class SimulatedOracle:
 
     @property
     def labels(self) -> Dataset:
-        """See `Oracle`."""
+        """The dataset with this oracle's answers as particles; for images that were asked for only."""
         return self._dataset
 
     def ask(self, indices: NDArray[np.int64]) -> None:
-        """See `Oracle`."""
+        """Have the pool images ``indices`` labeled. Those labeled already cost nothing."""
         self._asked[indices] = True
 
     def masks(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Oracle`."""
+        """Masks (n, h, w) of images that were asked for: BACKGROUND, PARTICLE or IGNORE."""
         self._check(indices)
         return read_rows(self._dataset.masks, indices)
 
     def n_particles(self, indices: NDArray[np.int64]) -> int:
-        """See `Oracle`."""
+        """How many particles were labeled in these images, all of which were asked for."""
         self._check(indices)
         return self._dataset.n_particles(indices)
 
@@ -92,7 +74,7 @@ class HumanOracle(SimulatedOracle):
         self._labeled[labeled] = True
 
     def ask(self, indices: NDArray[np.int64]) -> None:
-        """See `Oracle`.
+        """See `SimulatedOracle`.
 
         Raises:
             DataError: one of them is not labeled.
@@ -130,11 +112,11 @@ class NoisyOracle(SimulatedOracle):
 
     @property
     def labels(self) -> Dataset:
-        """See `Oracle`. Held-out images keep the labels of the dataset."""
+        """See `SimulatedOracle`. Held-out images keep the labels of the dataset."""
         return replace(self._dataset, particles=self._particles)
 
     def masks(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Oracle`."""
+        """See `SimulatedOracle`."""
         masks = super().masks(indices)
         for mask, index in zip(masks, np.asarray(indices).tolist(), strict=True):
             record = self._dataset.records[index]
@@ -145,12 +127,12 @@ class NoisyOracle(SimulatedOracle):
         return masks
 
     def n_particles(self, indices: NDArray[np.int64]) -> int:
-        """See `Oracle`: as many as it labeled, right or wrong."""
+        """See `SimulatedOracle`: as many as it labeled, right or wrong."""
         self._check(indices)
         return self.labels.n_particles(indices)
 
 
-def make_oracle(dataset: Dataset, noise: NoiseConfig, seed: int) -> Oracle:
+def make_oracle(dataset: Dataset, noise: NoiseConfig, seed: int) -> SimulatedOracle:
     """The oracle of an experiment: the dataset's labels, with ``noise`` where there is any."""
     return SimulatedOracle(dataset) if noise.is_clean else NoisyOracle(dataset, noise, seed)
 

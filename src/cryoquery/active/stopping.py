@@ -112,9 +112,9 @@ def expected_gain(
     if len(curve) < MIN_POINTS:
         return None
     n = np.array([max(point.n_labeled, 1.0) for point in curve])
-    weight, shape = _posterior(curve, n, agreement)
+    weight = _posterior(curve, n, agreement)
     next_n = n[-1] + n_more * np.arange(1, HORIZON + 1)
-    rise = shape(np.concatenate([[n[-1]], next_n]))  # (drops, exponents, points ahead)
+    rise = _shortfall(np.concatenate([[n[-1]], next_n]), n[0])  # (drops, exponents, points ahead)
     ahead = rise[..., :1] - rise[..., 1:]
     flat, gains = weight.ravel(), ahead.reshape(-1, HORIZON)
     mean = float(flat @ gains[:, 0])
@@ -142,11 +142,10 @@ def largest_change(agreement: float) -> float:
 
 def _posterior(
     curve: Sequence[Point], n: NDArray[np.float64], agreement: Sequence[float | None]
-) -> tuple[NDArray[np.float64], _Shortfall]:
-    """Probability (drops, exponents) of each curve, and what it is short of its asymptote."""
-    short = _Shortfall(float(n[0]))
+) -> NDArray[np.float64]:
+    """Probability (drops, exponents) of each curve."""
     f1, std = np.array([point.f1 for point in curve]), np.array([point.std for point in curve])
-    missing = short(n)
+    missing = _shortfall(n, n[0])
     total: NDArray[np.float64] = np.zeros(missing.shape[:2])
     for training_std in TRAINING_STDS:
         variance = std**2 + training_std**2
@@ -164,18 +163,12 @@ def _posterior(
             total *= missing[..., i] - missing[..., i + 1] <= largest_change(found)
     if not total.sum() > 0:  # nothing on the grid explains the points
         total = _prior()
-    return total / total.sum(), short
+    return np.asarray(total / total.sum())
 
 
-@dataclass(frozen=True)
-class _Shortfall:
-    """What each curve of the grid is short of its asymptote."""
-
-    first: float
-
-    def __call__(self, n: NDArray[np.float64]) -> NDArray[np.float64]:
-        """At ``n`` (k,) items: (drops, exponents, k)."""
-        return np.asarray(DROPS[:, None, None] * (n / self.first)[None, None, :] ** -EXPONENTS[None, :, None])
+def _shortfall(n: NDArray[np.float64], first: float) -> NDArray[np.float64]:
+    """What each curve of the grid is short of its asymptote at ``n`` (k,) items: (drops, exponents, k)."""
+    return np.asarray(DROPS[:, None, None] * (n / first)[None, None, :] ** -EXPONENTS[None, :, None])
 
 
 def _prior() -> NDArray[np.float64]:

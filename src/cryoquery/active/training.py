@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cryoquery.active.initial_weights import first_weights
 from cryoquery.active.iteration import EXAMPLES, MODEL, SCORES, SNAPSHOTS
-from cryoquery.active.oracles import Oracle
+from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.progress import EpochEnded, PhaseStarted
 from cryoquery.active.run import Context, Run
-from cryoquery.active.training_key import fine_tunes, pretraining_inputs, training_key
+from cryoquery.active.training_key import cache_inputs, fine_tunes, key_from
 from cryoquery.data.pool import LabeledImages
 from cryoquery.network import train as fitting
 from cryoquery.network.checkpoint import Weights, load_weights, save_model, save_snapshots
@@ -26,7 +26,7 @@ from cryoquery.storage.atomic import sha256, write_json
 
 
 def train(
-    run: Run, context: Context, oracle: Oracle, history: Sequence[NDArray[np.int64]]
+    run: Run, context: Context, oracle: SimulatedOracle, history: Sequence[NDArray[np.int64]]
 ) -> tuple[Path, bool]:
     """The training on the last of the labeled sets in ``history``, and whether it was done here.
 
@@ -36,7 +36,8 @@ def train(
     where their models were not kept.
     """
     labeled, continues = history[-1], fine_tunes(run, history, context.training.fine_tune)
-    key = training_key(run, context, history)
+    inputs = cache_inputs(context)
+    key = key_from(run, inputs, history)
 
     def make(folder: Path) -> None:
         start = None
@@ -49,12 +50,8 @@ def train(
             save_snapshots(folder / SNAPSHOTS, snapshots)
         context.progress(PhaseStarted("evaluation"))
         predictor = Predictor(network, context.fabric, context.training.batch_size)
-        made_by = {
-            "training": context.training.model_dump(mode="json"),
-            "seed": run.seed,
-            "training_key": key,
-        }
-        made_by |= pretraining_inputs(context.pretraining)
+        made_by = {name: inputs[name] for name in ("training", "pretraining")}
+        made_by |= {"seed": run.seed, "training_key": key}
         recipe = picking_recipe(predictor, oracle.labels, labeled, context.splits, context.predicted)
         save_model(folder / MODEL, network, context.model, made_by, recipe.model_dump(mode="json"))
         _evaluate(predictor, context, folder, recipe.threshold)
@@ -65,7 +62,7 @@ def train(
 def _fit(
     run: Run,
     context: Context,
-    oracle: Oracle,
+    oracle: SimulatedOracle,
     labeled: NDArray[np.int64],
     start: Weights | None,
     checkpoint: Path,

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cryoquery.active.run import Context, Run
 from cryoquery.network.device import DeviceConfig
-from cryoquery.network.pretrain import PretrainingConfig
 from cryoquery.storage.provenance import digest
 
 TRAINING_VERSION = 1
@@ -20,27 +19,46 @@ TRAINING_VERSION = 1
 
 def cache_inputs(context: Context) -> dict[str, Any]:
     """What the results of all trainings of an experiment are functions of."""
+    configured = {
+        name: part.model_dump(mode="json") if part else None
+        for name, part in (
+            ("model", context.model),
+            ("training", context.training),
+            ("pretraining", context.pretraining),
+        )
+    }
+    return shared_inputs(
+        context.protocol | configured,
+        context.device,
+        context.dataset.fingerprint,
+        context.splits,
+        [context.fabric.device.type, str(context.fabric.strategy.precision.precision)],
+        [TRAINING_VERSION, torch.__version__],
+    )
+
+
+def shared_inputs(
+    protocol: Mapping[str, Any],
+    device: DeviceConfig,
+    fingerprint: str,
+    splits: Sequence[str],
+    device_and_precision: Sequence[str],
+    versions: Sequence[Any],
+) -> dict[str, Any]:
+    """`cache_inputs`, from the protocol of an experiment and what was noted when it began."""
     return {
-        "dataset": context.dataset.fingerprint,
-        "training": context.training.model_dump(mode="json"),
-        "model": context.model.model_dump(mode="json"),
-        "device": [context.fabric.device.type, str(context.fabric.strategy.precision.precision)],
-        "how": how_trained(context.device),
-        "version": [TRAINING_VERSION, torch.__version__],
-        "splits": context.splits,
-        **pretraining_inputs(context.pretraining),
-        **label_noise_of(context.protocol),
+        **{name: protocol.get(name) for name in ("model", "training", "pretraining", "oracle")},
+        "dataset": fingerprint,
+        "device": device_and_precision,
+        "how": device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"}),
+        "version": versions,
+        "splits": splits,
     }
 
 
 def training_key(run: Run, context: Context, sets: Sequence[NDArray[np.int64]]) -> str:
     """What a training's result is a function of, digested: equal keys mean equal weights."""
     return key_from(run, cache_inputs(context), sets)
-
-
-def how_trained(device: DeviceConfig) -> dict[str, Any]:
-    """What of a device's configuration a training's result depends on."""
-    return device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"})
 
 
 def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int64]]) -> str:
@@ -58,16 +76,6 @@ def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int6
 def fine_tunes(run: Run, sets: Sequence[NDArray[np.int64]], fine_tune: bool) -> bool:
     """Whether a training goes on from the weights of the one before, instead of from scratch."""
     return len(sets) > 1 and not run.from_scratch and fine_tune
-
-
-def label_noise_of(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What label noise adds to keys; empty without any, so that such keys stay as they were."""
-    return {"oracle": protocol["oracle"]} if "oracle" in protocol else {}
-
-
-def pretraining_inputs(pretraining: PretrainingConfig | None) -> dict[str, Any]:
-    """What a pretraining adds to keys and records; without one nothing, so that these stay as they were."""
-    return {} if pretraining is None else {"pretraining": pretraining.model_dump(mode="json")}
 
 
 def pretraining_key(shared: Mapping[str, Any], seed: int) -> str:

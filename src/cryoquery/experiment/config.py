@@ -16,7 +16,6 @@ from cryoquery.acquisition.strategies import check_free, check_known, load_plugi
 from cryoquery.acquisition.typical import ColdStart
 from cryoquery.active.oracles import NoiseConfig
 from cryoquery.active.run import Run, run_name
-from cryoquery.active.training_key import pretraining_inputs
 from cryoquery.config import CheckedModel, parse, read_toml
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ConfigError
@@ -153,11 +152,8 @@ class RecordedConfig(CheckedModel):
 
     def protocol(self) -> dict[str, Any]:
         """What all runs must have in common to be compared: the network, how it is trained, who labels."""
-        # What the first versions did not have is left out where it is unused: digests stay the same.
-        parts = ("model", "training") if self.oracle.is_clean else ("model", "training", "oracle")
-        both = {name: getattr(self, name).model_dump(mode="json") for name in parts}
-        first = {} if self.cold_start == "random" else {"first_images": {"cold_start": self.cold_start}}
-        return both | pretraining_inputs(self.pretraining) | first
+        parts = self.model_dump(mode="json", include={"model", "training", "pretraining", "oracle"})
+        return parts | {"first_images": {"cold_start": self.cold_start}}
 
 
 class ExperimentConfig(RecordedConfig):
@@ -268,26 +264,12 @@ def reported_splits(config: RecordedConfig, dataset: Dataset) -> tuple[str, ...]
     return (reported, *(split for split in held_out if split != reported))
 
 
-def check_strategies(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Refuse strategies that cannot choose from a dataset's training images.
+def check_dataset(config: ExperimentConfig, dataset: Dataset) -> tuple[str, ...]:
+    """Refuse a dataset that does not fit a configuration; returns its `reported_splits`.
 
     Raises:
-        ConfigError: all are of one group, and a strategy needs several.
-    """
-    if len({record.group for record in dataset.records if record.split == "train"}) == 1:
-        for name in config.strategies:
-            if strategy_of(config.strategy(name)).by_group:
-                raise ConfigError(
-                    f"strategies: {name}: all training images of {dataset.path} belong to one group; "
-                    "choose one that needs no groups, such as random or clustered(…)"
-                )
-
-
-def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Refuse a dataset whose images are not of the size the configuration states.
-
-    Raises:
-        ConfigError: they are not.
+        ConfigError: images are not of the size that is stated, there are none to report on, or all training
+            images are of one group, and a strategy needs several.
     """
     shape = dataset.images.shape[1:]
     if config.image_size is not None and shape != (config.image_size, config.image_size):
@@ -295,3 +277,11 @@ def check_image_size(config: ExperimentConfig, dataset: Dataset) -> None:
             f"image_size={config.image_size}: the images of {dataset.path} are {shape[0]}×{shape[1]}; "
             "import them at that size, or change image_size"
         )
+    if len({record.group for record in dataset.records if record.split == "train"}) == 1:
+        for name in config.strategies:
+            if strategy_of(config.strategy(name)).by_group:
+                raise ConfigError(
+                    f"strategies: {name}: all training images of {dataset.path} belong to one group; "
+                    "choose one that needs no groups, such as random or clustered(…)"
+                )
+    return reported_splits(config, dataset)

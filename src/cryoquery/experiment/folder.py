@@ -20,10 +20,9 @@ from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment.config import (
     ExperimentConfig,
     RecordedConfig,
-    check_image_size,
+    check_dataset,
     load_config,
     plan_runs,
-    reported_splits,
 )
 from cryoquery.network.device import describe
 from cryoquery.storage.atomic import read_json, write_json, write_text
@@ -50,10 +49,6 @@ FREE_TO_CHANGE = {
     "tensorboard",
 }
 """What may differ when an experiment is resumed: where things are, where work is done, and what is added."""
-
-ADDED_LATER = {"pretraining": None, "cold_start": "random"}
-"""Keys that the first configurations did not have, with what they mean where they are not given: left out of
-the digest, so that older experiments keep theirs."""
 
 
 def begin(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
@@ -155,13 +150,12 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Context:
         ExperimentError: the device or precision is not the one that the experiment was begun with.
     """
     dataset = dataset or open_dataset(config.dataset)
-    check_image_size(config, dataset)
     context = Context(
         dataset=dataset,
         model=config.model,
         training=config.training,
         fabric=config.device.fabric(),
-        splits=reported_splits(config, dataset),
+        splits=check_dataset(config, dataset),
         cache=Cache(config.cache or config.out / OWN_CACHE),
         device=config.device,
         pretraining=config.pretraining,
@@ -206,19 +200,14 @@ def _check_same_data(begun: Mapping[str, Any], dataset: Dataset, out: Path) -> N
 def _check_same_environment(begun: Mapping[str, Any], context: Context, out: Path) -> None:
     """Refuse to go on with other data, or on a device whose numbers differ."""
     _check_same_data(begun, context.dataset, out)
-    now = _environment(context)
-    for what in ("device_type", "precision", "training_version"):
-        if begun.get(what) != now[what]:
+    then, now = ({**what, **what.get("packages", {})} for what in (begun, _environment(context)))
+    remedies = dict.fromkeys(("device_type", "precision", "training_version"), "go on there")
+    for what, remedy in (remedies | {"torch": "install that version again"}).items():
+        if then.get(what) != now[what]:
             raise ExperimentError(
-                f"{out}: was begun with {what} {begun.get(what)}, here it is {now[what]}; go on there, "
+                f"{out}: was begun with {what} {then.get(what)}, here it is {now[what]}; {remedy}, "
                 "or choose another folder with --out"
             )
-    torch_then, torch_now = (what.get("packages", {}).get("torch") for what in (begun, now))
-    if torch_then != torch_now:
-        raise ExperimentError(
-            f"{out}: was begun with torch {torch_then}, here it is {torch_now}; install that version again, "
-            "or choose another folder with --out"
-        )
 
 
 def _united(before: RecordedConfig, now: ExperimentConfig) -> ExperimentConfig:
@@ -253,10 +242,7 @@ def _check_same(before: RecordedConfig, now: ExperimentConfig) -> None:
 
 def config_digest(config: RecordedConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
-    # An oracle without label noise is left out: experiments were begun before there was any.
-    left_out = FREE_TO_CHANGE | ({"oracle"} if config.oracle.is_clean else set())
-    values = config.model_dump(mode="json", exclude=left_out)
-    return digest({key: value for key, value in values.items() if (key, value) not in ADDED_LATER.items()})
+    return digest(config.model_dump(mode="json", exclude=FREE_TO_CHANGE))
 
 
 def _environment(context: Context) -> dict[str, Any]:

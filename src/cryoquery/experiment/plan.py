@@ -19,13 +19,7 @@ from cryoquery.active.run import Run
 from cryoquery.data.dataset import ZERO_LEVEL, Dataset, open_dataset
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.errors import DataError
-from cryoquery.experiment.config import (
-    ExperimentConfig,
-    check_image_size,
-    check_strategies,
-    plan_runs,
-    reported_splits,
-)
+from cryoquery.experiment.config import ExperimentConfig, check_dataset, plan_runs, reported_splits
 from cryoquery.network.model import initial_weights
 from cryoquery.network.optimize import Training
 from cryoquery.network.predict import Predictor
@@ -116,10 +110,8 @@ def make_plan(config: ExperimentConfig) -> Plan:
         )
         images = _Images(n_train)
     else:
-        check_image_size(config, dataset)
-        check_strategies(config, dataset)
         n_train, note = len(dataset.rows("train")), None
-        images = _Images.of(dataset, reported_splits(config, dataset), n_train)
+        images = _Images.of(dataset, check_dataset(config, dataset), n_train)
         shape = (dataset.images.shape[1], dataset.images.shape[2])
     seen: set[tuple[object, ...]] = set()
     runs = tuple(_planned(run, images, config, seen) for run in plan_runs(config, n_train))

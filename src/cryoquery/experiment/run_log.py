@@ -53,8 +53,7 @@ def read_state(folder: Path, run: str, seed: int) -> RunState:
     A run that has not begun is ``waiting``.
     """
     try:
-        values = read_json(folder / STATE)
-        state = RunState(**values)
+        state = RunState(**read_json(folder / STATE))
     except (DataError, TypeError):
         return RunState(run, seed)
     if state.state == "running":
@@ -111,15 +110,12 @@ class RunLog:
                 self._change(at_once=True, message=f"waits for {event.owner}")
                 self.log(f"waits for {event.owner}")
             case IterationEnded():
-                self._end_iteration(event)
-
-    def _end_iteration(self, event: IterationEnded) -> None:
-        n_finished = self._now["iteration"] + 1
-        self._state = dataclasses.replace(self._state, done=sum(self._planned[:n_finished]))
-        self._change(at_once=True, n_finished=n_finished, f1=event.f1, message="")
-        if event.how != "found":
-            self._record({**self._now, "f1": event.f1, "how": event.how})
-            self.log(f"iteration {self._now['iteration']}: {event.how}, F1 {event.f1:.4f}")
+                n_finished = self._now["iteration"] + 1
+                done = sum(self._planned[:n_finished])
+                self._change(at_once=True, done=done, n_finished=n_finished, f1=event.f1, message="")
+                if event.how != "found":
+                    self._record({**self._now, "f1": event.f1, "how": event.how})
+                    self.log(f"iteration {self._now['iteration']}: {event.how}, F1 {event.f1:.4f}")
 
     def close(self, state: Standing, message: str = "") -> None:
         """The run has ended, or is given up for now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from cryoquery.errors import DataError
 from cryoquery.network.model import AttentionUNet, ModelConfig
-from cryoquery.storage.atomic import write_bytes
+from cryoquery.storage.atomic import write_file
 
 Weights = Mapping[str, Tensor]
 
@@ -56,9 +55,8 @@ def save_model(
     content: dict[str, Any] = {"model": model.model_dump(), "made_by": dict(made_by), "weights": weights}
     if picking is not None:
         content["picking"] = dict(picking)
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_bytes(path, stream.getvalue())
+    with write_file(path) as stream:
+        torch.save(content, stream)
 
 
 def load_model(path: Path | str) -> AttentionUNet:
@@ -104,9 +102,8 @@ def read_model(path: Path) -> SavedModel:
 
 def save_snapshots(path: Path, snapshots: Sequence[Weights]) -> None:
     """Write earlier weights of a training, first to last."""
-    stream = io.BytesIO()
-    torch.save([dict(weights) for weights in snapshots], stream)
-    write_bytes(path, stream.getvalue())
+    with write_file(path) as stream:
+        torch.save([dict(weights) for weights in snapshots], stream)
 
 
 def load_snapshots(path: Path, model: ModelConfig) -> list[AttentionUNet]:

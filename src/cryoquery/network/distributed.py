@@ -21,6 +21,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from cryoquery.errors import CryoqueryError
@@ -105,26 +106,11 @@ def _leaving_together(fabric: Fabric, work: Callable[[Fabric], Result]) -> Resul
 
 
 def total_over_processes(sums: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, of which gradients can be taken."""
-    total: Tensor = _Total.apply(sums)  # type: ignore[no-untyped-call]
-    return total
+    """The sum of a tensor over all processes, of which gradients can be taken.
 
-
-class _Total(torch.autograd.Function):
-    """Every process has the total, and what it does with it moves the part of each of the others."""
-
-    @staticmethod
-    def forward(context: Any, sums: Tensor) -> Tensor:
-        return _all_reduced(sums)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return _all_reduced(gradient)
-
-
-def _all_reduced(values: Tensor) -> Tensor:
-    total = values.detach().clone()
-    torch.distributed.all_reduce(total)
+    Every process has the total, and what it does with it moves the part of each of the others.
+    """
+    total: Tensor = all_reduce(sums)  # type: ignore[no-untyped-call]
     return total
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
@@ -64,16 +64,9 @@ class TrainingConfig(CheckedModel):
     """Average the statistics of batch normalization once more at the end, over labeled images."""
     fine_tune: bool = True
     """Go on from the weights of the iteration before; false: always from scratch."""
-
     snapshots: int = Field(default=0, ge=0, le=32)
     """Weights of as many epochs from the last half of a training, the last among them, are kept beside the
     model as an ensemble; 0: none are."""
-
-    @model_serializer(mode="wrap")
-    def _as_before_there_were_snapshots(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Trainings that keep none are the same as ever, and are found under the same key.
-        values: dict[str, Any] = serialize(self)
-        return values if self.snapshots else {k: v for k, v in values.items() if k != "snapshots"}
 
     @model_validator(mode="after")
     def _usable_loss(self) -> Self:
@@ -166,13 +159,8 @@ class Training:
 
 def _batches(order: NDArray[np.int64], symmetries: NDArray[np.int64] | None, n: int) -> list[Batch]:
     """Even batches: no image is dropped, and none is alone with its statistics."""
-    positions = np.array_split(order, n)
-    if symmetries is None:
-        return [Batch(some) for some in positions]
-    return [
-        Batch(some, some_symmetries)
-        for some, some_symmetries in zip(positions, np.array_split(symmetries, n), strict=True)
-    ]
+    turned = [None] * n if symmetries is None else np.array_split(symmetries, n)
+    return [Batch(*both) for both in zip(np.array_split(order, n), turned, strict=True)]
 
 
 def optimize(
@@ -257,7 +245,7 @@ def _resume(
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     if kept is not None:
-        kept[:] = state.get("snapshots", [])
+        kept[:] = state["snapshots"]
     return int(state["n_done"])
 
 

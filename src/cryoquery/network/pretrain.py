@@ -8,13 +8,11 @@ differ for sure nor large batches. The decoder is left as it was drawn.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +28,8 @@ from cryoquery.network.checkpoint import Weights, load_checkpoint
 from cryoquery.network.device import place
 from cryoquery.network.loader import ahead, apply_symmetries, to_device
 from cryoquery.network.model import SIZE_MULTIPLE, AttentionUNet, ModelConfig, initial_weights
-from cryoquery.network.predict import Predictor, network_input
-from cryoquery.storage.atomic import write_bytes, write_file
+from cryoquery.network.predict import Predictor, masked_mean, network_input
+from cryoquery.storage.atomic import write_file
 
 CHECKPOINT_SECONDS = 30.0
 """At least so long lies between two checkpoints."""
@@ -172,7 +170,8 @@ def _optimize(
         watch(len(first) + len(second))
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
             with write_file(checkpoint) as stream:
-                torch.save(_state(step + 1, siamese, optimizer), stream)
+                state = {"n_done": step + 1, "siamese": siamese.state_dict()}
+                torch.save(state | {"optimizer": optimizer.state_dict()}, stream)
             saved = time.monotonic()
 
 
@@ -268,10 +267,6 @@ def _on(view: View, fabric: Fabric) -> Tensor:
     return (network_input(images) * gain + brightness + noise).contiguous(memory_format=torch.channels_last)
 
 
-def _state(n_done: int, siamese: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return {"n_done": n_done, "siamese": siamese.state_dict(), "optimizer": optimizer.state_dict()}
-
-
 def _go_on(checkpoint: Path | None, siamese: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Put back what an interrupted pretraining had reached; how many steps that is."""
     if (state := load_checkpoint(checkpoint)) is None:
@@ -309,18 +304,15 @@ def pretrained_features(
         content = -(-pool.content[indices[batch.positions]] // SIZE_MULTIPLE)
         cells = torch.from_numpy(valid_pixels(content, *shape)).to(batch.features.device)
         with torch.inference_mode():
-            total = torch.where(cells[:, None], batch.features, 0.0).sum(dim=(-2, -1), dtype=torch.float64)
-            means = total / cells.sum(dim=(-2, -1))[:, None]
-        features[batch.positions] = means.float().cpu().numpy()
+            features[batch.positions] = masked_mean(batch.features, cells).float().cpu().numpy()
         watch(len(batch.positions))
     return features
 
 
 def save_features(folder: Path, features: NDArray[np.float32]) -> None:
     """Leave the features (n, c) of all pool images in ``folder``."""
-    stream = io.BytesIO()
-    np.save(stream, features, allow_pickle=False)
-    write_bytes(folder / FEATURES, stream.getvalue())
+    with write_file(folder / FEATURES) as stream:
+        np.save(stream, features, allow_pickle=False)
 
 
 def load_features(folder: Path) -> NDArray[np.float32]:

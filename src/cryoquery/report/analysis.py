@@ -53,14 +53,8 @@ def analyze(measurements: Measurements) -> dict[str, Any]:
 
 
 def _hypothesis(hypothesis: Hypothesis) -> dict[str, Any]:
-    return {
-        "title": hypothesis.title,
-        "claim": hypothesis.claim,
-        "verdict": hypothesis.verdict,
-        "sentence": hypothesis.sentence,
-        "note": hypothesis.note,
-        "strategies": {j.run: _judgment(j) for j in hypothesis.judgments},
-    }
+    said = {name: getattr(hypothesis, name) for name in ("title", "claim", "verdict", "sentence", "note")}
+    return said | {"strategies": {j.run: _judgment(j) for j in hypothesis.judgments}}
 
 
 def _judgment(judgment: Judgment) -> dict[str, Any]:

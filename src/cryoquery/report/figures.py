@@ -108,9 +108,25 @@ def _grid_of_curves(
             _tidy(panel)
             panel.set_xlabel(axis.title)
         axes[row, 0].set_ylabel(name)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    _add_legend(figure, axes[0, 0])
     return figure
+
+
+def _add_legend(figure: Figure, panel: Axes, ncols: int = 5) -> None:
+    """What is drawn in one of the panels, named under all of them."""
+    handles, names = panel.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
+
+
+def _panels(n: int, per_row: int, row_height: float, more: float, **sharing: Any) -> tuple[Figure, Any]:
+    """A figure with a grid of ``n`` panels, at most ``per_row`` beside each other."""
+    n_columns = min(per_row, n)
+    n_rows = -(-n // n_columns)
+    figure = Figure(figsize=(WIDTH, row_height * n_rows + more), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, **sharing)
+    for panel in axes.flat[n:]:
+        panel.set_visible(False)
+    return figure, axes
 
 
 def _draw_mean(panel: Axes, results: Results, run: str, axis: Axis, metric: str) -> None:
@@ -144,12 +160,8 @@ def _draw_full_supervision(panel: Axes, results: Results, metric: str) -> None:
 def every_seed(results: Results) -> Figure:
     """A panel for each run: every seed's own line, their mean, and the mean of random sampling."""
     runs = [run for run in results.runs() if run != FULL_SUPERVISION]
-    n_columns = min(4, len(runs))
-    n_rows = -(-len(runs) // n_columns)
-    figure = Figure(figsize=(WIDTH, 2.5 * n_rows + 0.5), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
-    for panel in axes.flat[len(runs) :]:
-        panel.set_visible(False)
+    figure, axes = _panels(len(runs), 4, 2.5, 0.5, sharex=True, sharey=True)
+    n_columns = axes.shape[1]
     for at, (panel, run) in enumerate(zip(axes.flat, runs, strict=False)):
         color = style(run)[0]
         for curve in results.of(run):
@@ -172,15 +184,8 @@ def every_seed(results: Results) -> Figure:
 
 def advantages(against: Mapping[str, Any], baseline: str) -> Figure:
     """Differences to a baseline in AULC and in F1 at 50 %, with intervals and every seed's own."""
-    shown = [
-        (name, title)
-        for name, title in (
-            ("aulc", "AULC"),
-            ("aulc_up_to_50", "AULC up to 50 %"),
-            ("f1_at_50", "F1 at 50 % of the labels"),
-        )
-        if against[name]
-    ]
+    titles = {"aulc": "AULC", "aulc_up_to_50": "AULC up to 50 %", "f1_at_50": "F1 at 50 % of the labels"}
+    shown = [(name, title) for name, title in titles.items() if against[name]]
     runs = list(against[shown[0][0]])
     figure = Figure(figsize=(WIDTH, 0.36 * len(runs) + 1.5), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -214,13 +219,7 @@ def overlap_matrices(overlaps: Sequence[Overlap]) -> Figure:
     """What two strategies asked for in common, in every query."""
     overlaps = overlaps[:MAX_PANELS]
     runs = overlaps[0].runs
-    n_columns = min(3, len(overlaps))
-    n_rows = -(-len(overlaps) // n_columns)
-    side = max(2.1, 0.36 * len(runs))
-    figure = Figure(figsize=(WIDTH, n_rows * (side + 1.1) + 0.4), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False)
-    for panel in axes.flat[len(overlaps) :]:
-        panel.set_visible(False)
+    figure, axes = _panels(len(overlaps), 3, max(2.1, 0.36 * len(runs)) + 1.1, 0.4)
     names = [short_label(run) for run in runs]
     for panel, overlap in zip(axes.flat, overlaps, strict=False):
         panel.imshow(overlap.share, cmap="cividis", vmin=0, vmax=1)
@@ -247,12 +246,7 @@ def compositions(selected: Sequence[Selection], pool: PoolFacts) -> Figure:
     if len(groups) > MAX_GROUPS:
         kept = sorted(groups, key=lambda group: (-pool.share(group), group))[: MAX_GROUPS - 1]
         groups = [group for group in groups if group in kept]
-    n_columns = min(4, len(selected) + 1)
-    n_rows = -(-(len(selected) + 1) // n_columns)
-    figure = Figure(figsize=(WIDTH, 2.4 * n_rows + 0.7), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
-    for panel in axes.flat[len(selected) + 1 :]:
-        panel.set_visible(False)
+    figure, axes = _panels(len(selected) + 1, 4, 2.4, 0.7, sharey=True)
     whole = {group: np.array([pool.share(group)]) for group in groups}
     n_other = len(set(pool.groups)) - len(groups)
     _stack(axes.flat[0], whole, n_other, ["all"], "The pool")
@@ -263,10 +257,9 @@ def compositions(selected: Sequence[Selection], pool: PoolFacts) -> Figure:
         panel.set_xlabel("Labeled images (%)")
     for row in axes:
         row[0].set_ylabel("Share of the images")
-    handles, names = axes.flat[0].get_legend_handles_labels()
-    longest = max(map(len, names))
-    n_fitting = max(1, min(len(names), LEGEND_CHARACTERS // (longest + 6)))
-    figure.legend(handles, names, loc="outside lower center", ncols=n_fitting, frameon=False, fontsize=9)
+    names = axes.flat[0].get_legend_handles_labels()[1]
+    n_fitting = LEGEND_CHARACTERS // (max(map(len, names)) + 6)
+    _add_legend(figure, axes.flat[0], max(1, min(len(names), n_fitting)))
     return figure
 
 
@@ -310,8 +303,7 @@ def purchases(selected: Sequence[Selection], pool: PoolFacts) -> Figure:
         panel.set_xlabel("Labeled images after the query (%)")
         panel.set_ylabel(name)
         _tidy(panel)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    _add_legend(figure, axes[0])
     return figure
 
 

@@ -15,6 +15,7 @@ from cryoquery.errors import DataError
 from cryoquery.report.runs import LearningCurve, Results, label
 from cryoquery.report.words import plural
 from cryoquery.storage.atomic import read_json
+from cryoquery.storage.cache import read_columns
 
 N_FIRST = 6
 N_EXAMPLES = 4
@@ -115,10 +116,9 @@ def _stages(curve: LearningCurve) -> list[tuple[float, dict[str, NDArray[np.uint
         if not file.is_file():
             return []
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                stages.append((float(fractions[i]), {name: stored[name] for name in stored.files}))
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{file}: cannot be read ({error}); remove it to leave it out") from None
+            stages.append((float(fractions[i]), read_columns(file)))
+        except DataError as error:
+            raise DataError(f"{error}; remove it to leave it out") from None
     return stages
 
 

@@ -65,13 +65,10 @@ def equal_with_half(measurements: Measurements) -> Hypothesis:
     """Non-inferiority: F1 with half the labels is at most 0.01 below that of full supervision."""
     results = measurements.results
     full = measurements.of(FULL_SUPERVISION, final)
-    margin = -TOLERATED_LOSS
 
     def test(run: str) -> Finding:
-        difference = measurements.of(run, _about_half).minus(full)
-        if difference is None or not any(full.by_seed.values()):
-            return Finding()
-        return Finding(difference.p_above(margin), difference.p_below(margin), difference)
+        difference = measurements.of(run, _about_half).minus(full) if any(full.by_seed.values()) else None
+        return Finding.beyond(-TOLERATED_LOSS, difference)
 
     judgments = _judge_all(results, results.judged(), test)
     random = _judge_all(results, [RANDOM], test) if RANDOM in results.runs() else ()
@@ -159,10 +156,7 @@ def faster(measurements: Measurements) -> Hypothesis:
     chance = measurements.of(RANDOM, aulc)
 
     def test(run: str) -> Finding:
-        difference = measurements.of(run, aulc).minus(chance)
-        if difference is None:
-            return Finding()
-        return Finding(difference.p_above(), difference.p_below(), difference)
+        return Finding.beyond(0.0, measurements.of(run, aulc).minus(chance))
 
     judgments = _judge_all(results, results.judged(), test)
     verdict = _overall(judgments)
@@ -204,6 +198,13 @@ class Finding:
     p_against: float | None = None
     difference: Difference | None = None
     numbers: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def beyond(cls, value: float, difference: Difference | None) -> Finding:
+        """Of the tests whether a difference is above ``value``, or below."""
+        if difference is None:
+            return cls()
+        return cls(difference.p_above(value), difference.p_below(value), difference)
 
 
 def _judge_all(results: Results, runs: Sequence[str], test: Callable[[str], Finding]) -> tuple[Judgment, ...]:
@@ -310,16 +311,13 @@ def _beside_stratified(measurements: Measurements) -> str:
         return ""
     baseline = measurements.of(STRATIFIED, aulc)
     runs = [run for run in results.judged() if run not in results.first_of_identical]
-    tested = {}
-    for run in runs:
-        difference = measurements.of(run, aulc).minus(baseline)
-        p = difference.p_above() if difference else None
-        if difference and p is not None:
-            tested[run] = (difference, p)
-    adjusted = dict(zip(tested, holm([p for _, p in tested.values()]), strict=True))
-    ahead = [label(run) for run in tested if adjusted[run] < ONE_SIDED_ALPHA]
+    judgments = _judge_all(
+        results, runs, lambda run: Finding.beyond(0.0, measurements.of(run, aulc).minus(baseline))
+    )
+    tested = {j.run: j.difference.mean for j in judgments if j.difference and j.p_for is not None}
+    ahead = [label(j.run) for j in judgments if j.verdict == "supported"]
     if not tested:
         return "Stratified random sampling has too few seeds to be held against."
-    parts = ", ".join(f"{label(run)} {signed(difference.mean)}" for run, (difference, _) in tested.items())
+    parts = ", ".join(f"{label(run)} {signed(difference)}" for run, difference in tested.items())
     verdict = f"{listed(ahead)} above it" if ahead else "none above it by the same test"
     return f"Against stratified random sampling, difference in AULC: {parts}; {verdict}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -177,17 +176,16 @@ def provenance(results: Results, folder: Path) -> list[tuple[str, str]]:
     """Where the numbers come from, as pairs of name and value."""
     environment = results.environment
     packages: dict[str, Any] = environment.get("packages", {})
-    seeds: Sequence[int] = results.seeds_of_any()
     rows = [
         ("Experiment", str(folder)),
         ("Dataset", str(results.config.dataset)),
         ("Fingerprint of the dataset (SHA-256)", str(environment.get("dataset_fingerprint", "not recorded"))),
         ("Held-out split", results.split),
-        ("Seeds", ", ".join(map(str, seeds))),
-        ("Device", str(environment.get("device", "not recorded"))),
-        ("Precision", str(environment.get("precision", "not recorded"))),
-        ("Python", str(environment.get("python", "not recorded"))),
-        ("Platform", str(environment.get("platform", "not recorded"))),
+        ("Seeds", ", ".join(map(str, results.seeds_of_any()))),
+        *(
+            (name.title(), str(environment.get(name, "not recorded")))
+            for name in ("device", "precision", "python", "platform")
+        ),
         ("Packages", ", ".join(f"{name} {number}" for name, number in packages.items()) or "not recorded"),
         ("Report written by", f"cryoquery {version('cryoquery')}"),
     ]

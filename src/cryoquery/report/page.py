@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,11 +106,8 @@ def _against(findings: Comparison, baseline: str) -> dict[str, Any]:
             "seeds; thick bar: 95 % interval over seeds; thin line: 95 % interval over seeds "
             "and held-out micrographs.",
         )
-    return {"label": label(baseline), "compared": compared, "drawing": drawing, "names": _names(compared)}
-
-
-def _names(compared: Mapping[str, Any]) -> dict[str, str]:
-    return {run: short_label(run) for rows in compared.values() for run in rows}
+    names = {run: short_label(run) for rows in compared.values() for run in rows}
+    return {"label": label(baseline), "compared": compared, "drawing": drawing, "names": names}
 
 
 def _asked(findings: Comparison) -> list[Drawing]:

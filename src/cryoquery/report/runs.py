@@ -130,13 +130,8 @@ class Results:
         mine, theirs = ({curve.seed: curve for curve in self.of(run)} for run in (a, b))
         if mine.keys() != theirs.keys():
             return False
-        for seed, curve in mine.items():
-            one, other = curve.labeled, theirs[seed].labeled
-            if one is None or other is None or len(one) < 2:
-                return False
-            if not all(np.array_equal(x, y) for x, y in zip(one, other, strict=True)):
-                return False
-        return True
+        pairs = [(mine[seed].labeled or (), theirs[seed].labeled or ()) for seed in mine]
+        return all(len(x) == len(y) >= 2 and all(map(np.array_equal, x, y)) for x, y in pairs)
 
 
 def read_results(
@@ -247,7 +242,7 @@ def _check_made_alike(curve: LearningCurve, config: RecordedConfig, environment:
             if metrics.get(name) is not None and value is not None and metrics[name] != value
         ]
         for part, values in (metrics.get("protocol") or {}).items():
-            wanted = protocol.get(part, {})
+            values, wanted = values or {}, protocol.get(part) or {}
             differences += [
                 f"{part}.{key} {values.get(key)} instead of {wanted.get(key)}"
                 for key in sorted({*values, *wanted})

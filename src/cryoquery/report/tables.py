@@ -25,8 +25,7 @@ def performance_table(results: Results) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     at_half = {name: _at_half(results, name) for name in results.runs()}
     for name in results.runs():
-        curves = results.of(name)
-        ends = {m: _summary({c.seed: float(c.values(m)[-1]) for c in curves}) for m in METRICS}
+        ends = {m: _summary({c.seed: float(c.values(m)[-1]) for c in results.of(name)}) for m in METRICS}
         rows[name] = {
             "label": label(name),
             "at_50_percent": at_half[name],

@@ -12,8 +12,6 @@ import os
 import re
 import shutil
 import uuid
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,15 +150,6 @@ def sha256(path: Path) -> str:
         while chunk := stream.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def is_whole_archive(archive: Path) -> bool:
-    """Whether an .npz file is there and its checksums are right."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            return file.testzip() is None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return False
 
 
 def link(source: Path, target: Path) -> None:

@@ -134,6 +134,21 @@ class SignalRecord:
     """By the name of the signal: a number for each image, (n,), or a vector, (n, c)."""
 
 
+def read_columns(file: Path) -> dict[str, NDArray[Any]]:
+    """The arrays in an `.npz` file. Nothing in the file is executed.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as columns:
+            return {name: columns[name] for name in columns.files}
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged files
+        raise DataError(f"{file}: cannot be read as NumPy arrays ({error!r})") from None
+
+
 @dataclass(frozen=True)
 class SignalCache:
     """The signals of one network over the pool, kept beside its model."""
@@ -152,10 +167,9 @@ class SignalCache:
         records = []
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                    values = {name: file[name] for name in file.files}
+                values = read_columns(path)
                 indices = values.pop("indices")
-            except Exception:  # zipfile and NumPy raise many kinds on damaged files
+            except (DataError, KeyError):
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
                 continue

@@ -13,14 +13,7 @@ from cryoquery.active.run import Run
 from cryoquery.config import parse
 from cryoquery.data.dataset import open_dataset
 from cryoquery.errors import UnfinishedRunsError
-from cryoquery.experiment.config import (
-    ExperimentConfig,
-    check_image_size,
-    check_strategies,
-    load_config,
-    plan_runs,
-    reported_splits,
-)
+from cryoquery.experiment.config import ExperimentConfig, check_dataset, load_config, plan_runs
 from cryoquery.experiment.executors.local import do_in_pool, n_workers
 from cryoquery.experiment.folder import begin, equip, n_threads
 from cryoquery.experiment.run import RunOutcome, do_run, is_finished, stoppable
@@ -53,9 +46,7 @@ def run_experiment(
         config = parse(ExperimentConfig, config, "config")
     dataset = open_dataset(config.dataset)
     dataset.check_unchanged()
-    check_image_size(config, dataset)
-    check_strategies(config, dataset)
-    reported_splits(config, dataset)
+    check_dataset(config, dataset)
     runs = schedule_order(plan_runs(config, len(dataset.rows("train"))))
     with alone(config.out, lambda owner: progress(Waiting(owner))):
         # Jobs of Slurm may be at work on other machines.

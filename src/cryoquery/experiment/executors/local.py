@@ -64,14 +64,9 @@ class _Pool:
         environment = dict(os.environ, OMP_NUM_THREADS=str(self.n_threads))
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpus
+        program = [sys.executable, "-m", "cryoquery.experiment.executors.worker"]
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "cryoquery.experiment.executors.worker",
-                str(self.config.out),
-                str(self.n_threads),
-            ],
+            [*program, str(self.config.out), str(self.n_threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

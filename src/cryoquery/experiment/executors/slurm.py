@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -45,16 +46,21 @@ def do_on_slurm(
         raise ConfigError(
             f"slurm.gpus={n_gpus}: a run is to use {n_needed} (device.n_devices); ask for as many"
         )
-    book = _Book(config.out / FOLDER / "jobs.json")
+    file = config.out / FOLDER / "jobs.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    jobs: dict[str, str] = {}
+    with suppress(DataError):
+        jobs = read_json(file)
     attempts: dict[Run, int] = {}
     slurm.queue(patience=())  # where Slurm does not answer at all, say so at once
     while True:
         queued = slurm.queue()
-        left = [run for run in runs if not is_finished(run) and book.job(run) not in queued]
+        left = [run for run in runs if not is_finished(run) and jobs.get(_key(run)) not in queued]
         failed = [run for run in left if attempts.get(run) and _has_failed(run)]
         again = [run for run in left if run not in failed and attempts.get(run, 0) < MAX_ATTEMPTS]
         if again:
-            book.enter(again, submit(config, again))
+            jobs |= dict(zip(map(_key, again), submit(config, again), strict=True))
+            write_json(file, jobs)
             for run in again:
                 attempts[run] = attempts.get(run, 0) + 1
         progress(RunStates(states(runs)))
@@ -91,29 +97,9 @@ def work(out: str, name: str, seed: int) -> str:
         slurm.leave(stopped, enter(Path(out)).slurm.max_requeues)
 
 
-class _Book:
-    """Which job does which run, in a file, for the next call."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._jobs: dict[str, str] = read_json(path)
-        except DataError:
-            self._jobs = {}
-
-    def job(self, run: Run) -> str | None:
-        """The number of the last job of a run."""
-        return self._jobs.get(self._key(run))
-
-    def enter(self, runs: Sequence[Run], jobs: Sequence[str]) -> None:
-        """Note the jobs of some runs."""
-        self._jobs |= dict(zip(map(self._key, runs), jobs, strict=True))
-        write_json(self._path, self._jobs)
-
-    @staticmethod
-    def _key(run: Run) -> str:
-        return json.dumps([run.name, run.seed])
+def _key(run: Run) -> str:
+    """Under which the number of a run's last job is noted, for the next call."""
+    return json.dumps([run.name, run.seed])
 
 
 def _has_failed(run: Run) -> bool:

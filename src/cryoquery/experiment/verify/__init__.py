@@ -13,7 +13,6 @@ from cryoquery.errors import ConfigError
 from cryoquery.experiment.config import plan_runs
 from cryoquery.experiment.verify.checks import Checks, Problem, Verification
 from cryoquery.experiment.verify.context import VerifyContext, read_context
-from cryoquery.experiment.verify.files import Files
 from cryoquery.experiment.verify.runs import check_run
 from cryoquery.experiment.verify.trainings import check_cache, check_fingerprints, check_keys, check_model
 
@@ -40,13 +39,12 @@ def verify(experiment: Path | str) -> Verification:
     except ConfigError as error:
         checks.check(False, context.folder / "config.toml", str(error))
         return checks.done()
-    files = Files()
     finished = [done for run in runs for done in check_run(run, context, checks)]
     check_fingerprints(finished, context, checks)
     keys = check_keys(finished, context, checks)
     for done in finished:
-        check_model(done, keys.get(done.folder), context, files, checks)
-    check_cache(finished, context, files, checks)
+        check_model(done, keys.get(done.folder), context, checks)
+    check_cache(finished, context, checks)
     _check_nothing_else(runs, context, checks)
     return checks.done()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.storage.atomic import read_json
@@ -58,6 +60,7 @@ class Checks:
     _problems: dict[Problem, None] = field(default_factory=dict)
     _unfinished: list[str] = field(default_factory=list)
     _skipped: Counter[str] = field(default_factory=Counter)
+    _read: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def check(self, holds: bool, file: Path, text: str) -> bool:
         """Count a check; where it does not hold, ``text`` says so. Returns ``holds``."""
@@ -71,6 +74,16 @@ class Checks:
         holds = type(found) is type(expected) and found == expected
         return self.check(holds, file, f"{what} is {_short(found)}, expected {_short(expected)}")
 
+    def fields(self, file: Path, found: Mapping[str, Any], expected: Mapping[str, Any], of: str = "") -> None:
+        """Check values by their names, those of tables within tables one by one."""
+        for name, value in expected.items():
+            inner = found.get(name)
+            if isinstance(value, dict) and isinstance(inner, dict):
+                everything = dict.fromkeys(sorted({*inner, *value}))
+                self.fields(file, inner, everything | value, f"{of}{name}.")
+            else:
+                self.equal(file, f"{of}{name}", inner, value)
+
     def readable(self, file: Path, read: Callable[[Path], Content]) -> Content | None:
         """What ``read`` makes of a file; None where it cannot."""
         try:
@@ -81,12 +94,35 @@ class Checks:
         self.n_checks += 1
         return content
 
-    def json(self, file: Path, kind: type) -> Any:
-        """The content of a JSON file that holds a ``kind``; None where it does not."""
-        content = self.readable(file, read_json)
-        if content is None or self.check(isinstance(content, kind), file, f"holds no {kind.__name__}"):
+    def readable_once(self, file: Path, read: Callable[[Path], Content]) -> Content | None:
+        """As `readable`, for a file that links may give several names: it is read under one of them."""
+
+        def read_if_new(file: Path) -> Content:
+            status = file.stat()
+            known_as = read, status.st_dev, status.st_ino
+            if known_as not in self._read:
+                self._read[known_as] = read(file)
+            content: Content = self._read[known_as]
             return content
-        return None
+
+        return self.readable(file, read_if_new)
+
+    def json(self, file: Path, shape: Any) -> Any:
+        """The content of a JSON file that has a ``shape``, as in `shaped`; None where it has not."""
+        content = self.readable(file, read_json)
+        return None if content is None else self.shaped(file, content, shape)
+
+    def shaped(self, file: Path, content: object, shape: Any, of: str = "") -> Any:
+        """The part ``of`` a file where it has a ``shape``, a type that pydantic knows; None where not."""
+        try:
+            sound = TypeAdapter(shape).validate_python(content, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in (of, *first["loc"]) if part != "") or "it"
+            self.check(False, file, f"{where} is {_short(first['input'])}: {first['msg']}")
+            return None
+        self.n_checks += 1
+        return sound
 
     def unfinished(self, what: str) -> None:
         """Note a run that is not finished."""

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, PositiveInt
 
-from cryoquery.active.training_key import (
-    TRAINING_VERSION,
-    how_trained,
-    label_noise_of,
-    pretraining_inputs,
-    pretraining_key,
-)
+from cryoquery.active.training_key import pretraining_key, shared_inputs
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.errors import DataError, ExperimentError
 from cryoquery.experiment.config import RecordedConfig, reported_splits
@@ -25,6 +19,19 @@ from cryoquery.experiment.folder import CONFIG, ENVIRONMENT, OWN_CACHE, config_d
 from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.signals import NotKeptError
 from cryoquery.network.pretrain import FEATURES, load_features
+
+
+class Environment(BaseModel):
+    """What `environment.json` must say of where an experiment began."""
+
+    config_sha256: str
+    dataset_fingerprint: str
+    n_train_images: PositiveInt
+    splits: Annotated[list[str], Field(min_length=1)]
+    device_type: str
+    precision: str
+    training_version: int
+    packages: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class VerifyContext:
     config: RecordedConfig
     config_holds: bool
     """Whether `config.toml` is as it was; if not, nothing is compared with it."""
-    environment: Mapping[str, Any]
+    environment: Environment | None
+    """None where it is damaged or not there."""
     dataset: Dataset | None
     """The dataset the experiment was begun with; None where it is not there."""
     n_train: int
@@ -48,33 +56,21 @@ class VerifyContext:
     @property
     def splits(self) -> tuple[str, ...]:
         """Held-out splits that were measured on, the reported one first; empty where that is not known."""
-        splits = self.environment.get("splits")
-        known = isinstance(splits, list) and all(isinstance(split, str) for split in splits)
-        return tuple(splits) if known else ()  # type: ignore[arg-type]
+        return tuple(self.environment.splits) if self.environment else ()
 
     @property
     def cache(self) -> Path:
         """The folder of finished trainings."""
         return self.config.cache or self.folder / OWN_CACHE
 
-    def cache_inputs(self, fingerprint: object) -> dict[str, Any] | None:
+    def cache_inputs(self, fingerprint: str | None) -> dict[str, Any] | None:
         """What all trainings on the dataset with this fingerprint are functions of; None where unknown."""
-        begun, packages = self.environment, self.environment.get("packages")
-        torch_version = packages.get("torch") if isinstance(packages, dict) else None
-        device = [begun.get("device_type"), begun.get("precision")]
-        if not self.splits or torch_version is None or None in [*device, fingerprint]:
+        begun, protocol, device = self.environment, self.config.protocol(), self.config.device
+        if begun is None or fingerprint is None:
             return None
-        return {
-            "dataset": fingerprint,
-            "training": self.config.training.model_dump(mode="json"),
-            "model": self.config.model.model_dump(mode="json"),
-            "device": device,
-            "how": how_trained(self.config.device),
-            "version": [begun.get("training_version", TRAINING_VERSION), torch_version],
-            "splits": self.splits,
-            **pretraining_inputs(self.config.pretraining),
-            **label_noise_of(self.config.protocol()),
-        }
+        versions = [begun.training_version, begun.packages.get("torch")]
+        where = [begun.device_type, begun.precision]
+        return shared_inputs(protocol, device, fingerprint, self.splits, where, versions)
 
     def learned(self, seed: int) -> NDArray[np.float32]:
         """Features of all training images that a seed's pretraining left in the cache.
@@ -83,13 +79,13 @@ class VerifyContext:
             NotKeptError: they are not there.
             DataError: the file is damaged, or holds features of other images.
         """
-        cache_inputs = self.cache_inputs(self.environment.get("dataset_fingerprint"))
+        cache_inputs = self.cache_inputs(self.environment.dataset_fingerprint if self.environment else None)
         if cache_inputs is None or self.config.pretraining is None or not self.config_holds:
-            raise NotKeptError("features learned without labels")
+            raise NotKeptError
         key = pretraining_key(cache_inputs, seed)
         folder = self.cache / key[:2] / key
         if not (folder / FEATURES).is_file():
-            raise NotKeptError("features learned without labels")
+            raise NotKeptError
         features = load_features(folder)
         if len(features) != self.n_train:
             raise DataError(f"{folder / FEATURES}: holds {len(features)} images, the pool {self.n_train}")
@@ -112,44 +108,35 @@ def read_context(folder: Path, checks: Checks) -> VerifyContext | None:
     config_file, environment_file = folder / CONFIG, folder / ENVIRONMENT
     if not config_file.is_file():
         raise ExperimentError(f"{folder}: holds no experiment (no config.toml); give the folder of one")
-    environment = checks.json(environment_file, dict) or {}
+    environment = checks.json(environment_file, Environment)
     config = checks.readable(config_file, lambda file: read_config(file.parent))
     if config is None:
         return None
-    config_holds = _check_config(config_file, config, environment, checks)
+    config_holds, found = True, config_digest(config)
+    if environment is None:
+        checks.skip("config.toml, since environment.json holds no digest of it")
+    else:
+        config_holds = checks.check(
+            environment.config_sha256 == found,
+            config_file,
+            f"its digest is {found[:12]}, {environment.config_sha256[:12]} in environment.json: it was "
+            f"changed after the experiment began (with cryoquery {environment.packages.get('cryoquery')})",
+        )
     dataset = _check_dataset(config, environment, environment_file, checks)
-    n_train = environment.get("n_train_images")
     if dataset is not None:
-        n_there = len(dataset.rows("train"))
-        if environment:
-            checks.equal(environment_file, "n_train_images", n_train, n_there)
-        n_train = n_there
-    elif environment:
-        checks.check(type(n_train) is int and n_train > 0, environment_file, f"n_train_images is {n_train!r}")
-    if type(n_train) is not int or n_train < 1:
+        n_train = len(dataset.rows("train"))
+        if environment is not None:
+            checks.equal(environment_file, "n_train_images", environment.n_train_images, n_train)
+    elif environment is not None:
+        n_train = environment.n_train_images
+    else:
         checks.skip("the runs, since the number of training images is not known")
         return None
     return VerifyContext(folder, config, config_holds, environment, dataset, n_train)
 
 
-def _check_config(file: Path, config: RecordedConfig, environment: Mapping[str, Any], checks: Checks) -> bool:
-    recorded = environment.get("config_sha256")
-    if recorded is None:
-        checks.skip("config.toml, since environment.json holds no digest of it")
-        return True
-    packages = environment.get("packages")
-    begun_with = packages.get("cryoquery") if isinstance(packages, dict) else None
-    found = config_digest(config)
-    return checks.check(
-        recorded == found,
-        file,
-        f"its digest is {found[:12]}, {str(recorded)[:12]} in environment.json: it was changed after the "
-        f"experiment began (with cryoquery {begun_with})",
-    )
-
-
 def _check_dataset(
-    config: RecordedConfig, environment: Mapping[str, Any], environment_file: Path, checks: Checks
+    config: RecordedConfig, environment: Environment | None, environment_file: Path, checks: Checks
 ) -> Dataset | None:
     path = config.dataset
     if not path.is_dir():
@@ -158,17 +145,18 @@ def _check_dataset(
     dataset = checks.readable(path, _open_unchanged)
     if dataset is None:
         return None
-    recorded = environment.get("dataset_fingerprint")
-    if environment and not checks.check(
+    if environment is None:
+        return dataset
+    recorded = environment.dataset_fingerprint
+    if not checks.check(
         recorded == dataset.fingerprint,
         environment_file,
-        f"dataset_fingerprint is {str(recorded)[:12]}, that of {path} is {dataset.fingerprint[:12]}",
+        f"dataset_fingerprint is {recorded[:12]}, that of {path} is {dataset.fingerprint[:12]}",
     ):
         checks.skip(f"what needs the dataset, since {path} is another one")
         return None
-    if environment:
-        splits = checks.readable(path, lambda _: list(reported_splits(config, dataset)))
-        checks.equal(environment_file, "splits", environment.get("splits"), splits)
+    splits = checks.readable(path, lambda _: list(reported_splits(config, dataset)))
+    checks.equal(environment_file, "splits", environment.splits, splits)
     return dataset
 
 

@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AllowInfNan
+from typing_extensions import TypedDict
 
 from cryoquery.acquisition.strategies import strategy_of
 from cryoquery.acquisition.typical import cold_start_set, draws_at_random
@@ -19,11 +21,19 @@ from cryoquery.errors import ConfigError, DataError
 from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.context import VerifyContext
 from cryoquery.experiment.verify.scores import check_metrics
-from cryoquery.experiment.verify.signals import KeptSignals, NotKeptError
+from cryoquery.experiment.verify.signals import NotKeptError, kept_signals
 
 BY_SCORE = ("uncertainty", "entropy", "margin", "random")
 """Strategies whose queries are the highest scores, ties to the lower index."""
 ROUNDING = 1e-9
+
+
+class Asked(TypedDict):
+    """An image in `query.json`."""
+
+    index: int
+    score: Annotated[float, AllowInfNan(False)]
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -92,19 +102,17 @@ def _check_labeled(
     file: Path, count: int, expected: NDArray[np.int64] | None, context: VerifyContext, checks: Checks
 ) -> NDArray[np.int64] | None:
     """The labeled images as they had to be: ``expected``, or where that is unknown, as in the file."""
-    found = checks.json(file, list)
-    if found is None:
-        return expected
-    if not _sound_indices(file, found, context, checks):
+    found = checks.json(file, list[int])
+    if found is None or not _are_indices(file, found, context, checks):
         return expected
     labeled = np.array(found, dtype=np.int64)
-    ascending = checks.check(bool((np.diff(labeled) > 0).all()), file, "does not ascend, or repeats an index")
-    right_count = checks.check(
-        len(labeled) == count, file, f"holds {len(labeled)} images, the schedule has {count}"
-    )
+    sound = [
+        checks.check(bool((np.diff(labeled) > 0).all()), file, "does not ascend, or repeats an index"),
+        checks.check(len(labeled) == count, file, f"holds {len(labeled)} images, the schedule has {count}"),
+    ]
     if expected is None:
-        return labeled if ascending and right_count else None
-    if ascending and right_count:
+        return labeled if all(sound) else None
+    if all(sound):
         lacks, has = np.setdiff1d(expected, labeled), np.setdiff1d(labeled, expected)
         came_from = "the first draw" if file.parent.name == "iteration_0" else "the query before it"
         checks.check(
@@ -122,13 +130,11 @@ def _check_query(
     file, run = done.folder / "query.json", done.run
     is_last = done.iteration + 1 == len(run.counts)
     n = 0 if is_last else run.counts[done.iteration + 1] - run.counts[done.iteration]
-    choices = checks.json(file, list)
+    choices = checks.json(file, list[Asked])
     if choices is None:
         return None
-    if not checks.check(all(map(_is_choice, choices)), file, "holds a choice without index, score or rank"):
-        return None
     found = [choice["index"] for choice in choices]
-    if not _sound_indices(file, found, context, checks):
+    if not _are_indices(file, found, context, checks):
         return None
     indices = np.array(found, dtype=np.int64)
     again = np.intersect1d(indices, [] if labeled is None else labeled)
@@ -154,7 +160,7 @@ def _check_query(
 
 def _follows(
     file: Path,
-    choices: Sequence[Mapping[str, Any]],
+    choices: Sequence[Asked],
     done: Finished,
     labeled: NDArray[np.int64],
     context: VerifyContext,
@@ -171,7 +177,7 @@ def _follows(
         checks.skip(f"queries of {name}, since the dataset is not there")
         return True
     key = done.key or "no key"
-    signals = KeptSignals(context.cache / key[:2] / key / "signals", context.n_train, checks)
+    signals = kept_signals(context.cache / key[:2] / key / "signals", context.n_train, checks)
     groups = context.groups or ("",) * context.n_train
     learned = None if context.config.pretraining is None else lambda: context.learned(run.seed)
     iteration = run.counts.index(len(labeled))
@@ -189,7 +195,7 @@ def _follows(
     except NotKeptError:
         checks.skip(f"whether queries of {run.strategy} follow from their signals, which were not kept")
         return True
-    except DataError as error:
+    except (DataError, ValueError) as error:  # records of the cache that do not fit each other
         return checks.check(False, context.cache, str(error))
     for rank, (choice, wanted) in enumerate(zip(choices, expected, strict=True)):
         where = f"does not follow from its signals: at rank {rank} it has"
@@ -207,18 +213,8 @@ def _follows(
     return True
 
 
-def _is_choice(choice: Any) -> bool:
-    return (
-        isinstance(choice, dict)
-        and type(choice.get("index")) is int
-        and type(choice.get("rank")) is int
-        and type(choice.get("score")) in (int, float)
-        and math.isfinite(choice["score"])
-    )
-
-
-def _sound_indices(file: Path, found: Sequence[Any], context: VerifyContext, checks: Checks) -> bool:
-    bad = [index for index in found if type(index) is not int or not 0 <= index < context.n_train]
+def _are_indices(file: Path, found: Sequence[int], context: VerifyContext, checks: Checks) -> bool:
+    bad = [index for index in found if not 0 <= index < context.n_train]
     return checks.check(
         not bad, file, f"holds {_some(bad)}: not an index of the {context.n_train:,} training images"
     )

@@ -5,18 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from cryoquery.active.oracles import make_oracle
 from cryoquery.active.run import Run
 from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.context import VerifyContext
-from cryoquery.picking.metrics import ParticleMatches, mean_particle_scores
+from cryoquery.picking.metrics import ParticleMatches, PixelCounts, mean_particle_scores
 
-COUNTS = ("pixel_tp", "pixel_fp", "pixel_fn", "n_picks", "n_particles", "n_matched")
+Count = Annotated[int, Field(ge=0, le=2**40)]
+
+
+class Counts(TypedDict):
+    """What a held-out micrograph counts, of what `metrics.json` holds of it."""
+
+    group: str
+    pixel_tp: Count
+    pixel_fp: Count
+    pixel_fn: Count
+    n_picks: Count
+    n_particles: Count
+    n_matched: Count
+
+
+class Scores(TypedDict):
+    """What `metrics.json` says of a split beside the scores."""
+
+    per_micrograph: list[Counts]
+    per_group: dict[str, dict[str, Any]]
+
+
 ROUNDING = 1e-9
 NOT_FROM_COUNTS = ("auc", "average_precision")
 
@@ -30,7 +53,7 @@ def check_metrics(
     checks: Checks,
 ) -> Mapping[str, Any] | None:
     """Check the `metrics.json` of an iteration that was trained on ``labeled``; None if it is damaged."""
-    metrics: Mapping[str, Any] | None = checks.json(file, dict)
+    metrics: Mapping[str, Any] | None = checks.json(file, dict[str, Any])
     if metrics is None:
         return None
     count = run.counts[iteration]
@@ -47,93 +70,56 @@ def check_metrics(
     if context.dataset is not None and labeled is not None:
         labels = make_oracle(context.dataset, context.config.oracle, run.seed).labels
         expected["n_labeled_particles"] = labels.n_particles(labeled)
-    for name, value in expected.items():
-        checks.equal(file, name, metrics.get(name), value)
-    _check_protocol(file, metrics.get("protocol"), context, checks)
+    if context.config_holds:
+        expected["protocol"] = context.config.protocol()
+    else:
+        checks.skip("the protocol in metrics.json, since config.toml was changed")
+    checks.fields(file, metrics, expected)
     _check_scores(file, "", metrics, checks)
     for split in context.splits[1:]:
-        beside = metrics.get(split)
-        if isinstance(beside, dict):
-            _check_scores(file, f"{split}.", beside, checks)
-        else:
-            checks.check(False, file, f"holds no scores on {split}")
+        _check_scores(file, split, metrics.get(split), checks)
     return metrics
 
 
-def _check_protocol(file: Path, found: Any, context: VerifyContext, checks: Checks) -> None:
-    if not context.config_holds:
-        checks.skip("the protocol in metrics.json, since config.toml was changed")
+def _check_scores(file: Path, split: str, found: Any, checks: Checks) -> None:
+    """Check the scores of a split (empty: of the reported one) against the counts of its micrographs."""
+    scores = checks.shaped(file, found, Scores, split)
+    if scores is None:
         return
-    if not checks.check(isinstance(found, dict), file, "holds no protocol"):
-        return
-    for part, wanted in context.config.protocol().items():
-        values = found.get(part)
-        if not isinstance(values, dict):
-            checks.check(False, file, f"protocol.{part} is missing")
-            continue
-        for key in sorted({*values, *wanted}):
-            checks.equal(file, f"protocol.{part}.{key}", values.get(key), wanted.get(key))
-
-
-def _check_scores(file: Path, where: str, scores: Mapping[str, Any], checks: Checks) -> None:
-    """Check the scores of one split against the counts of its micrographs."""
-    records = scores.get("per_micrograph")
-    if records is None:
-        checks.skip("scores of a metrics.json that holds no counts per micrograph")
-        return
-    if not checks.check(_are_counts(records), file, f"{where}per_micrograph holds no counts"):
-        return
-    by_group: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
+    where, by_group = split and f"{split}.", dict[str, list[Counts]]()
+    for record in scores["per_micrograph"]:
         by_group.setdefault(record["group"], []).append(record)
-    _compare(file, where, scores, records, checks)
-    groups = scores.get("per_group")
-    if checks.check(
-        isinstance(groups, dict) and groups.keys() == by_group.keys(),
-        file,
-        f"{where}per_group holds other groups than {where}per_micrograph",
-    ):
+        most = min(record["n_picks"], record["n_particles"])
+        text = f"{where}per_micrograph has n_matched {record['n_matched']}, at most {most} are possible"
+        checks.check(record["n_matched"] <= most, file, text)
+    _compare(file, where, found, scores["per_micrograph"], checks)
+    groups = scores["per_group"]
+    text = f"{where}per_group holds other groups than {where}per_micrograph"
+    if checks.check(groups.keys() == by_group.keys(), file, text):
         for group, some in by_group.items():
-            _compare(file, f"{where}per_group.{group}.", groups[group], some, checks)  # type: ignore[index]
-
-
-def _are_counts(records: Any) -> bool:
-    return isinstance(records, list) and all(
-        isinstance(record, dict)
-        and isinstance(record.get("group"), str)
-        and all(type(record.get(name)) is int and record[name] >= 0 for name in COUNTS)
-        and record["n_matched"] <= min(record["n_picks"], record["n_particles"])
-        for record in records
-    )
+            _compare(file, f"{where}per_group.{group}.", groups[group], some, checks)
 
 
 def _compare(
-    file: Path, where: str, scores: Any, records: Sequence[Mapping[str, Any]], checks: Checks
+    file: Path, where: str, scores: Mapping[str, Any], records: Sequence[Counts], checks: Checks
 ) -> None:
     for name, value in recomputed(records).items():
-        found = scores.get(name) if isinstance(scores, dict) else None
-        holds = isinstance(found, int | float) and math.isclose(found, value, rel_tol=0, abs_tol=ROUNDING)
-        checks.check(holds, file, f"{where}{name} is {found!r}, {value!r} by its counts on each micrograph")
-    for name in NOT_FROM_COUNTS:
-        found = scores.get(name) if isinstance(scores, dict) else None
-        holds = isinstance(found, int | float) and 0 <= found <= 1
-        checks.check(holds, file, f"{where}{name} is {found!r}, expected 0 to 1")
+        found = scores.get(name)
+        if name in NOT_FROM_COUNTS:
+            holds = isinstance(found, int | float) and 0 <= found <= 1
+            checks.check(holds, file, f"{where}{name} is {found!r}, expected 0 to 1")
+        else:
+            holds = isinstance(found, int | float) and math.isclose(found, value, rel_tol=0, abs_tol=ROUNDING)
+            text = f"{where}{name} is {found!r}, {value!r} by its counts on each micrograph"
+            checks.check(holds, file, text)
 
 
-def recomputed(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Scores in [0, 1] that follow from the counts of each micrograph (`COUNTS`)."""
-    tp, fp, fn = (sum(record[name] for record in records) for name in COUNTS[:3])
-    matches = []
+def recomputed(records: Sequence[Counts]) -> dict[str, float]:
+    """Scores in [0, 1] that follow from the counts of each micrograph; `NOT_FROM_COUNTS` mean nothing."""
+    pixels, matches = PixelCounts(), []
     for record in records:
-        rows = np.arange(record["n_matched"])
-        matches.append(
-            ParticleMatches(record["n_picks"], record["n_particles"], rows, rows, np.zeros(len(rows)))
-        )
-    ratios = {
-        "f1": (2 * tp, 2 * tp + fp + fn),
-        "precision": (tp, tp + fp),
-        "recall": (tp, tp + fn),
-        "iou": (tp, tp + fp + fn),
-    }
-    pixels = {name: above / below if below else 0.0 for name, (above, below) in ratios.items()}
-    return {**pixels, **mean_particle_scores(matches)}
+        pixels.positives[[0, -1]] += record["pixel_fn"], record["pixel_tp"]
+        pixels.negatives[-1] += record["pixel_fp"]
+        rows = np.broadcast_to(np.int64(0), record["n_matched"])
+        matches.append(ParticleMatches(record["n_picks"], record["n_particles"], rows, rows, rows))
+    return pixels.scores() | mean_particle_scores(matches)

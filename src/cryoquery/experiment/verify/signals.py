@@ -2,73 +2,61 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cryoquery.acquisition.image_scores import Signal
+from cryoquery.acquisition.candidates import NetworkSignals
+from cryoquery.data.pool import Pool
+from cryoquery.errors import DataError
 from cryoquery.experiment.verify.checks import Checks
-from cryoquery.experiment.verify.files import read_columns
-
-Columns = dict[str, NDArray[np.float64]]
+from cryoquery.network.predict import Predictor
+from cryoquery.storage.cache import SignalCache, SignalRecord, read_columns
 
 
 class NotKeptError(Exception):
     """A signal was asked for that is not in the cache."""
 
 
-class KeptSignals:
-    """What a network said of a pool, as far as it was kept; read when it is first asked for."""
+def kept_signals(folder: Path, n_train: int, checks: Checks) -> NetworkSignals:
+    """What a network said of a pool, as far as it was kept; read when it is first asked for.
 
-    def __init__(self, folder: Path, n_train: int, checks: Checks) -> None:
-        self._folder = folder
-        self._n_train = n_train
-        self._checks = checks
+    Where something of it is not kept, asking raises NotKeptError.
+    """
 
-    def values(self, signal: Signal, indices: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See `cryoquery.acquisition.candidates.SignalSource`.
+    def load() -> Predictor:
+        raise NotKeptError
 
-        Raises:
-            NotKeptError: something of it is not kept.
-        """
-        known, columns = self._kept
-        if signal.key not in columns or not known[signal.key][indices].all():
-            raise NotKeptError(signal.key)
-        return columns[signal.key][indices]
-
-    @cached_property
-    def _kept(self) -> tuple[dict[str, NDArray[np.bool_]], Columns]:
-        known: dict[str, NDArray[np.bool_]] = {}
-        columns = Columns()
-        for path in sorted(self._folder.glob("*.npz")):
-            record = self._checks.readable(path, read_columns)
-            if record is None or not self._checks.check(
-                _is_sound(record, self._n_train), path, "holds no finite signals of training images"
-            ):
-                continue
-            indices = record.pop("indices")
-            for name, values in record.items():
-                if name not in columns:
-                    columns[name] = np.empty((self._n_train, *values.shape[1:]), dtype=values.dtype)
-                    known[name] = np.zeros(self._n_train, dtype=bool)
-                if columns[name].shape[1:] == values.shape[1:]:
-                    columns[name][indices] = values
-                    known[name][indices] = True
-        return known, columns
+    nothing, names = np.empty((n_train, 0, 0), dtype=np.uint8), ("",) * n_train
+    pool = Pool(nothing, np.zeros((n_train, 2), dtype=np.int64), names, names)
+    return NetworkSignals(load, pool, _CheckedSignals(folder, n_train, checks))
 
 
-def _is_sound(record: Columns, n_train: int) -> bool:
-    indices = record.get("indices")
-    if indices is None or indices.ndim != 1 or indices.dtype.kind != "i":
-        return False
-    if len(indices) and (indices.min() < 0 or indices.max() >= n_train):
-        return False
-    return all(
-        values.ndim in (1, 2)
-        and len(values) == len(indices)
-        and values.dtype.kind in "if"
-        and bool(np.isfinite(values).all())
-        for values in record.values()
-    )
+@dataclass(frozen=True)
+class _CheckedSignals(SignalCache):
+    """The cache of signals for who only looks: nothing is locked, removed or trusted."""
+
+    n_train: int
+    checks: Checks
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        yield
+
+    def load(self) -> list[SignalRecord]:
+        found = (self.checks.readable(path, self._read) for path in sorted(self.folder.glob("*.npz")))
+        return [record for record in found if record is not None]
+
+    def _read(self, file: Path) -> SignalRecord:
+        values = read_columns(file)
+        indices = values.pop("indices", np.zeros(0))
+        known = indices.dtype.kind == "i" and bool(np.isin(indices, np.arange(self.n_train)).all())
+        if not known or not all(
+            some.shape[:1] == indices.shape and some.dtype.kind in "if" and bool(np.isfinite(some).all())
+            for some in values.values()
+        ):
+            raise DataError("holds no finite signals of training images")
+        return SignalRecord(indices, values)

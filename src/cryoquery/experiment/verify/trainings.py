@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cryoquery.active.iteration import EXAMPLES, MODEL
-from cryoquery.active.training_key import key_from, pretraining_inputs
+from cryoquery.active.training_key import key_from
 from cryoquery.experiment.verify.checks import Checks
 from cryoquery.experiment.verify.context import VerifyContext
-from cryoquery.experiment.verify.files import Files, read_columns
 from cryoquery.experiment.verify.runs import Finished
-from cryoquery.storage.cache import MANIFEST
+from cryoquery.network.checkpoint import read_model
+from cryoquery.network.model import ModelConfig
+from cryoquery.storage.atomic import sha256
+from cryoquery.storage.cache import MANIFEST, read_columns
 
 
 def check_fingerprints(finished: Sequence[Finished], context: VerifyContext, checks: Checks) -> None:
@@ -24,10 +26,10 @@ def check_fingerprints(finished: Sequence[Finished], context: VerifyContext, che
     usual = _usual_fingerprint(finished)
     if usual is None:
         return
-    if context.environment:
-        file, recorded = context.environment_file, context.environment.get("dataset_fingerprint")
-        text = f"dataset_fingerprint is {str(recorded)[:12]}, {usual[:12]} in metrics.json"
-        checks.check(recorded == usual, file, text)
+    if context.environment is not None:
+        recorded = context.environment.dataset_fingerprint
+        text = f"dataset_fingerprint is {recorded[:12]}, {usual[:12]} in metrics.json"
+        checks.check(recorded == usual, context.environment_file, text)
     for done in finished:
         if done.metrics:
             found = done.metrics.get("dataset_fingerprint")
@@ -67,9 +69,7 @@ def check_keys(finished: Sequence[Finished], context: VerifyContext, checks: Che
     return said | {done.folder: key for done, key in zip(known, expected, strict=True)}
 
 
-def check_model(
-    done: Finished, key: str | None, context: VerifyContext, files: Files, checks: Checks
-) -> None:
+def check_model(done: Finished, key: str | None, context: VerifyContext, checks: Checks) -> None:
     """Check the `model.pt` and `examples.npz` of an iteration whose training has ``key``."""
     _check_examples(done.folder / EXAMPLES, checks)
     file, keep = done.folder / MODEL, context.config.keep_models
@@ -80,12 +80,12 @@ def check_model(
         else:
             checks.skip("model.pt that were not to be kept")
         return
-    found = checks.readable(file, files.digest)
+    found = checks.readable_once(file, sha256)
     if found is None:
         return
     if done.metrics and not checks.equal(file, "SHA-256", found, done.metrics.get("model_sha256")):
         return
-    maker = checks.readable(file, files.maker)
+    maker = checks.readable_once(file, _maker)
     if maker is None:
         return
     model, made_by = maker
@@ -93,11 +93,16 @@ def check_model(
     if key is not None:
         expected["training_key"] = key
     if context.config_holds:
-        expected["training"] = context.config.training.model_dump(mode="json")
-        expected |= pretraining_inputs(context.config.pretraining)
+        protocol = context.config.protocol()
+        expected |= {name: protocol[name] for name in ("training", "pretraining")}
         checks.check(model == context.config.model, file, "holds a network of another configuration")
-    for name, value in expected.items():
-        checks.equal(file, name, made_by.get(name), value)
+    checks.fields(file, made_by, expected)
+
+
+def _maker(file: Path) -> tuple[ModelConfig, Mapping[str, Any]]:
+    """Configuration of the network in a `model.pt`, and how it was trained."""
+    saved = read_model(file)
+    return saved.model, saved.made_by if isinstance(saved.made_by, dict) else {}
 
 
 def _check_examples(file: Path, checks: Checks) -> None:
@@ -111,16 +116,16 @@ def _check_examples(file: Path, checks: Checks) -> None:
         checks.check(rows == maps[:1], file, f"holds maps {maps} for rows {rows}")
 
 
-def check_cache(finished: Sequence[Finished], context: VerifyContext, files: Files, checks: Checks) -> None:
+def check_cache(finished: Sequence[Finished], context: VerifyContext, checks: Checks) -> None:
     """Check the entries of the cache that belong to the experiment: all where the cache is its own."""
     cache = context.cache
     if not cache.is_dir():
         checks.skip(f"the cache, since it is not at {cache}")
         return
     for entry in _entries(finished, context):
-        manifest = checks.json(entry / MANIFEST, dict)
+        manifest = checks.json(entry / MANIFEST, dict[str, str])
         for name, recorded in (manifest or {}).items():
-            found = checks.readable(entry / name, files.digest)
+            found = checks.readable_once(entry / name, sha256)
             if found is not None:
                 checks.equal(entry / name, "SHA-256", found, recorded)
 
