@@ -24,7 +24,7 @@ from cryoquery.active.iteration import SCORES
 from cryoquery.active.loop import initial_set
 from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.run import Context, Run
-from cryoquery.active.training import train
+from cryoquery.active.training import train_and_evaluate
 from cryoquery.data.dataset import open_dataset
 from cryoquery.errors import ExperimentError
 from cryoquery.experiment.folder import enter, equip
@@ -102,7 +102,7 @@ def scored(
     run: Run, context: Context, answers: SimulatedOracle, sets: Sequence[NDArray[np.int64]]
 ) -> dict[str, Any]:
     """What `metrics.json` would say of a training on the last of ``sets``."""
-    entry, _ = train(run, context, answers, sets)
+    entry, _ = train_and_evaluate(run, context, answers, sets)
     record = read_json(entry / SCORES)
     costs = {
         "n_labeled_images": len(sets[-1]),

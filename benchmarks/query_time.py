@@ -9,7 +9,7 @@ from pathlib import Path
 from cryoquery.active.loop import initial_set, iterate, query_rng
 from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.run import Run, run_name
-from cryoquery.active.training import train
+from cryoquery.active.training import train_and_evaluate
 from cryoquery.data.dataset import open_dataset
 from cryoquery.errors import CryoqueryError
 from cryoquery.experiment.folder import enter, equip
@@ -34,7 +34,7 @@ def query_seconds(folder: Path) -> tuple[int, int, list[list[str]]]:
         answers.ask(labeled)
         for strategy in config.strategies:
             run = Run(run_name(strategy), strategy, seed, counts, Path(place) / strategy)
-            entry, _ = train(run, context, answers, [labeled])
+            entry, _ = train_and_evaluate(run, context, answers, [labeled])
             for kept in entry.glob("signals/*"):
                 kept.unlink()
             seconds = []

@@ -29,7 +29,7 @@ from cryoquery.experiment.config import ExperimentConfig, plan_runs
 from cryoquery.experiment.executors import run_experiment, schedule_order
 from cryoquery.experiment.executors.local import n_workers
 from cryoquery.experiment.folder import enter
-from cryoquery.experiment.run import RunOutcome, is_finished
+from cryoquery.experiment.run import RunOutcome, is_run_finished
 from cryoquery.experiment.run_log import read_state
 
 
@@ -62,7 +62,7 @@ def test_one_failing_run_stops_no_other(forked: None, few_discs: Dataset, tmp_pa
     message = str(caught.value)
     assert "1 of 4 runs are not finished; entropy_sampling seed 1: " in message
     assert "has no metrics.json" in message
-    left = [run.name for run in runs_of(tmp_path / "e", few_discs) if not is_finished(run)]
+    left = [run.name for run in runs_of(tmp_path / "e", few_discs) if not is_run_finished(run)]
     assert left == ["entropy_sampling"]
 
 

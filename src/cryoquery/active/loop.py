@@ -34,7 +34,7 @@ from cryoquery.active.iteration import (
 from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.progress import IterationEnded, IterationStarted, PhaseStarted
 from cryoquery.active.run import Context, Run
-from cryoquery.active.training import train
+from cryoquery.active.training import train_and_evaluate
 from cryoquery.active.training_key import training_key
 from cryoquery.data.pool import as_indices
 from cryoquery.errors import DataError, ExperimentError
@@ -118,7 +118,8 @@ def iterate(
         skipped: images without labels that are not asked for; they count as labeled, so that nothing
             like them is asked for either.
     """
-    entry, is_new = train(run, context, oracle, history)
+    # From scratch, or from the weights of the iteration before: `history` says which these are.
+    entry, is_new = train_and_evaluate(run, context, oracle, history)
     context.progress(PhaseStarted("query"))
 
     def learned() -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from cryoquery.picking.threshold import picking_recipe
 from cryoquery.storage.atomic import sha256, write_json
 
 
-def train(
+def train_and_evaluate(
     run: Run, context: Context, oracle: SimulatedOracle, history: Sequence[NDArray[np.int64]]
 ) -> tuple[Path, bool]:
     """The training on the last of the labeled sets in ``history``, and whether it was done here.
@@ -42,7 +42,7 @@ def train(
     def make(folder: Path) -> None:
         start = None
         if continues:
-            start = load_weights(train(run, context, oracle, history[:-1])[0] / MODEL)[0]
+            start = load_weights(train_and_evaluate(run, context, oracle, history[:-1])[0] / MODEL)[0]
         snapshots: list[Weights] = []
         context.progress(PhaseStarted("training"))
         network = _fit(run, context, oracle, labeled, start, context.cache.checkpoint(key), snapshots)

@@ -31,8 +31,8 @@ def simulate(
     given = dict(locals())
     from cryoquery.config import parse, read_toml
     from cryoquery.data.build import BuildConfig
-    from cryoquery.data.dataset import check_new
     from cryoquery.simulate import SimulationConfig, simulate_dataset
+    from cryoquery.storage.atomic import check_new
 
     check_new(out)
     values = read_toml(config) if config else {}
@@ -97,9 +97,9 @@ def import_(
     given = dict(locals())
     from cryoquery.cli.console import print_inspection
     from cryoquery.data.build import BuildConfig, build_dataset
-    from cryoquery.data.dataset import check_new
     from cryoquery.data.inspection import inspect_dataset
     from cryoquery.data.layouts import SourceOptions, read_sources, refuse_misplaced
+    from cryoquery.storage.atomic import check_new
 
     check_new(out)
     threads = {} if workers is None else {"n_workers": workers}

@@ -24,7 +24,6 @@ from cryoquery.data.dataset import (
     DatasetWriter,
     ImageRecord,
     MicrographKey,
-    check_new,
     encode,
     new_dataset,
     open_dataset,
@@ -44,6 +43,7 @@ from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.data.splits import SplitBy, assign_splits, tie_near_duplicates
 from cryoquery.errors import ConfigError, CryoqueryError, DataError
 from cryoquery.formats.placement import to_scaled
+from cryoquery.storage.atomic import check_new
 
 SIZE_STEP = 16
 """The network halves an image four times."""

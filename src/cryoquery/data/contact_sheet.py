@@ -13,7 +13,8 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cryoquery.data.dataset import Dataset, decode, evenly
+from cryoquery.data.dataset import Dataset, decode
+from cryoquery.data.preprocess import evenly
 from cryoquery.storage.atomic import write_bytes
 
 N_COLUMNS = 4

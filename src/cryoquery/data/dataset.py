@@ -24,14 +24,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.data.array_file import ArrayFile, read_rows
 from cryoquery.errors import DataError
-from cryoquery.storage.atomic import read_json, staged_directory, write_json, write_table
+from cryoquery.storage.atomic import check_new, read_json, staged_directory, write_json, write_table
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -40,7 +40,6 @@ UNLABELED = "unlabeled"
 
 PARTICLE_COLUMNS = ("group", "micrograph", "y", "x", "diameter_px")
 
-T = TypeVar("T")
 
 MicrographKey: TypeAlias = tuple[str, str]
 """(group, name of the micrograph)"""
@@ -67,12 +66,6 @@ def encode(normalized: NDArray[np.floating]) -> NDArray[np.uint8]:
 def decode(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Undo `encode`: 8-bit levels (any shape) to standard deviations. Padding is 0."""
     return (levels.astype(np.float32) - ZERO_LEVEL) / LEVELS_PER_SIGMA
-
-
-def evenly(items: Sequence[T], n: int) -> list[T]:
-    """At most ``n`` of the items, evenly chosen."""
-    at = np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))
-    return [items[i] for i in at]
 
 
 @dataclass(frozen=True)
@@ -338,16 +331,6 @@ def new_dataset(path: Path | str, n_images: int, height: int, width: int) -> Ite
             f"{2 * n_images * height * width / 1e9:.1f} GB); nothing of it was kept: free some space, or "
             "choose another disk or a smaller size, and start again"
         ) from None
-
-
-def check_new(path: Path) -> None:
-    """Refuse to write a dataset over something that exists.
-
-    Raises:
-        DataError: ``path`` exists and is not an empty folder.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(f"{path}: exists already; remove it or choose another name")
 
 
 def _open_array(path: Path) -> NDArray[np.uint8]:

@@ -19,9 +19,9 @@ from cryoquery.data.dataset import (
     ImageRecord,
     MicrographKey,
     decode,
-    evenly,
 )
 from cryoquery.data.orientation import Verdict, best_orientation, orientation_contrast
+from cryoquery.data.preprocess import evenly
 from cryoquery.formats.placement import Orientation
 
 MAX_LOOKED_AT = 20

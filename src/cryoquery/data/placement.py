@@ -17,9 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.data.dataset import evenly
 from cryoquery.data.orientation import contrast_map, judge
-from cryoquery.data.preprocess import normalize, rescale
+from cryoquery.data.preprocess import evenly, normalize, rescale
 from cryoquery.errors import DataError
 from cryoquery.formats.placement import AS_IN_FILE, ORIENTATIONS, Orientation, Placement, to_scaled
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,15 @@ NORMALIZATION: Mapping[str, Any] = {
     "spread": f"{MAD_TO_SIGMA} * median absolute deviation",
 }
 """What `normalize` does, in the order in which it is done; goes into the recipe of a dataset."""
+
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], n: int) -> list[T]:
+    """At most ``n`` of the items, evenly chosen."""
+    at = np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))
+    return [items[i] for i in at]
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import errno
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import FrameType
 
 from cryoquery.active.iteration import MODEL, read_iteration
 from cryoquery.active.loop import active_learning
 from cryoquery.active.oracles import make_oracle
 from cryoquery.active.progress import Progress, all_of, silent
 from cryoquery.active.run import Context, Run
-from cryoquery.errors import CryoqueryError, Stopped, explain
+from cryoquery.errors import CryoqueryError, explain
 from cryoquery.experiment.config import ExperimentConfig, RecordedConfig, plan_runs
 from cryoquery.experiment.folder import OWN_CACHE, read_config
 from cryoquery.experiment.plan import planned_work
@@ -25,7 +21,6 @@ from cryoquery.storage.cache import Cache
 from cryoquery.storage.leases import leased
 
 FATAL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def do_run(config: ExperimentConfig, context: Context, run: Run, progress: Progr
     return RunOutcome(run.name, run.seed)
 
 
-def is_finished(run: Run) -> bool:
+def is_run_finished(run: Run) -> bool:
     """Whether every iteration of a run is there."""
     folders = (run.folder / f"iteration_{number}" for number in range(len(run.counts)))
     return all((folder / "metrics.json").is_file() for folder in folders)
@@ -84,7 +79,7 @@ def drop_models(config: RecordedConfig, context: Context, seed: int) -> None:
     They are removed from the experiment's own cache, too, but not from a shared one.
     """
     runs = [run for run in plan_runs(config, len(context.pool)) if run.seed == seed]
-    if config.keep_models == "all" or not all(map(is_finished, runs)):
+    if config.keep_models == "all" or not all(map(is_run_finished, runs)):
         return
     kept = set()
     for run in runs:
@@ -98,26 +93,3 @@ def drop_models(config: RecordedConfig, context: Context, seed: int) -> None:
                 (folder / MODEL).unlink(missing_ok=True)
             if config.cache is None and key not in kept:
                 Cache(config.out / OWN_CACHE).discard(key)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise `Stopped` where a signal asks this process to stop while the block runs; later ones are ignored.
-
-    Only the main thread can handle signals; in another one nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        for other in STOP_SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cryoquery.config import CheckedModel
-from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, Dataset, ImageRecord, evenly
-from cryoquery.data.preprocess import NORMALIZATION
+from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, Dataset, ImageRecord
+from cryoquery.data.preprocess import NORMALIZATION, evenly
 from cryoquery.data.source import MAX_DIAMETER_RATIO
 from cryoquery.network.predict import Predictor
 from cryoquery.picking.evaluate import known_picks, predict_micrographs

@@ -202,3 +202,13 @@ def _sync_directory(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def check_new(path: Path) -> None:
+    """Refuse to write a new folder over something that exists.
+
+    Raises:
+        DataError: ``path`` exists and is not an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(f"{path}: exists already; remove it or choose another name")

@@ -16,8 +16,9 @@ from cryoquery.errors import UnfinishedRunsError
 from cryoquery.experiment.config import ExperimentConfig, check_dataset, load_config, plan_runs
 from cryoquery.experiment.executors.local import do_in_pool, n_workers
 from cryoquery.experiment.folder import begin, equip, n_threads
-from cryoquery.experiment.run import RunOutcome, do_run, is_finished, stoppable
+from cryoquery.experiment.run import RunOutcome, do_run, is_run_finished
 from cryoquery.network.device import using_threads
+from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import remove_leftovers
 from cryoquery.storage.leases import alone
 
@@ -92,7 +93,7 @@ def _tell_what_is_missing(
     config: ExperimentConfig, runs: Sequence[Run], outcomes: Sequence[RunOutcome]
 ) -> None:
     """Raise an error that says which runs are not finished and why, in one line where one reason will do."""
-    missing = [run for run in runs if not is_finished(run)]
+    missing = [run for run in runs if not is_run_finished(run)]
     if not missing:
         return
     reasons = {(outcome.run, outcome.seed): outcome.error for outcome in outcomes if outcome.error}

@@ -28,8 +28,9 @@ from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ExperimentError
 from cryoquery.experiment.config import ExperimentConfig
 from cryoquery.experiment.folder import n_threads
-from cryoquery.experiment.run import RunOutcome, is_finished, stoppable
+from cryoquery.experiment.run import RunOutcome, is_run_finished
 from cryoquery.experiment.run_log import states
+from cryoquery.signals import stoppable
 
 MAX_ATTEMPTS = 3
 """A run whose process dies so often is given up."""
@@ -104,7 +105,7 @@ class _Pool:
             return
         self.workers.remove(worker)
         status = _bury(worker)
-        if run is not None and not is_finished(run):
+        if run is not None and not is_run_finished(run):
             self.attempts[run] = self.attempts.get(run, 0) + 1
             if self.attempts[run] < MAX_ATTEMPTS:
                 self.waiting.append(run)
@@ -166,7 +167,7 @@ def n_workers(config: ExperimentConfig, dataset: Dataset, runs: Sequence[Run]) -
     Raises:
         ExperimentError: more workers are asked for than there are GPUs.
     """
-    n_runs = sum(not is_finished(run) for run in runs)
+    n_runs = sum(not is_run_finished(run) for run in runs)
     wanted = config.workers
     if _on_gpu(config):
         n_places = torch.cuda.device_count() // config.device.n_devices

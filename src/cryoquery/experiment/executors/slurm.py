@@ -22,8 +22,9 @@ from cryoquery.errors import ConfigError, DataError, Stopped, explain
 from cryoquery.experiment.config import ExperimentConfig, plan_runs, run_folder
 from cryoquery.experiment.executors.local import MAX_ATTEMPTS
 from cryoquery.experiment.folder import enter, equip, n_threads
-from cryoquery.experiment.run import RunOutcome, do_run, is_finished, stoppable
+from cryoquery.experiment.run import RunOutcome, do_run, is_run_finished
 from cryoquery.experiment.run_log import RunLog, read_state, states
+from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import read_json, write_json
 
 FOLDER = ".slurm"
@@ -55,7 +56,7 @@ def do_on_slurm(
     slurm.queue(patience=())  # where Slurm does not answer at all, say so at once
     while True:
         queued = slurm.queue()
-        left = [run for run in runs if not is_finished(run) and jobs.get(_key(run)) not in queued]
+        left = [run for run in runs if not is_run_finished(run) and jobs.get(_key(run)) not in queued]
         failed = [run for run in left if attempts.get(run) and _has_failed(run)]
         again = [run for run in left if run not in failed and attempts.get(run, 0) < MAX_ATTEMPTS]
         if again:
@@ -66,7 +67,7 @@ def do_on_slurm(
         progress(RunStates(states(runs)))
         if not wait:
             return []
-        if not again and all(is_finished(run) or run in left for run in runs):
+        if not again and all(is_run_finished(run) or run in left for run in runs):
             return [RunOutcome(run.name, run.seed, _reason(run)) for run in left]
         time.sleep(slurm.POLL_SECONDS)
 

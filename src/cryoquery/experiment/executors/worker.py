@@ -20,8 +20,9 @@ import torch
 from cryoquery.errors import Stopped, explain
 from cryoquery.experiment.config import plan_runs
 from cryoquery.experiment.folder import enter, equip
-from cryoquery.experiment.run import do_run, stoppable
+from cryoquery.experiment.run import do_run
 from cryoquery.experiment.run_log import LOG
+from cryoquery.signals import stoppable
 
 
 def main(out: str, n_threads: str) -> int:

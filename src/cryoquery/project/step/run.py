@@ -29,7 +29,6 @@ from cryoquery.active.run import Context, Run, run_name
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import as_indices
 from cryoquery.errors import DataError, ProjectError
-from cryoquery.experiment.run import stoppable
 from cryoquery.network.device import using_threads
 from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
@@ -40,6 +39,7 @@ from cryoquery.project.step.labeled_dataset import labeled_dataset
 from cryoquery.project.step.learning_curve import agreement, compared_rows, counts_of, measure, names
 from cryoquery.project.step.query import plan_query, query_entries, suggestions
 from cryoquery.project.step.status import WORK, StepStatus, exclusive_step
+from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import link, read_json, staged_directory, write_json
 from cryoquery.storage.cache import Cache
 

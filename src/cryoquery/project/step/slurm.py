@@ -11,12 +11,12 @@ import torch
 
 from cryoquery import slurm
 from cryoquery.errors import CryoqueryError, DataError, ProjectError, Stopped, explain
-from cryoquery.experiment.run import stoppable
 from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.label_set import LabelSet, read_label_set
 from cryoquery.project.settings import SETTINGS_FILE
 from cryoquery.project.step.run import do_step
 from cryoquery.project.step.status import WORK, forget_ended, tell_waiting
+from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import read_json, write_json
 
 FOLDER = ".slurm"
