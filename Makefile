@@ -15,9 +15,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/cryoquery demo demo
 
-# One thread per process: two that each take all cores are slower than one. Four processes also where there
+# One thread per process: two that each take all cores are slower than one. Three processes also where there
 # are two cores, since some tests wait, for Slurm, a browser or a process that is to die.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST)

@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import pytest
 from label_project import logged_in, served
-from tiers import take, thorough
 
 from cryoquery.cli.status import project_status
 from cryoquery.formats import read_coordinates
@@ -26,7 +25,7 @@ from cryoquery.project.step import step
 from cryoquery.storage.atomic import read_json
 
 DIAMETER_PX = 60.0
-N_STEPS = take(2, 3)
+N_STEPS = 3
 SETTINGS: dict[str, Any] = {
     "model": {"base_channels": 8},
     "training": {"initial_epochs": 12, "min_steps": 0, "batch_size": 2, "focal_alpha": 0.5},
@@ -107,10 +106,9 @@ def f1_on_the_rest(project: Project, number: int, items: list[int], truth: Truth
     return 2 * n_matched / n_all
 
 
-@thorough
 @pytest.mark.realdata
 @pytest.mark.timeout(900)
-def test_iterations_with_a_person_on_real_micrographs(real_data: Path, tmp_path: Path) -> None:
+def test_three_iterations_with_a_person_on_real_micrographs(real_data: Path, tmp_path: Path) -> None:
     truth = truth_of(real_data / "empiar_10146")
     path = tmp_path / "p"
     options = InitOptions(diameter_px=DIAMETER_PX, unit="field", initial_items=3)
