@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from cryoquery.errors import DataError
 from cryoquery.network.model import AttentionUNet, ModelConfig
-from cryoquery.storage.atomic import write_file
+from cryoquery.storage.atomic import write_bytes
 
 Weights = Mapping[str, Tensor]
 
@@ -55,8 +56,17 @@ def save_model(
     content: dict[str, Any] = {"model": model.model_dump(), "made_by": dict(made_by), "weights": weights}
     if picking is not None:
         content["picking"] = dict(picking)
-    with write_file(path) as stream:
-        torch.save(content, stream)
+    save(path, content)
+
+
+def save(path: Path, content: Any) -> None:
+    """Write what `torch.load` reads, whole or not at all.
+
+    It is put together in memory: of a disk that fails, torch says nothing but that a position is unexpected.
+    """
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    write_bytes(path, stream.getvalue())
 
 
 def load_model(path: Path | str) -> AttentionUNet:
@@ -102,8 +112,7 @@ def read_model(path: Path) -> SavedModel:
 
 def save_snapshots(path: Path, snapshots: Sequence[Weights]) -> None:
     """Write earlier weights of a training, first to last."""
-    with write_file(path) as stream:
-        torch.save([dict(weights) for weights in snapshots], stream)
+    save(path, [dict(weights) for weights in snapshots])
 
 
 def load_snapshots(path: Path, model: ModelConfig) -> list[AttentionUNet]:

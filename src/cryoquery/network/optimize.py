@@ -24,13 +24,12 @@ from cryoquery.config import CheckedModel
 from cryoquery.data.dataset import IGNORE, PARTICLE
 from cryoquery.data.pool import LabeledImages
 from cryoquery.errors import CryoqueryError
-from cryoquery.network.checkpoint import Weights, load_checkpoint
+from cryoquery.network.checkpoint import Weights, load_checkpoint, save
 from cryoquery.network.device import place
 from cryoquery.network.loader import Batch, BatchLoader
 from cryoquery.network.losses import CombinedLoss
 from cryoquery.network.model import AttentionUNet, ModelConfig
 from cryoquery.network.predict import network_input
-from cryoquery.storage.atomic import write_file
 
 CHECKPOINT_SECONDS = 30.0
 """At least so long lies between two checkpoints of a training."""
@@ -222,8 +221,7 @@ def optimize(
                 "optimizer": optimizer.state_dict(),
                 "snapshots": kept or [],
             }
-            with write_file(checkpoint) as stream:
-                torch.save(state, stream)
+            save(checkpoint, state)
             saved = time.monotonic()
     return network
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cryoquery.config import CheckedModel
 from cryoquery.data.pool import Pool, valid_pixels
 from cryoquery.errors import ConfigError, CryoqueryError, DataError
-from cryoquery.network.checkpoint import Weights, load_checkpoint
+from cryoquery.network.checkpoint import Weights, load_checkpoint, save
 from cryoquery.network.device import place
 from cryoquery.network.loader import ahead, apply_symmetries, to_device
 from cryoquery.network.model import SIZE_MULTIPLE, AttentionUNet, ModelConfig, initial_weights
@@ -169,9 +169,8 @@ def _optimize(
         optimizer.zero_grad()
         watch(len(first) + len(second))
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            with write_file(checkpoint) as stream:
-                state = {"n_done": step + 1, "siamese": siamese.state_dict()}
-                torch.save(state | {"optimizer": optimizer.state_dict()}, stream)
+            state = {"n_done": step + 1, "siamese": siamese.state_dict()}
+            save(checkpoint, state | {"optimizer": optimizer.state_dict()})
             saved = time.monotonic()
 
 
