@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cryoquery.errors import ConfigError, DataError
+from cryoquery.errors import ConfigError
 from cryoquery.formats import (
     Optics,
     Picks,
@@ -20,6 +19,7 @@ from cryoquery.formats import (
     write_coordinates,
 )
 from cryoquery.formats.placement import Placement, place
+from cryoquery.formats.writing import shape_of_each
 
 
 def convert(
@@ -62,7 +62,15 @@ def convert(
     files = micrograph_files(micrographs) if micrographs is not None else []
     picks = _read_named(Path(source), Path(target), files)
     shapes = known_shapes(picks, files)
-    extents = _extents(picks, shapes, Path(source)) if flip_y or flip_x else np.ones((len(picks), 2))
+    extents = np.ones((len(picks), 2))
+    if flip_y or flip_x:
+        extents = shape_of_each(
+            picks,
+            shapes,
+            lambda name: (
+                f"{source}: to flip, the size of micrograph {name or Path(source).stem!r} must be known"
+            ),
+        )
     picks = place(picks, Placement.of(swap_xy, flip_y, flip_x, scale), extents)
     picks = picks.replace(shapes=shapes, pixel_size=pixel_size or picks.pixel_size)
     stated = picks.pixel_size if scale != 1 else pixel_size
@@ -104,15 +112,3 @@ def _read_named(source: Path, target: Path, files: list[Path]) -> Picks:
         return picks.with_micrograph(match_micrographs([name], files)[name].as_posix())
     needed = not target.suffix or target.is_dir() or target.suffix.lower() in (".txt", ".json", ".cs")
     return picks.with_micrograph(name) if needed else picks
-
-
-def _extents(picks: Picks, shapes: dict[str, tuple[int, int]], source: Path) -> NDArray[np.float64]:
-    """(n, 2) height and width of the micrograph of each pick."""
-    names = picks.micrographs.tolist()
-    missing = next((name for name in dict.fromkeys(names) if name not in shapes), None)
-    if missing is not None:
-        raise DataError(
-            f"{source}: to flip, the size of micrograph {missing or source.stem!r} must be known; "
-            "give --micrographs"
-        )
-    return np.array([shapes[name] for name in names], dtype=np.float64).reshape(-1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -107,7 +107,14 @@ def _content(
     shapes: Mapping[str, tuple[int, int]],
 ) -> bytes:
     if format == "cs":
-        return cryosparc.cs_bytes(picks, _rows_of_shapes(path, picks, shapes))
+        rows = shape_of_each(
+            picks,
+            shapes,
+            lambda name: (
+                f"{path}: a .cs file holds fractions, and the size of micrograph {name!r} is not known"
+            ),
+        )
+        return cryosparc.cs_bytes(picks, rows)
     if format == "star":
         text = relion.relion_text(picks, pixel_size, optics)
     elif format == "coco":
@@ -121,14 +128,23 @@ def _content(
     return text.encode()
 
 
-def _rows_of_shapes(path: Path, picks: Picks, shapes: Mapping[str, tuple[int, int]]) -> NDArray[np.float64]:
+def shape_of_each(
+    picks: Picks, shapes: Mapping[str, tuple[int, int]], missing: Callable[[str], str]
+) -> NDArray[np.float64]:
+    """(n, 2) height and width of the micrograph of each pick.
+
+    Args:
+        picks: of one micrograph or of many.
+        shapes: (height, width) by the name of the micrograph.
+        missing: says what is wrong where the shape of a micrograph is not known.
+
+    Raises:
+        DataError: one is not.
+    """
     names = picks.micrographs.tolist()
-    missing = next((name for name in dict.fromkeys(names) if name not in shapes), None)
-    if missing is not None:
-        raise DataError(
-            f"{path}: a .cs file holds fractions, and the size of micrograph {missing!r} is not known; "
-            "give --micrographs"
-        )
+    for name in dict.fromkeys(names):
+        if name not in shapes:
+            raise DataError(f"{missing(name)}; give --micrographs")
     return np.array([shapes[name] for name in names], dtype=np.float64).reshape(-1, 2)
 
 

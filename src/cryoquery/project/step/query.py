@@ -19,7 +19,7 @@ LOWEST_SCORE = 0.05
 MOST_PICKS = 5000
 """Suggested on one item, the best ones."""
 MEASURED = "drawn at random to measure F1"
-SKIPPED = "skipped by somebody, and left to the others"
+SKIPPED = "skipped by one person, and left to the others"
 
 
 @dataclass(frozen=True)
