@@ -11,15 +11,17 @@ import pytest
 import torch
 from conftest import make_dataset
 
+from cryoquery.active.initial_weights import first_weights
 from cryoquery.active.loop import active_learning, initial_set
 from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.progress import Event, ImagesPassed
 from cryoquery.active.run import Context, Run
+from cryoquery.active.training_key import training_key
 from cryoquery.data.dataset import Dataset, open_dataset
-from cryoquery.errors import DataError, ExperimentError
-from cryoquery.network.checkpoint import load_model, load_weights
+from cryoquery.errors import ConfigError, DataError, ExperimentError
+from cryoquery.network.checkpoint import load_model, load_weights, save_model
 from cryoquery.network.device import DeviceConfig
-from cryoquery.network.model import ModelConfig
+from cryoquery.network.model import ModelConfig, initial_weights
 from cryoquery.network.optimize import TrainingConfig
 from cryoquery.storage.cache import Cache
 
@@ -240,3 +242,19 @@ def test_a_tampered_iteration_is_refused(context: Context, tmp_path: Path) -> No
     labeled.write_text("[0, 1, 2, 3, 4, 5, 6]")
     with pytest.raises(ExperimentError, match="was trained on other images"):
         active_learning(run, context, SimulatedOracle(context.dataset))
+
+
+def test_trainings_begin_with_a_given_model(context: Context, tmp_path: Path) -> None:
+    """Its weights and its file decide; a network of another size is refused."""
+    model = context.model
+    for seed in (1, 2):
+        network = model.build()
+        network.load_state_dict(initial_weights(model, seed))
+        save_model(tmp_path / f"start_{seed}.pt", network, model, {"seed": seed})
+    starts = [replace(context, start=tmp_path / f"start_{seed}.pt") for seed in (1, 2)]
+    first = first_weights(starts[0], seed=5)
+    assert all(torch.equal(first[name], value) for name, value in initial_weights(model, 1).items())
+    keys = {training_key(run_of(tmp_path), one, [np.arange(3)]) for one in (context, *starts)}
+    assert len(keys) == 3
+    with pytest.raises(ConfigError, match=r"start.*base_channels=2, here it is 4; set it to 2"):
+        first_weights(replace(starts[0], model=ModelConfig(base_channels=4)), seed=5)

@@ -66,6 +66,22 @@ def test_augmentation_and_learning_rate_matter(dataset: Dataset) -> None:
     assert not equal(train(data, from_scratch=False, epochs=2), train(data))
 
 
+@pytest.mark.parametrize("change", [{"distort": True}, {"decay": "cosine"}, {"averaging": 0.9}])
+def test_each_refinement_changes_the_weights(dataset: Dataset, change: dict[str, object]) -> None:
+    data = labeled(dataset, 9)
+    assert not equal(train(data, recalibrate=False), train(data, recalibrate=False, **change))
+
+
+def test_the_learning_rate_falls_to_nothing() -> None:
+    def rates(decay: str) -> list[float]:
+        config = TrainingConfig(initial_learning_rate=0.01, decay=decay)
+        training = Training({}, MODEL, labeled=None, config=config, from_scratch=True, seed=0)  # type: ignore[arg-type]
+        return [training.rate_at(progress) for progress in (0.0, 0.5, 1.0)]
+
+    assert rates("none") == [0.01, 0.01, 0.01]
+    assert rates("cosine") == pytest.approx([0.01, 0.005, 0.0])
+
+
 def test_no_image_is_dropped_and_batches_are_even(dataset: Dataset) -> None:
     steps: list[TrainingStep] = []
     config = TrainingConfig(initial_epochs=3, batch_size=16)
@@ -161,7 +177,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     monkeypatch.setattr("cryoquery.network.optimize.CHECKPOINT_SECONDS", 0.0)
-    config = TrainingConfig(initial_epochs=4, batch_size=8)
+    config = TrainingConfig(initial_epochs=4, batch_size=8, distort=True, decay="cosine", averaging=0.9)
     training = Training(initial_weights(MODEL, 0), MODEL, labeled(dataset, 17), config, True, 0)
     seen: list[TrainingStep] = []
 

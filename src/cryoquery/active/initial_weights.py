@@ -1,4 +1,4 @@
-"""What the trainings of a seed begin with: weights drawn at random, or learned on the unlabeled pool."""
+"""What trainings begin with: weights drawn at random, of a given model, or learned on the unlabeled pool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,20 @@ WEIGHTS = "model.pt"
 
 
 def first_weights(context: Context, seed: int) -> Weights:
-    """What a training from scratch starts from."""
+    """What a training from scratch starts from.
+
+    Raises:
+        ConfigError: the model to start from is a network of another size.
+        DataError: it cannot be read.
+    """
+    if context.start is not None:
+        weights, model, _ = load_weights(context.start)
+        if model != context.model:
+            raise ConfigError(
+                f"start: {context.start} has model.base_channels={model.base_channels}, here it is "
+                f"{context.model.base_channels}; set it to {model.base_channels}"
+            )
+        return weights
     if context.pretraining is None:
         return initial_weights(context.model, seed)
     return load_weights(pretrained(context, seed) / WEIGHTS)[0]

@@ -17,6 +17,7 @@ from cryoquery.network.device import DeviceConfig
 from cryoquery.network.model import ModelConfig
 from cryoquery.network.optimize import TrainingConfig
 from cryoquery.network.pretrain import PretrainingConfig
+from cryoquery.storage.atomic import sha256
 from cryoquery.storage.cache import Cache
 
 
@@ -50,12 +51,19 @@ class Context:
     """Finished trainings: identical work is done once."""
     device: DeviceConfig = field(default_factory=DeviceConfig)
     pretraining: PretrainingConfig | None = None
-    """How trainings from scratch get their first weights; None: drawn at random."""
+    """How trainings from scratch get their first weights; None: drawn at random, or those of ``start``."""
+    start: Path | None = None
+    """A model whose weights trainings from scratch begin with."""
     cold_start: ColdStart = "random"
     """How the first images of a seed are chosen."""
     progress: Progress = silent
     protocol: dict[str, Any] = field(default_factory=dict)
     """What every run must have in common to be compared, written to each `metrics.json`."""
+
+    @cached_property
+    def start_sha256(self) -> str | None:
+        """Of the file ``start``."""
+        return None if self.start is None else sha256(self.start)
 
     @cached_property
     def pool(self) -> Pool:

@@ -50,7 +50,7 @@ def train_and_evaluate(
             save_snapshots(folder / SNAPSHOTS, snapshots)
         context.progress(PhaseStarted("evaluation"))
         predictor = Predictor(network, context.fabric, context.training.batch_size)
-        made_by = {name: inputs[name] for name in ("training", "pretraining")}
+        made_by = {name: inputs[name] for name in ("training", "pretraining", "start_sha256")}
         made_by |= {"seed": run.seed, "training_key": key}
         recipe = picking_recipe(predictor, oracle.labels, labeled, context.splits, context.predicted)
         save_model(folder / MODEL, network, context.model, made_by, recipe.model_dump(mode="json"))

@@ -28,7 +28,7 @@ def cache_inputs(context: Context) -> dict[str, Any]:
         )
     }
     return shared_inputs(
-        context.protocol | configured,
+        context.protocol | configured | {"start_sha256": context.start_sha256},
         context.device,
         context.dataset.fingerprint,
         context.splits,
@@ -47,7 +47,10 @@ def shared_inputs(
 ) -> dict[str, Any]:
     """`cache_inputs`, from the protocol of an experiment and what was noted when it began."""
     return {
-        **{name: protocol.get(name) for name in ("model", "training", "pretraining", "oracle")},
+        **{
+            name: protocol.get(name)
+            for name in ("model", "training", "pretraining", "start_sha256", "oracle")
+        },
         "dataset": fingerprint,
         "device": device_and_precision,
         "how": device.model_dump(mode="json", include={"n_devices", "deterministic", "compile"}),

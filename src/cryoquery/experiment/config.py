@@ -19,11 +19,13 @@ from cryoquery.active.run import Run, run_name
 from cryoquery.config import CheckedModel, parse, read_toml
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ConfigError
+from cryoquery.network.checkpoint import model_path
 from cryoquery.network.device import DeviceConfig
 from cryoquery.network.model import ModelConfig
 from cryoquery.network.optimize import TrainingConfig
 from cryoquery.network.pretrain import PretrainingConfig
 from cryoquery.slurm import SlurmConfig
+from cryoquery.storage.atomic import sha256
 
 FULL_SUPERVISION = "full_supervision"
 PROGRESSIVE = "progressive_supervised"
@@ -102,6 +104,11 @@ class RecordedConfig(CheckedModel):
     pretraining: PretrainingConfig | None = None
     """What trainings from scratch start from is learned on the unlabeled pool, once per seed; None: it is
     drawn at random."""
+    start: str | None = None
+    """What trainings from scratch start from instead: ``general``, the model that comes with the package, or
+    the path of a `model.pt`, relative to the working directory."""
+    start_sha256: str | None = None
+    """Of that file; noted when the experiment begins."""
     cold_start: ColdStart = "random"
     """How the first images of each seed are chosen, for all strategies; all but random need pretraining."""
     device: DeviceConfig = DeviceConfig()
@@ -143,6 +150,8 @@ class RecordedConfig(CheckedModel):
 
     @model_validator(mode="after")
     def _features_to_begin_with(self) -> Self:
+        if self.start is not None and self.pretraining is not None:
+            raise ValueError(f"start={self.start!r} and [pretraining]: both say what to start from; drop one")
         if self.cold_start != "random" and self.pretraining is None:
             raise ValueError(
                 f"cold_start={self.cold_start!r}: compares features learned without labels; "
@@ -152,7 +161,9 @@ class RecordedConfig(CheckedModel):
 
     def protocol(self) -> dict[str, Any]:
         """What all runs must have in common to be compared: the network, how it is trained, who labels."""
-        parts = self.model_dump(mode="json", include={"model", "training", "pretraining", "oracle"})
+        parts = self.model_dump(
+            mode="json", include={"model", "training", "pretraining", "start_sha256", "oracle"}
+        )
         return parts | {"first_images": {"cold_start": self.cold_start}}
 
 
@@ -166,6 +177,19 @@ class ExperimentConfig(RecordedConfig):
         for plugin in plugins if isinstance(plugins, (list, tuple)) else ():
             load_plugin(Path(plugin))
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_start(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(start := values.get("start"), str):
+            return values
+        found, noted = sha256(model_path(start)), values.get("start_sha256")
+        if noted not in (None, found):
+            raise ConfigError(
+                f"start={start!r}: is another model than the one that the experiment began with; bring that "
+                "one back, or choose another folder as out"
+            )
+        return {**values, "start_sha256": found}
 
     @field_validator("expressions")
     @classmethod

@@ -17,6 +17,21 @@ from cryoquery.storage.atomic import write_bytes
 
 Weights = Mapping[str, Tensor]
 
+SHIPPED = {"general": Path(__file__).parent / "models" / "general.pt"}
+"""Models that come with the package, by the names that they are called by."""
+
+
+def model_path(name: Path | str) -> Path:
+    """The file of a model: one that comes with the package, by its name, or else a path.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    path = SHIPPED.get(str(name), Path(name))
+    if not path.is_file():
+        raise DataError(f"{path}: no such model; give the path of a model.pt, or {', '.join(SHIPPED)}")
+    return path
+
 
 @dataclass(frozen=True)
 class SavedModel:
@@ -96,8 +111,9 @@ def read_model(path: Path) -> SavedModel:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {name: _single(tensor) for name, tensor in content["weights"].items()}
         return SavedModel(
-            content["weights"], ModelConfig(**content["model"]), content["made_by"], content.get("picking")
+            weights, ModelConfig(**content["model"]), content["made_by"], content.get("picking")
         )
     except FileNotFoundError:
         raise DataError(f"{path}: no such model") from None
@@ -108,6 +124,11 @@ def read_model(path: Path) -> SavedModel:
             f"{path}: not a model written by cryoquery; give the model.pt of a run or a step "
             "(if it is one, it is damaged: train it again)"
         ) from None
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """In single precision, what may be stored in half."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def save_snapshots(path: Path, snapshots: Sequence[Weights]) -> None:

@@ -5,12 +5,13 @@ One process runs it alone, or each of several on its share of every batch (`netw
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from cryoquery.config import CheckedModel
 from cryoquery.data.dataset import IGNORE, PARTICLE
 from cryoquery.data.pool import LabeledImages
 from cryoquery.errors import CryoqueryError
+from cryoquery.network.augment import distort
 from cryoquery.network.checkpoint import Weights, load_checkpoint, save
 from cryoquery.network.device import place
 from cryoquery.network.loader import Batch, BatchLoader
@@ -59,6 +61,13 @@ class TrainingConfig(CheckedModel):
     """0 or at least 1: in between the gradient is infinite where the network is certain and right."""
     augment: bool = True
     """Turn and mirror every image at random (the 8 symmetries of the square)."""
+    distort: bool = False
+    """Change size, sharpness, noise and contrast of every image at random, see `network.augment`."""
+    decay: Literal["none", "cosine"] = "none"
+    """How the learning rate falls over a training."""
+    averaging: Fraction = 0.0
+    """The weights of a training are averaged over its steps, those of one step before counting so much of the
+    next one's; 0: the last ones are the result (Polyak & Juditsky 1992)."""
     recalibrate: bool = True
     """Average the statistics of batch normalization once more at the end, over labeled images."""
     fine_tune: bool = True
@@ -130,8 +139,13 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """Of the Adam optimizer, throughout."""
+        """Of the Adam optimizer, at the beginning."""
         return self.config.initial_learning_rate if self.from_scratch else self.config.learning_rate
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate where so much of the training, in [0, 1), is done."""
+        falls = self.config.decay == "cosine"
+        return self.learning_rate * ((1 + math.cos(math.pi * progress)) / 2 if falls else 1.0)
 
     @property
     def snapshots_after(self) -> set[int]:
@@ -193,21 +207,29 @@ def optimize(
     rate, betas = training.learning_rate, training.config.betas
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)
     module: Any = torch.compile(network) if compiled else network
+    average = copy.deepcopy(network) if training.config.averaging else None
     wrapped, optimizer = fabric.setup(module, optimizer)
     loss_function, feed = training.config.loss(), BatchLoader(training.labeled, fabric)
     wrapped.train()
     n_epochs, saved = training.n_epochs, time.monotonic()
-    n_done = _resume(checkpoint, network, optimizer, kept)
+    n_done = _resume(checkpoint, network, average, optimizer, kept)
     for epoch, batches in zip(range(n_epochs), training.epochs(), strict=False):
         if epoch < n_done:
             continue
         shares = [batch.share(fabric.global_rank, fabric.world_size) for batch in batches]
         losses: list[Tensor] = []
-        for batch, (images, masks) in zip(batches, feed(shares), strict=True):
-            loss = loss_function(wrapped(network_input(images)), masks == PARTICLE, masks != IGNORE, total)
+        for batch, (levels, masks) in zip(batches, feed(shares), strict=True):
+            step, images = epoch * len(batches) + len(losses), network_input(levels)
+            if training.config.distort:
+                images, masks = distort(images, masks, _seed(training.seed, step, fabric.global_rank))
+            for group in optimizer.param_groups:
+                group["lr"] = training.rate_at(step / (n_epochs * len(batches)))
+            loss = loss_function(wrapped(images), masks == PARTICLE, masks != IGNORE, total)
             fabric.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
+            if average is not None:
+                _follow(average, network, min(training.config.averaging, (1 + step) / (10 + step)))
             losses.append(loss.detach())
             mean = _finite_mean(losses, epoch, rate) if len(losses) == len(batches) else None
             watch(TrainingStep(epoch, n_epochs, len(batch.positions), mean))
@@ -218,12 +240,25 @@ def optimize(
             state = {
                 "n_done": epoch + 1,
                 "network": network.state_dict(),
+                "average": None if average is None else average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "snapshots": kept or [],
             }
             save(checkpoint, state)
             saved = time.monotonic()
-    return network
+    return network if average is None else average
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    """Of the changes of one batch in one process."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@torch.no_grad()
+def _follow(average: AttentionUNet, network: AttentionUNet, kept: float) -> None:
+    """Move the ``average`` towards the ``network``; so much of it is ``kept``."""
+    for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        mean.copy_(torch.lerp(now, mean, kept) if mean.is_floating_point() else now)
 
 
 def copied_weights(network: AttentionUNet) -> Weights:
@@ -234,6 +269,7 @@ def copied_weights(network: AttentionUNet) -> Weights:
 def _resume(
     checkpoint: Path | None,
     network: AttentionUNet,
+    average: AttentionUNet | None,
     optimizer: torch.optim.Optimizer,
     kept: list[Weights] | None,
 ) -> int:
@@ -241,6 +277,8 @@ def _resume(
     if (state := load_checkpoint(checkpoint)) is None:
         return 0
     network.load_state_dict(state["network"])
+    if average is not None:
+        average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     if kept is not None:
         kept[:] = state["snapshots"]

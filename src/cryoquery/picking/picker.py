@@ -18,7 +18,7 @@ from cryoquery.data.source import MAX_DIAMETER_RATIO
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Micrograph, Picks, choose_pixel_size, read_header, read_micrograph
 from cryoquery.formats.lengths import Length, parse_length
-from cryoquery.network.checkpoint import read_model
+from cryoquery.network.checkpoint import model_path, read_model
 from cryoquery.network.device import DeviceConfig
 from cryoquery.network.predict import Predictor
 from cryoquery.picking.contamination import contaminated
@@ -224,13 +224,13 @@ class Picker:
 
 
 def load_picker(path: Path | str, device: DeviceConfig | None = None) -> Picker:
-    """The network of a `model.pt` on its device, with the recipe to pick with it.
+    """The network of a `model.pt`, or of ``general``, on its device, with the recipe to pick with it.
 
     Raises:
         DataError: the file is missing, damaged, or of a version that kept no recipe.
         ConfigError: there is no such device.
     """
-    path = Path(path)
+    path = model_path(path)
     saved = read_model(path)
     if saved.picking is None:
         raise DataError(f"{path}: does not say how to pick with it (an older cryoquery made it); train again")

@@ -94,7 +94,7 @@ def check_model(done: Finished, key: str | None, context: VerifyContext, checks:
         expected["training_key"] = key
     if context.config_holds:
         protocol = context.config.protocol()
-        expected |= {name: protocol[name] for name in ("training", "pretraining")}
+        expected |= {name: protocol[name] for name in ("training", "pretraining", "start_sha256")}
         checks.check(model == context.config.model, file, "holds a network of another configuration")
     checks.fields(file, made_by, expected)
 
