@@ -47,6 +47,21 @@ def test_scores_follow_the_probability() -> None:
     assert picks.centers_yx[0, 1] > picks.centers_yx[1, 1]
 
 
+def test_scores_tell_sure_discs_from_surer_ones() -> None:
+    """All of these are above every cut of the map: the shape alone would give each the same score."""
+    truth = np.array([[20.0, 20.0 + 40 * i] for i in range(4)])
+    sure = np.array([0.92, 0.96, 0.99, 0.999])
+    probability = sum(p * disc_mask((40, 160), truth[i : i + 1], 18) for i, p in enumerate(sure))
+    picks = find_particles(np.asarray(probability), 18)
+    assert picks.scores == pytest.approx(sure[::-1], abs=0.002)
+
+
+def test_a_threshold_that_nothing_reaches() -> None:
+    probability = 0.9 * disc_mask((40, 40), np.array([[20.0, 20.0]]), 18)
+    assert len(find_particles(probability, 18, 0.5).scores) == 1
+    assert len(find_particles(probability, 18, 0.99).scores) == 0
+
+
 def test_a_disc_half_as_wide_scores_half() -> None:
     truth = np.array([[32.0, 32.0]])
     scores = [

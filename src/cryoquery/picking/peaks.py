@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import expit, logit
 
 from cryoquery.data.preprocess import apart
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Probabilities at which the map is cut; a score is the mean over these cuts."""
+"""Probabilities at which the map is cut; the shape of a disc is judged at each."""
 SMOOTHING = 0.06
 """Sigma of the Gaussian that merges neighboring maxima, in disc diameters."""
 PEAK = 1 - 2 * SMOOTHING * math.sqrt(math.pi / 2)
@@ -23,7 +24,11 @@ BEYOND_EDGE = 0.4
 """So many radii beyond its edge a map ends: discs whose centers lie at least 0.6 radii (0.3 diameters) inside
 count in full, those cut further count for less, and the rim itself is no place for a maximum."""
 FLOOR = 0.02
-"""Maxima below this score are ripples of the background."""
+"""Maxima below this are ripples of the background."""
+CORE = 2 / 3
+"""The network's certainty is averaged over so much of the disc's radius: over its middle, not over its rim."""
+CERTAIN = 8.0
+"""Log-odds are limited to this, so that one pixel cannot decide: a probability of 0.9997."""
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -34,7 +39,7 @@ class Detections:
     centers_yx: NDArray[np.float64]
     """(n, 2) in pixels of the map."""
     scores: NDArray[np.float64]
-    """(n,) in [0, 1], see `disc_scores`."""
+    """(n,) in [0, 1], see `find_particles`."""
 
 
 def find_particles(
@@ -46,8 +51,10 @@ def find_particles(
     """Find the discs in a map of probabilities (h, w) in [0, 1].
 
     Centers are the maxima of `disc_scores`, which tells discs apart that touch or overlap by less
-    than half their diameter. Of two maxima closer than ``min_distance_px`` (default: half of a disc)
-    the one with the higher score stays. A higher threshold gives a part of the same picks.
+    than half their diameter. The score of each is the lower one of two: how much of a disc there is, and
+    how sure the network is in its middle, the mean of its log-odds as a probability. Of two maxima closer
+    than ``min_distance_px`` (default: half of a disc) the one with the higher score stays. A higher
+    threshold gives a part of the same picks.
 
     Args:
         probability: (h, w) that a pixel belongs to a disc.
@@ -55,15 +62,36 @@ def find_particles(
         threshold: lowest score that counts as a particle.
         min_distance_px: pixels of the map.
     """
-    scores = disc_scores(probability, disc_diameter_px)
-    is_peak = (scores == ndimage.maximum_filter(scores, size=3)) & (scores >= max(threshold, FLOOR))
+    discs = disc_scores(probability, disc_diameter_px)
+    is_peak = (discs == ndimage.maximum_filter(discs, size=3)) & (discs >= max(threshold, FLOOR))
     peaks, n_peaks = ndimage.label(is_peak, structure=np.ones((3, 3)))
-    if n_peaks == 0 or scores.min() == scores.max():
+    if n_peaks == 0 or discs.min() == discs.max():
         return Detections(np.empty((0, 2)), np.empty(0))
-    plateaus, heights = _plateaus(scores, peaks, n_peaks)
+    plateaus, heights = _plateaus(discs, peaks, n_peaks)
+    scores = np.minimum(heights, certainty(probability, plateaus, CORE * disc_diameter_px / 2))
+    found = scores >= threshold
+    plateaus, scores = plateaus[found], scores[found]
     distance = MIN_DISTANCE * disc_diameter_px if min_distance_px is None else min_distance_px
-    kept = apart(plateaus, heights, distance)
-    return Detections(_refine(scores, plateaus[kept]), np.minimum(heights[kept], 1.0))
+    kept = apart(plateaus, scores, distance)
+    return Detections(_refine(discs, plateaus[kept]), scores[kept])
+
+
+def certainty(
+    probability: NDArray[np.floating], centers_yx: NDArray[np.float64], radius_px: float
+) -> NDArray[np.float64]:
+    """How sure the network is around each of the centers (n, 2): mean log-odds as a probability, (n,).
+
+    Unlike the mean of probabilities it goes on rising where all of them are near 1, so that it ranks picks
+    that the network is sure of.
+    """
+    reach = math.floor(radius_px)
+    offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
+    offsets = offsets[(offsets**2).sum(axis=1) <= radius_px**2]
+    at = np.rint(centers_yx).astype(np.int64)[:, None] + offsets
+    inside = ((at >= 0) & (at < probability.shape)).all(axis=-1)
+    y, x = np.where(inside[..., None], at, 0).transpose(2, 0, 1)
+    log_odds = np.where(inside, np.clip(logit(probability[y, x].astype(np.float64)), -CERTAIN, CERTAIN), 0.0)
+    return np.asarray(expit(log_odds.sum(axis=1) / inside.sum(axis=1)))
 
 
 def _plateaus(
