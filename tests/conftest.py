@@ -4,18 +4,19 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import tiers
-import torch
 from forks import Forked
-from four_runs import four_runs
 from slurm_cluster import SlurmCluster, missing_programs, slurm_cluster
 
-from cryoquery import run_experiment
-from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, encode, new_dataset, open_dataset
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cryoquery.data.dataset import Dataset
+
+# The process that shares out the tests reads this too: what imports torch is imported where it is needed.
 
 TESTS = Path(__file__).parent
 REAL_DATA = TESTS.parents[1] / "shared" / "data"
@@ -70,6 +71,8 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forked_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes that share a training need not import torch again either."""
+    import torch
+
     start = torch.multiprocessing.start_processes
 
     def start_forked(*arguments: Any, **options: Any) -> Any:
@@ -87,6 +90,10 @@ def few_discs(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="session")
 def alone(few_discs: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`four_runs`, done in one process. To be copied before it is changed."""
+    from four_runs import four_runs
+
+    from cryoquery import run_experiment
+
     return run_experiment(four_runs(few_discs, tmp_path_factory.mktemp("alone") / "e", workers=1))
 
 
@@ -116,6 +123,8 @@ def slurm(started_slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def disc_mask(shape: tuple[int, int], centers_yx: np.ndarray, diameter_px: float) -> np.ndarray:
     """A mask (h, w) of discs, drawn the slow way."""
+    import numpy as np
+
     y, x = np.mgrid[: shape[0], : shape[1]]
     mask = np.zeros(shape, dtype=np.uint8)
     for cy, cx in centers_yx:
@@ -132,6 +141,10 @@ def make_dataset(
     seed: int = 0,
 ) -> Dataset:
     """A dataset of dark discs on noise, a few per image, easy enough to learn in seconds."""
+    import numpy as np
+
+    from cryoquery.data.dataset import SPLITS, ImageRecord, encode, new_dataset, open_dataset
+
     n_images = n_images or {"train": 20, "val": 6}
     rng = np.random.default_rng(seed)
     height, width = content or (size, size)

@@ -31,6 +31,7 @@ from typing import Any
 PRELOADED = (
     "cryoquery.cli.console",
     "cryoquery.experiment.executors.local",
+    "cryoquery.label",
     "cryoquery.report",
     "cryoquery.storage.cache",
     "lightning_fabric",

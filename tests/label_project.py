@@ -14,22 +14,23 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import select
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 from conftest import disc_mask
+from forks import Forked
 
 from cryoquery.data.dataset import ImageRecord, encode, new_dataset
-from cryoquery.errors import CryoqueryError
 from cryoquery.formats import write_micrograph
-from cryoquery.label import serve
 from cryoquery.project.events import Command, EventLog
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
@@ -37,9 +38,14 @@ from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_setti
 DIAMETER_PX = 24.0
 IMAGE_SIZE = 64
 START_SECONDS = 60.0
-# Starting Python and importing torch takes seconds; processes that fork from one that did so start at once.
+# For what `multiprocessing` starts: processes that need not import torch again.
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(["cryoquery.label", "cryoquery.network.distributed", "httpx", "pytest"])
+SERVE = """import sys
+from pathlib import Path
+from cryoquery.label import serve
+serve(Path(sys.argv[1]), port=int(sys.argv[2]), people=sys.argv[3:])
+"""
 
 
 def truth_yx(item: int, shape: tuple[int, int] = (192, 256)) -> np.ndarray:
@@ -171,7 +177,7 @@ class Served:
     def __init__(self, project: Path, port: int, people: Sequence[str]) -> None:
         self.project = project
         self.people = people
-        self._lines: Connection
+        self._unfinished = ""  # line
         self.lines: list[str] = []
         """What it has said so far."""
         self.links: list[str] = []
@@ -187,11 +193,9 @@ class Served:
 
     def start(self) -> None:
         """Start it, on the same port where it had one."""
-        self._lines, theirs = SPAWN.Pipe(duplex=False)
         port = httpx.URL(self.url).port or 0
-        self.process = SPAWN.Process(target=_serve, args=(self.project, port, list(self.people), theirs))
-        self.process.start()
-        theirs.close()
+        command = [sys.executable, "-c", SERVE, str(self.project), str(port), *self.people]
+        self.process = Forked(command, stdout=subprocess.PIPE)
         n_links = len(self.links) + max(1, len(self.people))
         deadline = time.monotonic() + START_SECONDS
         while len(self.links) < n_links:
@@ -201,37 +205,32 @@ class Served:
 
     def _listen(self, seconds: float) -> bool:
         """Take in what it says meanwhile; False: it will say no more."""
-        try:
-            while self._lines.poll(seconds):
-                line = str(self._lines.recv())
-                self.lines.append(line)
-                self.links += [word for word in line.split() if "/?token=" in word]
-        except (EOFError, OSError):
-            return False
-        return True
+        said = self.process.stdout
+        assert said is not None
+        while not said.closed and select.select([said], [], [], seconds)[0]:
+            chunk = os.read(said.fileno(), 1 << 16).decode()
+            if not chunk:
+                said.close()
+            *lines, self._unfinished = (self._unfinished + chunk).split("\n")
+            self.lines += lines
+            self.links += [word for line in lines for word in line.split() if "/?token=" in word]
+        return not said.closed
 
     def kill(self) -> None:
         """End it as a power cut would."""
         self.process.kill()
-        self.process.join()
-
-    def stop(self) -> int | None:
-        """Ctrl-C; its exit status."""
-        if self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, signal.SIGINT)
-        self.process.join(30)
+        self.process.wait()
         self._listen(0.0)
-        if self.process.is_alive():
+
+    def stop(self) -> int:
+        """Ctrl-C; its exit status."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
             self.kill()
-        return self.process.exitcode
-
-
-def _serve(project: Path, port: int, people: list[str], lines: Connection) -> None:
-    try:
-        serve(project, port=port, people=people, say=lines.send)
-    except CryoqueryError as error:
-        lines.send(f"refused: {error}")
-        raise SystemExit(1) from None
+        self._listen(0.0)
+        return self.process.returncode
 
 
 @contextmanager
@@ -248,7 +247,7 @@ def served(project: Path, *, port: int = 0, people: Sequence[str] = ()) -> Itera
 def logged_in(server: Served, person: str | None = None) -> Iterator[httpx.Client]:
     """A client with a session of its own, named unless the link had a name."""
     with httpx.Client(base_url=server.url, timeout=30.0, verify=False) as client:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (answer := client.get(server.link)).status_code != 303 and time.monotonic() < deadline:
             time.sleep(0.05)  # the fresh link is on its way
         assert answer.status_code == 303, answer.text

@@ -31,6 +31,16 @@ pytestmark = [
 SHAPE = (768, 1024)
 TOLERANCE_PX = 0.5
 
+WAIT_MS = 30_000.0
+"""Enough for a busy machine; what works costs none of it."""
+KEEP_TOASTS = """addEventListener("DOMContentLoaded", () => {
+  window.toasts = [];
+  const keep = (changes) => changes.forEach((change) =>
+    change.addedNodes.forEach((toast) => window.toasts.push(toast.textContent)));
+  new MutationObserver(keep).observe(document.getElementById("toasts"), { childList: true });
+})"""
+"""They vanish after some seconds, and on a busy machine before they are looked at."""
+
 playwright = pytest.importorskip("playwright.sync_api")
 
 
@@ -50,7 +60,12 @@ class Person:
         self.page = context.new_page()
         self.mistakes: list[str] = []
         self.page.on("pageerror", lambda error: self.mistakes.append(str(error)))
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(WAIT_MS)
+        self.page.add_init_script(KEEP_TOASTS)
+        self.come(link, name)
+
+    def come(self, link: str, name: str) -> None:
+        """Open a link that works once. A fresh session has no name, unless the link had one."""
         self.page.goto(link)
         if name:
             self.page.fill("#name", name)
@@ -62,7 +77,26 @@ class Person:
         return self.page.evaluate(f"(a) => {{ const c = window.cryoquery; return {expression}; }}", argument)
 
     def wait_until(self, expression: str) -> None:
-        self.page.wait_for_function(f"() => {{ const c = window.cryoquery; return {expression}; }}")
+        try:
+            self.page.wait_for_function(f"() => {{ const c = window.cryoquery; return {expression}; }}")
+        except playwright.TimeoutError:
+            shown = " ".join(self.page.inner_text("body").split())
+            raise AssertionError(f"in vain: {expression}; the page shows: {shown}") from None
+
+    def wait_for_words(self, selector: str, words: str) -> None:
+        self.wait_until(
+            f"document.querySelector({json.dumps(selector)}).innerText.includes({json.dumps(words)})"
+        )
+
+    def wait_until_told(self, words: str) -> None:
+        self.wait_until(f"window.toasts.some((toast) => toast.includes({json.dumps(words)}))")
+
+    def wait_for_picture(self) -> None:
+        """Until the best one that was asked for is drawn."""
+        self.wait_until(
+            "c.stage.picture.level !== null && !c.stage.due"
+            " && c.stage.picture.level >= Math.max(...c.stage.picture.loading)"
+        )
 
     def wait_for_task(self, but: str | None = None) -> str:
         """Until another item than ``but`` is open and its picture shown."""
@@ -114,7 +148,6 @@ class Person:
             self.wait_until(f"c.stage.view.scale !== {before!r}")
         middle = self.ask("c.stage.view.toImage(c.stage.view.width / 2, c.stage.view.height / 2)")
         self.drag([(y, x), (middle["y"], middle["x"])], button="right")
-        self.page.wait_for_timeout(50)
 
     def particles(self) -> NDArray[np.float64]:
         """(n, 2) centers as the page has them, by y."""
@@ -203,7 +236,7 @@ def test_a_person_labels_two_micrographs(tmp_path: Path, person: Callable[..., P
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
         f1 = "F1 of picks 0.600 (held out: too few for an interval)"
-        anna.page.wait_for_function(f"document.getElementById('f1').textContent === '{f1}'")
+        anna.wait_until(f"document.getElementById('f1').textContent === '{f1}'")
         first = _label_with_the_mouse(anna, server)
         second = _label_with_keys(anna, server)
         assert anna.ask("c.labeling.task === null")
@@ -360,8 +393,7 @@ def test_centers_are_where_the_picture_shows_them(
             if scale is not None:
                 anna.zoom_to(*middle, scale)
             anna.press("h")
-            anna.wait_until("c.stage.picture.loading.size === 0 || c.stage.picture.level !== null")
-            anna.page.wait_for_timeout(400)
+            anna.wait_for_picture()
             calibration = _calibrate(anna, ratio)
             anna.press("h")
             for x, y in [(500, 200), (622, 333), (901.5, 561.5)]:
@@ -395,8 +427,7 @@ def test_centers_in_a_field_are_where_the_picture_shows_them(
         assert anna.ask("c.stage.view.extent")[:2] == [top - DIAMETER_PX, left - DIAMETER_PX]
         anna.page.select_option("#lowpass", "0")
         anna.press("h")
-        anna.wait_until("c.stage.picture.level !== null")
-        anna.page.wait_for_timeout(400)
+        anna.wait_for_picture()
         calibration = _calibrate(anna, 1.0)
         anna.press("h")
         meant = [(top + 3, left + 5), (top + height / 2, left + 2.25), (top + 90.5, left + 120)]
@@ -405,7 +436,7 @@ def test_centers_in_a_field_are_where_the_picture_shows_them(
             anna.page.mouse.click(x, y)
         y, x = np.array((top - 8.0, left + 40)) * calibration[:, 0] + calibration[:, 1]
         anna.page.mouse.click(x, y)
-        assert "outside of the field" in anna.page.inner_text("#toasts")
+        anna.wait_until_told("outside of the field")
         anna.wait_until_saved()
         np.testing.assert_allclose(recorded(server, str(inner.number)), _sorted(meant), atol=TOLERANCE_PX)
 
@@ -419,7 +450,7 @@ def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[
         anna.click(600, 700)
         anna.page.wait_for_selector('#save[data-state="offline"], #save[data-state="retrying"]')
         anna.click(600, 800)
-        assert "2 kept here" in anna.page.inner_text("#save-text")
+        anna.wait_for_words("#save-text", "2 kept here")
         assert len(recorded(server, "0")) == 1
         anna.context.set_offline(False)
         anna.wait_until_saved()
@@ -442,12 +473,7 @@ def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[
         anna.press("Control+z", "Control+Shift+z")
         anna.drag([(500, 600), (520, 610)])
         server.start()
-        # Whether the session outlives the server is the server's affair; the link that it shows always works.
-        anna.page.goto(server.link)
-        if anna.page.locator("#name-dialog").is_visible():
-            anna.page.fill("#name", "anna")
-            anna.press("Enter")
-        anna.wait_for_task()
+        anna.come(server.link, "anna")
         anna.wait_until_saved()
         expected = [(520, 610), (600, 600), (600, 700), (600, 800)]
         np.testing.assert_allclose(anna.particles(), expected, atol=TOLERANCE_PX)
@@ -463,8 +489,7 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
         one, other = anna.item(), ben.item()
         assert one != other
         anna.page.click(f'#queue [data-item="{other}"]')
-        anna.page.wait_for_selector("#toasts .warn")
-        assert "ben" in anna.page.inner_text("#toasts")
+        anna.wait_until_told("ben")
 
         # Anna leaves her task for Ben in another window; what she then does in this one cannot be saved.
         anna.ask(
@@ -498,7 +523,7 @@ def test_a_new_model_arrives_without_disturbing(tmp_path: Path, person: Callable
             "(window.dispatchEvent(new Event('focus')),"
             " document.getElementById('sentence').textContent.startsWith('2 more'))"
         )
-        assert "new model" in anna.page.inner_text("#toasts")
+        anna.wait_until_told("new model")
         np.testing.assert_array_equal(anna.particles(), before)
         assert anna.item() == "0"
         anna.press("x")
@@ -515,7 +540,7 @@ def test_a_submitted_micrograph_is_corrected(tmp_path: Path, person: Callable[..
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
         anna.press("Control+Enter")
-        assert "Nothing is marked" in anna.page.inner_text("#toasts")
+        anna.wait_until_told("Nothing is marked")
         anna.press("n", "Control+Enter")
         assert "No particles." in anna.page.inner_text("#summary")
         anna.press("Enter")
@@ -523,7 +548,7 @@ def test_a_submitted_micrograph_is_corrected(tmp_path: Path, person: Callable[..
         anna.page.click('#queue [data-item="0"]')
         anna.wait_for_task(but="1")
         anna.click(600, 600)
-        assert "reopen" in anna.page.inner_text("#toasts")
+        anna.wait_until_told("reopen")
         anna.page.click("#banner-action")
         anna.wait_until("c.labeling.editable")
         anna.click(600, 600)
@@ -547,7 +572,7 @@ def test_outside_of_a_field_nothing_is_added(tmp_path: Path, person: Callable[..
             " n_ops: 0, document: {particles: [], regions: [], rejected: [], empty: false}}), c.stage.open())"
         )
         anna.click(80, 300)
-        assert "outside of the field" in anna.page.inner_text("#toasts")
+        anna.wait_until_told("outside of the field")
         anna.click(200, 599.4)
         np.testing.assert_allclose(anna.particles(), [(200, 599.4)], atol=TOLERANCE_PX)
 
@@ -568,7 +593,7 @@ def test_two_thousand_circles(tmp_path: Path, person: Callable[..., Person]) -> 
         frames = sorted(anna.ask("c.stage.frames"))
         print(f"2,000 circles: median {np.median(frames):.1f} ms, longest {frames[-1]:.1f} ms per frame")
         anna.press("0")
-        anna.page.set_default_timeout(60_000)
+        anna.page.set_default_timeout(2 * WAIT_MS)
         anna.wait_until_saved()
         np.testing.assert_array_equal(recorded(server, "0"), _sorted(places))
         anna.page.reload()

@@ -430,9 +430,13 @@ def _set_open_files(soft: int, hard: int) -> None:
 
 def test_acts_are_limited_too(server: Served) -> None:
     with logged_in(server, "fast") as client:
-        statuses = [client.post("/api/lease", json={"task": "77"}).status_code for _ in range(400)]
+        statuses: list[int] = []
+        while (
+            429 not in statuses and len(statuses) < 2000
+        ):  # a busy machine takes them hardly faster than allowed
+            statuses.append(client.post("/api/lease", json={"task": "77"}).status_code)
     assert set(statuses) == {404, 429}
-    assert statuses.index(429) >= RATES["commands"][1] - 1
+    assert len(statuses) >= RATES["commands"][1]
 
 
 def test_nothing_that_the_server_says_holds_a_used_token_or_a_session(

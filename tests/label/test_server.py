@@ -252,7 +252,7 @@ def test_nothing_in_the_answers_tells_a_blind_repeat(tmp_path: Path) -> None:
         for i in range(12):
             if i == 8:  # now repeats are of items of an earlier query
                 write_step(path, 1, range(12, 24))
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 while get(anna, "/api/queue")["step"] != 1 and time.monotonic() < deadline:
                     time.sleep(0.2)
             before = get(anna, "/api/queue")
@@ -387,7 +387,7 @@ def test_a_done_region_has_room_for_a_particle(service: LabelService) -> None:
 def test_a_new_step_becomes_the_queue_with_its_suggestions(server: Served) -> None:
     with logged_in(server, "anna") as anna:
         write_step(server.project, 1, [3, 5], sentence="one more is worth it")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (queue := get(anna, "/api/queue"))["step"] != 1 and time.monotonic() < deadline:
             time.sleep(0.2)
         assert queue["model"] == "step_1"

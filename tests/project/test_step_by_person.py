@@ -82,7 +82,7 @@ def answer_everything(client: httpx.Client, project: Project, truth: Truth) -> i
 
 
 def wait_for_queue(client: httpx.Client, number: int) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (queue := client.get("/api/queue").json())["step"] != number:
         assert time.monotonic() < deadline, queue
         time.sleep(0.1)
