@@ -4,6 +4,7 @@
     python benchmarks/general_model.py fields   [--fields 3000] [--seed 0]
     python benchmarks/general_model.py train    [--epochs 4] [--seed 0]
     python benchmarks/general_model.py evaluate [MODEL]
+    python benchmarks/general_model.py show docs/images/random_fields.png
 
 Each step may be interrupted and run again. `fields` draws `cryoquery.simulate.randomized` fields of 256 px,
 some on real pictures of empty, crystalline or missing ice, and cuts each into four. `train` fits the
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cryoquery.data.dataset import IGNORE, encode
 from cryoquery.data.pool import LabeledImages, Pool
@@ -191,11 +193,20 @@ def _pick(
     return match_particles(everything.centers_yx[kept], truth, labeled.radius_px), average_precision
 
 
+def show(out: Path, n_columns: int = 6, n_rows: int = 2) -> None:
+    """Draw some fields, without real pictures, side by side."""
+    rows = []
+    for row in range(n_rows):
+        drawn = [random_field(np.random.default_rng([3, row, i]), 192).image for i in range(n_columns)]
+        rows.append(np.hstack([encode(normalize(image).image) for image in drawn]))
+    Image.fromarray(np.vstack(rows) // 4 * 4).save(out, optimize=True)
+
+
 def main() -> None:
     """Read the command line and do one step, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("step", choices=("fields", "train", "evaluate", "all"))
-    parser.add_argument("model", nargs="?", default="general")
+    parser.add_argument("step", choices=("fields", "train", "evaluate", "show", "all"))
+    parser.add_argument("model", nargs="?", default="general", help="to evaluate, or picture to write")
     parser.add_argument("--fields", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -204,6 +215,8 @@ def main() -> None:
         draw_fields(given.fields, given.seed)
     if given.step in ("train", "all"):
         train(given.epochs, given.seed)
+    if given.step == "show":
+        show(Path(given.model))
     if given.step in ("evaluate", "all"):
         evaluate(given.model)
 

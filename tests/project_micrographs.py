@@ -46,6 +46,6 @@ def make_project(root: Path, n: int = 6, **options: object) -> Project:
     labels = options.pop("labels", ())
     table = options.pop("table", None)
     write_micrographs(root / "data", n)
-    given = InitOptions(**{"diameter_px": DIAMETER_PX, **options})
+    given = InitOptions(**{"diameter_px": DIAMETER_PX, "start": "random", **options})
     made = init_project(root / "project", [f"{root}/data/*.mrc"], given, labels=labels, table=table)  # type: ignore[arg-type]
     return made.project

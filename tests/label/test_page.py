@@ -412,7 +412,7 @@ def test_centers_in_a_field_are_where_the_picture_shows_them(
         (tmp_path / "data").mkdir(exist_ok=True)
         write_micrograph(tmp_path / "data" / f"m{i}.mrc", _dotted((1024, 1340))[: shape[0], : shape[1]], 2.0)
     made = init_project(
-        project, [tmp_path / "data"], InitOptions(diameter_px=DIAMETER_PX, unit="field")
+        project, [tmp_path / "data"], InitOptions(diameter_px=DIAMETER_PX, start="random", unit="field")
     ).project
     inner = next(i for i in made.items if i.region and i.region[0] > 0 and i.region[1] > 0)
     assert inner.region is not None

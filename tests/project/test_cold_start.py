@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         write_micrograph(root / "data" / name, image.astype(np.float32))
         lines.append(f"{name},{0.5 + i / 18:.3f}")
     (root / "ctf.csv").write_text("\n".join(lines))
-    options = InitOptions(diameter_px=DIAMETER_PX, initial_items=8)
+    options = InitOptions(diameter_px=DIAMETER_PX, start="random", initial_items=8)
     return init_project(root / "p", [root / "data"], options, table=root / "ctf.csv").project
 
 

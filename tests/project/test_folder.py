@@ -17,7 +17,7 @@ from cryoquery.project.new_project import InitOptions, choose_images, draw_held_
 from cryoquery.project.settings import SETTINGS_FILE, read_settings, write_settings
 from cryoquery.project.sources import micrograph_paths
 
-PX = InitOptions(diameter_px=DIAMETER_PX)
+PX = InitOptions(diameter_px=DIAMETER_PX, start="random")
 
 
 def test_a_project_opens_with_what_was_said(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_settings_survive_the_file_and_name_what_is_wrong(tmp_path: Path) -> Non
 
 def test_regions_of_fields_tile_the_micrograph(tmp_path: Path) -> None:
     write_micrographs(tmp_path / "data", 2, (700, 530))
-    options = InitOptions(diameter_px=20.0, unit="field")
+    options = InitOptions(diameter_px=20.0, start="random", unit="field")
     project = init_project(tmp_path / "project", [tmp_path / "data"], options).project
     for name, items in project.items_of.items():
         covered = np.zeros((700, 530), dtype=int)
@@ -87,14 +87,14 @@ def test_micrographs_of_all_sizes_have_particles_of_one_size(tmp_path: Path) -> 
     for record in project.dataset.records:
         assert record.diameter_px * record.scale == pytest.approx(project.config.particle_px)
         assert max(record.content_height, record.content_width) <= project.config.image_size
-    assert project.config.image_size == 608  # 500 px at 24 px for 20, in steps of 16
+    assert project.config.image_size == 464  # 500 px at 18 px for 20, in steps of 16
 
 
 @pytest.mark.parametrize(
     ("side", "diameter", "expected"),
-    [(4096, 170.0, (592, 24.0)), (8000, 60.0, (1024, 7.68)), (300, 60.0, (256, 51.2))],
+    [(4096, 170.0, (448, 18.0)), (8000, 60.0, (1024, 7.68)), (300, 60.0, (96, 18.0))],
 )
-def test_images_have_a_side_between_256_and_1024(
+def test_images_have_a_side_between_64_and_1024(
     side: int, diameter: float, expected: tuple[int, float]
 ) -> None:
     one = SourceMicrograph(
@@ -262,7 +262,7 @@ def test_relion_tables_are_read(tmp_path: Path) -> None:
         "left 1 1.5\nright 2 1.5\n\ndata_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnOpticsGroup #2\n"
         f"_rlnDefocusU #3\n_rlnDefocusV #4\n{rows}\n"
     )
-    options = InitOptions(diameter_angstrom=30.0)
+    options = InitOptions(diameter_angstrom=30.0, start="random")
     project = init_project(tmp_path / "p", [tmp_path / "data"], options, table=table).project
     found = [project.micrographs[p.stem] for p in paths]
     assert [row.defocus_um for row in found] == pytest.approx([0.85, 0.95, 1.05])

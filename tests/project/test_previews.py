@@ -49,7 +49,9 @@ def test_a_point_stays_where_it_is_to_a_fraction_of_a_pixel(tmp_path: Path) -> N
     (tmp_path / "data").mkdir()
     for i in range(2):
         write_micrograph(tmp_path / "data" / f"m{i}.mrc", image.astype(np.float32))
-    made = init_project(tmp_path / "p", [tmp_path / "data"], InitOptions(diameter_px=60.0)).project
+    made = init_project(
+        tmp_path / "p", [tmp_path / "data"], InitOptions(diameter_px=60.0, start="random")
+    ).project
     for side in (701, 2048):
         shown = 255 - pixels(previews.picture(made, 0, side, None))
         per_px = np.array(shown.shape) / shape
@@ -117,7 +119,7 @@ def test_fields_are_shown_with_their_surroundings(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for i in range(2):
         write_micrograph(tmp_path / "data" / f"m{i}.mrc", (noise + squares).astype(np.float32))
-    options = InitOptions(diameter_px=24.0, unit="field")
+    options = InitOptions(diameter_px=24.0, start="random", unit="field")
     project = init_project(tmp_path / "p", [tmp_path / "data"], options).project
     for item in project.items_of["m0"]:
         assert item.region is not None

@@ -72,7 +72,9 @@ def make_project(path: Path, n: int = 12, unit: str = "micrograph", **settings: 
         noise = np.random.default_rng([1, i]).normal(100, 5, (SIDE, SIDE))
         pixels = noise - 10 * disc_mask((SIDE, SIDE), truth_yx(i), DIAMETER_PX)
         write_micrograph(folder / f"m{i:02d}.mrc", pixels.astype(np.float32), 2.0)
-    made = init_project(path, [folder], InitOptions(diameter_px=DIAMETER_PX, initial_items=4, unit=unit))
+    made = init_project(
+        path, [folder], InitOptions(diameter_px=DIAMETER_PX, start="random", initial_items=4, unit=unit)
+    )
     values = made.project.config.model_dump(exclude_none=True) | QUICK | settings
     write_settings(path / SETTINGS_FILE, type(made.project.config)(**values))
     return open_project(path)

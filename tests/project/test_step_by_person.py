@@ -111,7 +111,7 @@ def f1_on_the_rest(project: Project, number: int, items: list[int], truth: Truth
 def test_three_iterations_with_a_person_on_real_micrographs(real_data: Path, tmp_path: Path) -> None:
     truth = truth_of(real_data / "empiar_10146")
     path = tmp_path / "p"
-    options = InitOptions(diameter_px=DIAMETER_PX, unit="field", initial_items=3)
+    options = InitOptions(diameter_px=DIAMETER_PX, start="random", unit="field", initial_items=3)
     made = init_project(path, [real_data / "empiar_10146" / "micrographs"], options)
     values = made.project.config.model_dump(exclude_none=True) | SETTINGS
     write_settings(path / SETTINGS_FILE, ProjectConfig(**values))

@@ -28,6 +28,9 @@ def init(
     unit: Annotated[
         Literal["micrograph", "field"], typer.Option(help="What is labeled at a time.")
     ] = "micrograph",
+    start: Annotated[
+        str, typer.Option(help="Model to suggest and to train from: general, a model.pt, or random.")
+    ] = "general",
     table: Annotated[
         Path | None,
         typer.Option(help="STAR or CSV with defocus, ice, groups, such as micrographs_ctf.star."),

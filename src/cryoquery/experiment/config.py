@@ -19,7 +19,7 @@ from cryoquery.active.run import Run, run_name
 from cryoquery.config import CheckedModel, parse, read_toml
 from cryoquery.data.dataset import Dataset
 from cryoquery.errors import ConfigError
-from cryoquery.network.checkpoint import model_path
+from cryoquery.network.checkpoint import start_path
 from cryoquery.network.device import DeviceConfig
 from cryoquery.network.model import ModelConfig
 from cryoquery.network.optimize import TrainingConfig
@@ -104,9 +104,9 @@ class RecordedConfig(CheckedModel):
     pretraining: PretrainingConfig | None = None
     """What trainings from scratch start from is learned on the unlabeled pool, once per seed; None: it is
     drawn at random."""
-    start: str | None = None
-    """What trainings from scratch start from instead: ``general``, the model that comes with the package, or
-    the path of a `model.pt`, relative to the working directory."""
+    start: str = "random"
+    """What trainings from scratch start from: ``random`` weights, ``general``, the model that comes with the
+    package, or the path of a `model.pt`, relative to the working directory."""
     start_sha256: str | None = None
     """Of that file; noted when the experiment begins."""
     cold_start: ColdStart = "random"
@@ -150,7 +150,7 @@ class RecordedConfig(CheckedModel):
 
     @model_validator(mode="after")
     def _features_to_begin_with(self) -> Self:
-        if self.start is not None and self.pretraining is not None:
+        if self.start != "random" and self.pretraining is not None:
             raise ValueError(f"start={self.start!r} and [pretraining]: both say what to start from; drop one")
         if self.cold_start != "random" and self.pretraining is None:
             raise ValueError(
@@ -181,9 +181,10 @@ class ExperimentConfig(RecordedConfig):
     @model_validator(mode="before")
     @classmethod
     def _with_start(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(start := values.get("start"), str):
+        start = values.get("start", "random")
+        if not isinstance(start, str) or (path := start_path(start)) is None:
             return values
-        found, noted = sha256(model_path(start)), values.get("start_sha256")
+        found, noted = sha256(path), values.get("start_sha256")
         if noted not in (None, found):
             raise ConfigError(
                 f"start={start!r}: is another model than the one that the experiment began with; bring that "

@@ -24,7 +24,7 @@ from cryoquery.experiment.config import (
     load_config,
     plan_runs,
 )
-from cryoquery.network.checkpoint import model_path
+from cryoquery.network.checkpoint import start_path
 from cryoquery.network.device import describe
 from cryoquery.storage.atomic import read_json, write_json, write_text
 from cryoquery.storage.cache import Cache
@@ -160,7 +160,7 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Context:
         cache=Cache(config.cache or config.out / OWN_CACHE),
         device=config.device,
         pretraining=config.pretraining,
-        start=None if config.start is None else model_path(config.start),
+        start=start_path(config.start),
         cold_start=config.cold_start,
         protocol=config.protocol(),
     )

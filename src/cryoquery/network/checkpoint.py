@@ -33,6 +33,15 @@ def model_path(name: Path | str) -> Path:
     return path
 
 
+def start_path(name: str) -> Path | None:
+    """The file of the model that trainings start from; None for ``random``.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    return None if name == "random" else model_path(name)
+
+
 @dataclass(frozen=True)
 class SavedModel:
     """What a `model.pt` holds."""

@@ -26,7 +26,7 @@ count in full, those cut further count for less, and the rim itself is no place 
 FLOOR = 0.02
 """Maxima below this are ripples of the background."""
 CORE = 2 / 3
-"""The network's certainty is averaged over so much of the disc's radius: over its middle, not over its rim."""
+"""Certainty is averaged over so much of the disc's radius: over its middle, not over its rim."""
 CERTAIN = 8.0
 """Log-odds are limited to this, so that one pixel cannot decide: a probability of 0.9997."""
 DEFAULT_THRESHOLD = 0.5

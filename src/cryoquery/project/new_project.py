@@ -39,10 +39,13 @@ from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import PARTICLE_PX, SETTINGS_FILE, ProjectConfig, write_settings
 from cryoquery.project.sources import MicrographSearch, UsableMicrograph, find_micrographs, micrograph_paths
+from cryoquery.project.start import start_settings, suggest
 from cryoquery.storage.atomic import staged_directory
 
-FIELD_SIDE = 256
-SIDES = (256, 1024)
+FIELD_SIDE = 192
+DISC_FRACTION = 0.5
+"""Diameter of the discs that the network draws, in particle diameters: crowded particles stay apart."""
+SIDES = (64, 1024)
 """Of the images of whole micrographs, px."""
 SIDE_STEP = 16
 MIN_DIAMETER_PX = 4.0
@@ -65,6 +68,8 @@ class InitOptions(CheckedModel):
     unit: Literal["micrograph", "field"] = "micrograph"
     group_pattern: str | None = None
     invert: bool = False
+    start: str = "general"
+    """Model of the first suggestions and the start of all trainings, see `ProjectConfig`."""
     initial_items: int = Field(default=8, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
     placement: Placement = AS_IN_FILE
@@ -195,7 +200,7 @@ def draw_held_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.
 def choose_images(sources: Sequence[SourceMicrograph], unit: str) -> BuildConfig:
     """At which scale and side in px the micrographs become images.
 
-    Fields have particles of 24 px. Whole micrographs as well, where their longer side is then between 256 and
+    Fields have particles of 18 px. Whole micrographs as well, where their longer side is then between 64 and
     1024 px; all have one scale (particles of one size in px), and smaller ones are padded.
 
     Args:
@@ -203,7 +208,7 @@ def choose_images(sources: Sequence[SourceMicrograph], unit: str) -> BuildConfig
         unit: ``micrograph`` or ``field``.
     """
     if unit == "field":
-        return BuildConfig(field=FIELD_SIDE, particle_px=PARTICLE_PX)
+        return BuildConfig(field=FIELD_SIDE, particle_px=PARTICLE_PX, disc_fraction=DISC_FRACTION)
     diameters = micrograph_diameters(sources)
     per_diameter = max(max(one.shape) / diameters[one.key] for one in sources)
     side = min(max(per_diameter * PARTICLE_PX, SIDES[0]), SIDES[1])
@@ -212,7 +217,8 @@ def choose_images(sources: Sequence[SourceMicrograph], unit: str) -> BuildConfig
     particle_px = min(side / per_diameter, max(PARTICLE_PX, smallest))
     shapes = [scaled_shape(one.shape, particle_px / diameters[one.key]) for one in sources]
     side = max(SIDES[0], max(max(shape) for shape in shapes))
-    return BuildConfig(field=math.ceil(side / SIDE_STEP) * SIDE_STEP, particle_px=particle_px)
+    side = math.ceil(side / SIDE_STEP) * SIDE_STEP
+    return BuildConfig(field=side, particle_px=particle_px, disc_fraction=DISC_FRACTION)
 
 
 def _diameter_px(one: UsableMicrograph, options: InitOptions) -> float:
@@ -308,7 +314,8 @@ def _build(
         micrographs_folder=_stated_folder(path, folder),
         image_size=images.side,
         particle_px=images.particle_px,
-        **options.model_dump(include=set(ProjectConfig.model_fields)),
+        **options.model_dump(include=set(ProjectConfig.model_fields) - {"start"}),
+        **start_settings(options.start),
     )
     write_settings(staged / SETTINGS_FILE, config)
     return [f"{name}: {reason}" if name not in reason else reason for (_, name), reason in failures.items()]
@@ -364,7 +371,9 @@ def _first_events(project: Project, known: Sequence[LabelFile], report: Report) 
         imported = {task.item for task in journal.state.tasks.values()}
         with report("looking for different ones") as progress:
             proposals = propose(project, project.config.initial_items, exclude=imported, progress=progress)
-        body = {"step": 0, "model": None, "entries": [entry._asdict() for entry in proposals]}
+        with report("first suggestions") as progress:
+            model = suggest(project, [entry.item for entry in proposals], progress)
+        body = {"step": 0, "model": model, "entries": [entry._asdict() for entry in proposals]}
         journal.record([Command("queued-0", PROGRAM, "queued", None, body)], time.time())
     return len(imported), len(proposals), notes
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoquery.errors import ProjectError
+from cryoquery.network.checkpoint import start_path
 from cryoquery.network.device import using_threads
 from cryoquery.picking.batch import BatchResult, check_target, pick_micrographs
 from cryoquery.picking.picker import PickOptions, load_picker
@@ -13,13 +14,15 @@ from cryoquery.project.folder import Project, finished_steps
 
 
 def newest_model(project: Project) -> Path:
-    """``model.pt`` of the newest step.
+    """``model.pt`` of the newest step; before the first one the model that the project starts from.
 
     Raises:
-        ProjectError: no step has made one.
+        ProjectError: no step has made one, and the project starts from random weights.
     """
     models = [folder / "model.pt" for folder in finished_steps(project.steps_path).values()]
     there = [model for model in models if model.is_file()]
+    if not there and (start := start_path(project.config.start)) is not None:
+        return start
     if not there:
         raise ProjectError(f"{project.path}: no model yet; train one with 'cryoquery step'")
     return there[-1]

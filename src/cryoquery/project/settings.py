@@ -21,8 +21,8 @@ from cryoquery.storage.provenance import digest
 
 SETTINGS_FILE = "project.toml"
 
-PARTICLE_PX = 24.0
-"""A particle's diameter in the images that the network sees, where the sizes allow it."""
+PARTICLE_PX = 18.0
+"""A particle's diameter in the images that the network sees, where the sizes allow it: that of `general`."""
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -89,11 +89,21 @@ class ProjectConfig(CheckedModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     executor: Literal["local", "slurm"] = "local"
     """Who trains: this machine, or a job of Slurm."""
-    model: ModelConfig = ModelConfig(base_channels=32)
+    start: str = "general"
+    """What every step's training starts from, and what the first suggestions are of: ``general``, the model
+    that comes with the package, or the path of a `model.pt`; ``random``: random weights, no suggestions."""
+    model: ModelConfig = ModelConfig(base_channels=16)
     training: TrainingConfig = TrainingConfig(
-        batch_size=4, min_steps=400, focal_alpha=0.5, fine_tune=False, initial_epochs=20
+        batch_size=8,
+        min_steps=200,
+        focal_alpha=0.5,
+        fine_tune=False,
+        initial_epochs=20,
+        distort=True,
+        decay="cosine",
+        averaging=0.98,
     )
-    """Every step trains from scratch; ``min_steps`` lets few images be seen often enough."""
+    """Every step trains from ``start``; ``min_steps`` lets few images be seen often enough."""
     device: DeviceConfig = DeviceConfig()
     slurm: SlurmConfig = SlurmConfig()
     label_cost: LabelCost = LabelCost()

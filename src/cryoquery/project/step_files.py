@@ -18,6 +18,9 @@ from cryoquery.project.state import QueueEntry
 from cryoquery.storage.atomic import read_json
 from cryoquery.storage.leases import Owner
 
+START = "start"
+"""Folder of what was suggested before the first step, and what the model of these suggestions is called."""
+SUGGESTIONS = "suggestions.json"
 UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
 STALE_SECONDS = 15 * 60.0
@@ -102,14 +105,14 @@ class StepFiles:
         self._read = lru_cache(MOST_KEPT)(_read_suggestions)
 
     def suggestions(self, model: str | None, item: int) -> Suggestions:
-        """What ``model`` (``step_2``) suggests for an item; nothing where there is no model.
+        """What ``model`` (``step_2``, or `START`) suggests for an item; nothing where there is no model.
 
         Raises:
             DataError: the step's file is damaged.
         """
-        if model is None or STEP.fullmatch(model) is None:
+        if model is None or (model != START and STEP.fullmatch(model) is None):
             return NONE
-        return self._read(self._folder / model / "suggestions.json").get(item, NONE)
+        return self._read(self._folder / model / SUGGESTIONS).get(item, NONE)
 
 
 def _read_suggestions(path: Path) -> Mapping[int, Suggestions]:

@@ -29,6 +29,7 @@ from cryoquery.active.run import Context, Run, run_name
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.pool import as_indices
 from cryoquery.errors import DataError, ProjectError
+from cryoquery.network.checkpoint import start_path
 from cryoquery.network.device import using_threads
 from cryoquery.picking.picker import Picker, load_picker
 from cryoquery.project.folder import Project, finished_steps
@@ -39,11 +40,12 @@ from cryoquery.project.step.labeled_dataset import labeled_dataset
 from cryoquery.project.step.learning_curve import agreement, compared_rows, counts_of, measure, names
 from cryoquery.project.step.query import plan_query, query_entries, suggestions
 from cryoquery.project.step.status import WORK, StepStatus, exclusive_step
+from cryoquery.project.step_files import SUGGESTIONS
 from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import link, read_json, staged_directory, write_json
 from cryoquery.storage.cache import Cache
 
-METRICS, QUERY, LABELS, SUGGESTIONS = "metrics.json", "query.json", "labels.json", "suggestions.json"
+METRICS, QUERY, LABELS = "metrics.json", "query.json", "labels.json"
 SETTINGS = "settings_sha256"
 """In `metrics.json`: see `cryoquery.project.settings.settings_digest`."""
 MIN_ITEMS = 2
@@ -153,6 +155,7 @@ def _context(project: Project, data: Dataset, progress: Progress) -> Context:
         fabric=config.device.fabric(),
         splits=("val",),
         cache=Cache(project.path / ".cache"),
+        start=start_path(config.start),
         device=config.device,
         progress=progress,
     )

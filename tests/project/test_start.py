@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from project_micrographs import DIAMETER_PX, make_project, particles
+
+from cryoquery.errors import DataError, ProjectError
+from cryoquery.network.checkpoint import SHIPPED, model_path, read_model, save_model
+from cryoquery.network.model import ModelConfig
+from cryoquery.picking.metrics import match_particles
+from cryoquery.project.folder import open_project
+from cryoquery.project.pick_all import newest_model
+from cryoquery.project.repository import ProjectRepository
+from cryoquery.project.step_files import START, StepFiles
+
+
+def test_the_first_suggestions_are_those_of_the_general_model(tmp_path: Path) -> None:
+    project = make_project(tmp_path, 4, start="general", initial_items=3)
+    with ProjectRepository.open(project.events_path, project.geometry) as repository:
+        queue = repository.state.queue
+    assert queue.model == START
+    files, scores = StepFiles(project.steps_path), []
+    for entry in queue.entries:
+        found = files.suggestions(queue.model, entry.item)
+        shown = np.array([(pick.y, pick.x) for pick in found.picks if pick.score >= found.threshold])
+        number = int(project.items[entry.item].micrograph.removeprefix("mic_"))
+        scores.append(match_particles(shown.reshape(-1, 2), particles(number), DIAMETER_PX / 2).f1)
+    assert np.mean(scores) > 0.6
+    assert newest_model(project) == SHIPPED["general"]
+    assert project.config.model == read_model(SHIPPED["general"]).model
+
+
+def test_from_random_weights_nothing_is_suggested(tmp_path: Path) -> None:
+    project = make_project(tmp_path, 3, start="random", initial_items=2)
+    with ProjectRepository.open(project.events_path, project.geometry) as repository:
+        assert repository.state.queue.model is None
+    with pytest.raises(ProjectError, match="no model yet"):
+        newest_model(project)
+
+
+def test_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path is kept from whichever folder it was given; the network gets its size."""
+    saved = read_model(SHIPPED["general"])
+    small = ModelConfig(base_channels=2)
+    save_model(tmp_path / "own.pt", small.build(), small, {}, saved.picking)
+    monkeypatch.chdir(tmp_path)
+    config = open_project(make_project(tmp_path, 3, start="own.pt", initial_items=2).path).config
+    assert (config.start, config.model) == (str(tmp_path / "own.pt"), small)
+    with pytest.raises(DataError, match=r"nothing\.pt: no such model"):
+        make_project(tmp_path / "other", 3, start="nothing.pt")
+
+
+def test_the_general_model_comes_with_the_package() -> None:
+    path = model_path("general")
+    assert path.stat().st_size < 8e6
+    saved = read_model(path)
+    assert saved.picking is not None
+    assert saved.made_by["command"] == "make general-model"
