@@ -22,6 +22,8 @@ from cryoquery.formats import (
     micrograph_stem,
     write_coordinates,
 )
+from cryoquery.formats.micrograph_star import MicrographStar
+from cryoquery.formats.writing import Client
 from cryoquery.picking.overlays import draw_histogram, draw_overlay
 from cryoquery.picking.picker import PickedMicrograph, Picker, PickOptions, PreparedMicrograph, prepare_file
 from cryoquery.picking.pipeline import in_stages
@@ -50,6 +52,8 @@ def pick_micrographs(
     histograms: Path | None = None,
     file_format: str | None = None,
     optics: Optics | None = None,
+    star: MicrographStar | None = None,
+    client: Client | None = None,
     n_workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BatchResult:
@@ -67,7 +71,9 @@ def pick_micrographs(
         overlays: folder for a PNG of each micrograph with circles around the picks.
         histograms: folder for a PNG of the scores of each micrograph.
         file_format: where the suffix of ``out`` does not say.
-        optics: for RELION's table of optics groups.
+        optics: for RELION's table of optics groups, and so is ``star``.
+        star: RELION's STAR file of the micrographs.
+        client: who will read the picks, see `write_coordinates`.
         n_workers: threads that read micrographs ahead of the network and find the particles behind it;
             None: one per core. Memory is needed for so many micrographs; the picks do not depend on it.
         progress: called with (micrographs done, all of them).
@@ -108,8 +114,17 @@ def pick_micrographs(
                 notes += [line for line in (picked.note, note) if line]
             progress(i + 1, len(micrographs))
     everything = concatenate(parts)
+    everything = star.with_optics(everything) if star is not None else everything
     if parts:
-        write_coordinates(out, everything, format=file_format, optics=optics, micrograph_shapes=shapes)
+        write_coordinates(
+            out,
+            everything,
+            format=file_format,
+            optics=optics,
+            micrograph_shapes=shapes,
+            star=star,
+            client=client,
+        )
     return BatchResult(everything, len(parts), failures, tuple(notes))
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cryoquery.errors import ProjectError
-from cryoquery.formats import Picks, concatenate, write_coordinates
+from cryoquery.formats import Optics, Picks, concatenate, write_coordinates
+from cryoquery.formats.micrograph_star import MicrographStar
 from cryoquery.formats.placement import AS_IN_FILE, Placement
+from cryoquery.formats.writing import Client
 from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
@@ -28,11 +30,23 @@ class Written:
     """What was exported."""
 
     n_micrographs: int
-    n_particles: int
+    picks: Picks
+
+    @property
+    def n_particles(self) -> int:
+        """Particles on all of them."""
+        return len(self.picks)
 
 
 def export_labels(
-    project: Project, state: ProjectState, out: Path, *, file_format: str | None = None
+    project: Project,
+    state: ProjectState,
+    out: Path,
+    *,
+    file_format: str | None = None,
+    optics: Optics | None = None,
+    star: MicrographStar | None = None,
+    client: Client | None = None,
 ) -> Written:
     """Write the labels of a project: the last submitted ones of each item.
 
@@ -42,6 +56,9 @@ def export_labels(
         out: a file in a coordinate format by its suffix; a ``.json`` file, for the project's own format;
             or a folder, for a file per micrograph.
         file_format: where the suffix does not say; ``coco`` for a ``.json`` file of COCO.
+        optics: for RELION's table of optics groups, and so is ``star``.
+        star: RELION's STAR file of the micrographs.
+        client: who will read the picks, see `write_coordinates`.
 
     Raises:
         ProjectError: nothing is labeled.
@@ -51,14 +68,22 @@ def export_labels(
     if not found:
         raise ProjectError(f"{project.path}: nothing is labeled yet; label with 'cryoquery label'")
     picks = label_picks(project, found)
+    picks = star.with_optics(picks) if star is not None else picks
     named = {project.items[item].micrograph for item in found}
     if out.suffix.lower() == ".json" and file_format is None:
         write_json(out, labels_json(project, state))
     else:
         write_coordinates(
-            out, picks, format=file_format, pixel_size=picks.pixel_size, micrograph_shapes=picks.shapes
+            out,
+            picks,
+            format=file_format,
+            pixel_size=None if star is not None else picks.pixel_size,
+            optics=optics,
+            micrograph_shapes=picks.shapes,
+            star=star,
+            client=client,
         )
-    return Written(len(named), len(picks))
+    return Written(len(named), picks)
 
 
 def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
