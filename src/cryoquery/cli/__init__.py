@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks, projects
+from cryoquery.cli import datasets, experiments, picks, projects, relion_job
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -84,3 +84,4 @@ app.command()(projects.import_labels)
 app.command()(picks.pick)
 app.command()(picks.evaluate)
 app.command()(picks.convert)
+app.command("relion-job")(relion_job.relion_job)

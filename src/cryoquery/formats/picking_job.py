@@ -40,7 +40,7 @@ def files_of_picks(folder: Path, suffix: str = "") -> dict[Path, str]:
     Raises:
         DataError: there are none, two are of one micrograph, or a file that the job lists is missing.
     """
-    files = _files_of_job(folder)
+    files = files_of_job(folder)
     if files is None:
         files = {path: "" for path in coordinate_files(folder) if path.suffix.lower().endswith(suffix)}
     if not files:
@@ -57,7 +57,7 @@ def files_of_picks(folder: Path, suffix: str = "") -> dict[Path, str]:
     return files
 
 
-def _files_of_job(folder: Path) -> dict[Path, str] | None:
+def files_of_job(folder: Path) -> dict[Path, str] | None:
     """As `files_of_picks`; None where nothing in the folder says that a picking job of RELION wrote it."""
     for path in (folder / name for name in LISTS):
         if path.is_file():

@@ -48,6 +48,19 @@ class Optics:
     amplitude_contrast: float = 0.1
 
 
+@dataclass(frozen=True)
+class NodeType:
+    """What RELION's pipeline calls a kind of file."""
+
+    number: int
+    """In RELION 3.1."""
+    label: str
+    """In RELION 4 and 5."""
+
+
+PICKS_OF_MICROGRAPHS = NodeType(2, "MicrographCoordsGroup.star.relion.autopick")
+
+
 def holds_picks(table: Table) -> bool:
     """Whether a table has coordinates in pixels."""
     return X in table.columns and Y in table.columns
@@ -215,6 +228,19 @@ def one_micrograph_text(picks: Picks) -> str:
 def list_text(micrographs: Sequence[str], files: Sequence[str]) -> str:
     """``autopick.star``: the files of picks of each micrograph."""
     return table_text("coordinate_files", {MICROGRAPH: micrographs, COORDINATE_FILE: files})
+
+
+def nodes_text(nodes: Mapping[str, NodeType]) -> str:
+    """``RELION_OUTPUT_NODES.star``: what a job has made, by the path of the file.
+
+    RELION 3.1 reads a number for the type, RELION 4 and 5 its name; each passes over what the other reads.
+    """
+    columns = {
+        "rlnPipeLineNodeName": list(nodes),
+        "rlnPipeLineNodeType": [str(node.number) for node in nodes.values()],
+        "rlnPipeLineNodeTypeLabel": [node.label for node in nodes.values()],
+    }
+    return table_text("output_nodes", columns)
 
 
 def micrographs_text(

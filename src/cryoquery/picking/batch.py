@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ class BatchResult:
     """What became of many micrographs."""
 
     picks: Picks
-    """Of all that could be picked, in their order."""
+    """Of all that could be picked, in their order; they know the sizes of the micrographs."""
     n_done: int
     failures: dict[Path, str]
     """The others, and why."""
@@ -82,8 +82,39 @@ def pick_micrographs(
         DataError: ``out`` cannot be written, or the same micrograph is given twice.
     """
     check_target(out, micrographs, file_format)
+    _make_folders(out.parent)
+    found = find_picks(
+        picker,
+        micrographs,
+        options,
+        overlays=overlays,
+        histograms=histograms,
+        n_workers=n_workers,
+        progress=progress,
+    )
+    picks = star.with_optics(found.picks) if star is not None else found.picks
+    if found.n_done:
+        write_coordinates(out, picks, format=file_format, optics=optics, star=star, client=client)
+    return replace(found, picks=picks)
+
+
+def find_picks(
+    picker: Picker,
+    micrographs: Sequence[Path],
+    options: PickOptions,
+    *,
+    overlays: Path | None = None,
+    histograms: Path | None = None,
+    n_workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> BatchResult:
+    """Pick ``micrographs``, and write no picks: the arguments are those of `pick_micrographs`.
+
+    Raises:
+        DataError: the same micrograph is given twice, or a folder cannot be made.
+    """
     names = _distinct_names(micrographs)
-    _make_folders(out.parent, overlays, histograms)
+    _make_folders(overlays, histograms)
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     failures: dict[Path, str] = {}
@@ -113,18 +144,7 @@ def pick_micrographs(
                 shapes[str(path)] = picked.shape
                 notes += [line for line in (picked.note, note) if line]
             progress(i + 1, len(micrographs))
-    everything = concatenate(parts)
-    everything = star.with_optics(everything) if star is not None else everything
-    if parts:
-        write_coordinates(
-            out,
-            everything,
-            format=file_format,
-            optics=optics,
-            micrograph_shapes=shapes,
-            star=star,
-            client=client,
-        )
+    everything = concatenate(parts).replace(shapes=shapes)
     return BatchResult(everything, len(parts), failures, tuple(notes))
 
 
