@@ -38,6 +38,7 @@ def main() -> None:
         print(f"cryoquery: {stopped}; run the same command again to go on", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except USAGE_ERROR as error:
+        relion_job.tell_of_wrong_usage(sys.argv[1:])
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
     except Exception as error:

@@ -33,7 +33,9 @@ def init(
     rest: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
     micrographs: Annotated[
         list[str] | None,
-        typer.Option(help="A pattern in quotes ('DIR/*.mrc'), a folder or a file; several times for more."),
+        typer.Option(
+            help="A pattern in quotes ('DIR/*.mrc'), a folder, a file, a STAR file; several times for more."
+        ),
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,

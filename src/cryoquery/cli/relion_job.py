@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cryoquery.cli.picks import AmplitudeContrast, Cs, PixelSize, Voltage, stated_optics
+from cryoquery.cli.picks import PixelSize
 from cryoquery.cli.terminal import complain, counting, keys
 
 if TYPE_CHECKING:
-    from cryoquery.formats import Optics
     from cryoquery.formats.micrograph_star import MicrographStar
 
 
@@ -33,9 +32,6 @@ def relion_job(
     threshold: Annotated[
         float | None, typer.Option(help="Lowest score, 0 to 1 (default: as tuned in training).")
     ] = None,
-    voltage: Voltage = None,
-    cs: Cs = None,
-    amplitude_contrast: AmplitudeContrast = None,
     radius: Annotated[str, typer.Option(help="With --in_coords: a pick this close matches.")] = "0.5d",
     pipeline_control: Annotated[str | None, typer.Option("--pipeline_control", hidden=True)] = None,
 ) -> None:
@@ -56,19 +52,13 @@ def relion_job(
             assert project is not None
             _make_project(project, star, in_coords, given)
             return
-        optics = stated_optics(voltage, cs, amplitude_contrast)
-        diameter = _pick(model, folder, star, given, optics, threads)
+        diameter = _pick(model, folder, star, given, threads)
         if in_coords is not None:
             _compare(folder, in_coords, radius, diameter, pixel_size or star.pixel_size)
 
 
 def _pick(
-    model: Path,
-    folder: Path,
-    star: MicrographStar,
-    given: dict[str, Any],
-    optics: Optics | None,
-    threads: int,
+    model: Path, folder: Path, star: MicrographStar, given: dict[str, Any], threads: int
 ) -> float | None:
     """Pick, and return the particle diameter in px, where it is known."""
     from cryoquery.network.device import DeviceConfig, using_threads
@@ -78,9 +68,7 @@ def _pick(
     options = PickOptions(**keys(PickOptions, given), optics_pixel_size=star.pixel_size)
     with using_threads(threads), counting("picking") as progress:
         picker = load_picker(model, DeviceConfig(threads=threads))
-        found = pick_as_job(
-            picker, folder, star, options, optics=optics, n_workers=threads, progress=progress
-        )  # fmt: skip
+        found = pick_as_job(picker, folder, star, options, n_workers=threads, progress=progress)
     complain(found.notes, "note: ")
     complain(found.failures.values())
     typer.echo(f"{folder}: {len(found.picks):,} picks on {found.n_done} of {len(star.names)} micrographs")
@@ -108,11 +96,29 @@ def _compare(
 
 def _make_project(project: Path, star: MicrographStar, in_coords: Path | None, given: dict[str, Any]) -> None:
     """A project of the micrographs, with the picks of another job as labels."""
+    from cryoquery.formats.placement import Placement
+    from cryoquery.formats.writing import is_read_from_the_last_row
     from cryoquery.project.new_project import InitOptions, init_project
 
-    options = InitOptions(**keys(InitOptions, given | {"pixel_size": given["pixel_size"] or star.pixel_size}))
+    given["pixel_size"] = given["pixel_size"] or star.pixel_size
+    reverse = any(is_read_from_the_last_row(name, "relion") for name in star.names)
+    options = InitOptions(**keys(InitOptions, given), placement=Placement.of(False, reverse, False))
     labels = [in_coords] if in_coords is not None else []
     new = init_project(project, star.files(), options, table=star.path, labels=labels, report=counting)
     complain(new.notes, "note: ")
     complain(new.failures, "left out: ")
     typer.echo(f"{project}: {new.n_imported} with labels; next: cryoquery label {project}")
+
+
+def tell_of_wrong_usage(arguments: list[str]) -> None:
+    """Tell RELION that its job has failed, where the command cannot even be read.
+
+    Args:
+        arguments: of the command line.
+    """
+    if arguments[:1] == ["relion-job"] and "--o" in arguments[:-1]:
+        from cryoquery.picking.relion_job import FAILURE
+
+        folder = Path(arguments[arguments.index("--o") + 1])
+        if folder.is_dir():
+            (folder / FAILURE).touch()

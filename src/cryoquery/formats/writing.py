@@ -116,10 +116,8 @@ def as_client_counts(
     Raises:
         DataError: a size that is needed is not known.
     """
-    suffixes = READ_FROM_THE_LAST_ROW.get(client or "", ())
-    reverse = np.array(
-        [micrograph_suffix(name) in suffixes for name in picks.micrographs.tolist()], dtype=bool
-    )
+    names = picks.micrographs.tolist()
+    reverse = np.array([is_read_from_the_last_row(name, client) for name in names], dtype=bool)
     if not reverse.any():
         return picks
     own = picks.rows(reverse)
@@ -131,6 +129,11 @@ def as_client_counts(
     centers = picks.centers_yx.copy()
     centers[reverse] = place(own, Placement.of(False, True, False), extents).centers_yx
     return picks.replace(centers_yx=centers)
+
+
+def is_read_from_the_last_row(micrograph: str, client: Client | None) -> bool:
+    """Whether a program reads the rows of a micrograph in reverse order, going by the suffix of its name."""
+    return micrograph_suffix(micrograph) in READ_FROM_THE_LAST_ROW.get(client or "", ())
 
 
 def lacks_optics(path: Path | str, picks: Picks, optics: Optics | None, format: str | None = None) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from cryoquery.errors import CryoqueryError, DataError
-from cryoquery.formats import Optics
 from cryoquery.formats.micrograph_star import MicrographStar
 from cryoquery.formats.relion import PICKS_OF_MICROGRAPHS, nodes_text
 from cryoquery.formats.writing import as_client_counts, job_files
@@ -53,7 +52,6 @@ def pick_as_job(
     star: MicrographStar,
     options: PickOptions,
     *,
-    optics: Optics | None = None,
     n_workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BatchResult:
@@ -64,7 +62,6 @@ def pick_as_job(
         folder: of the job, by its path from the folder of RELION's project, which this must run in.
         star: the micrographs.
         options: what is asked for.
-        optics: where ``star`` does not say.
         n_workers: see `pick_micrographs`.
         progress: called with (micrographs done, all of them).
 
@@ -88,14 +85,9 @@ def pick_as_job(
     if not found.n_done:
         raise DataError(f"{star.path}: no micrograph could be picked; {next(iter(found.failures.values()))}")
     picks = as_client_counts(folder, found.picks, found.picks.shapes, "relion")
-    for name, content in job_files(folder, picks, picks.shapes, optics=optics, star=star).items():
+    for name, content in job_files(folder, picks, picks.shapes, star=star).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / name, content)
-    write_nodes(folder, LISTS)
-    return replace(found, picks=picks)
-
-
-def write_nodes(folder: Path, names: Sequence[str]) -> None:
-    """Tell RELION's pipeline which files of a job's folder are lists of picks."""
-    nodes = {(folder / name).as_posix(): PICKS_OF_MICROGRAPHS for name in names}
+    nodes = {(folder / name).as_posix(): PICKS_OF_MICROGRAPHS for name in LISTS}
     write_text(folder / OUTPUT_NODES, nodes_text(nodes))
+    return replace(found, picks=picks)
