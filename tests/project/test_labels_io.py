@@ -120,7 +120,14 @@ def test_diameters_that_labels_came_with_are_kept(tmp_path: Path) -> None:
     write_coordinates(tmp_path / "known.star", known.replace(diameters_px=stated))
     project = make_project(tmp_path, N, labels=[tmp_path / "known.star"])
     expected = np.where(np.isnan(stated), DIAMETER_PX, stated)
-    answer(project, 0, "anna", [{"kind": "move", "key": "i0", "y": 11.0, "x": 13.0}])
+    now, moved = time.time(), {"op": "move", "key": "i0", "y": 11.0, "x": 13.0}
+    with ProjectRepository.open(project.events_path, project.geometry) as repository:
+        bodies = {
+            "reopened": {"until": now + 60},
+            "drafted": {"op": moved, "active_seconds": 1.0},
+            "submitted": {"active_seconds": 2.0, "model": None},
+        }
+        repository.record([Command(kind, "anna", kind, "0", body) for kind, body in bodies.items()], now)
     expected[0] = DIAMETER_PX
     for name in ("out.star", "out.json"):
         export_labels(project, state_of(project), tmp_path / name)
