@@ -69,7 +69,8 @@ def test_a_bad_micrograph_is_reported_and_the_rest_is_done(
     arguments[arguments.index("p.csv")] = "p.star"
     assert run(monkeypatch, *arguments) == 1
     shown = capsys.readouterr()
-    assert len(shown.err.splitlines()) == 3
+    assert len(shown.err.splitlines()) == 4
+    assert "note: p.star: no table of optics groups" in shown.err
     assert "bad.mrc" in shown.err
     assert "none.mrc: no such file" in shown.err
     assert "2 of 3 could not be picked" in shown.err

@@ -7,7 +7,7 @@ import pytest
 
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Picks, micrograph_files, read_coordinates, write_coordinates, write_micrograph
-from cryoquery.formats.convert import convert, known_shapes
+from cryoquery.formats.convert import convert
 from cryoquery.formats.placement import Placement, place
 
 SHAPE = (40, 60)
@@ -109,7 +109,6 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path, micrographs: Path) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no micrographs in it"):
         micrograph_files(tmp_path / "empty")
-    assert known_shapes(some_picks("x/b.mrc"), micrograph_files(micrographs)) == {"x/b.mrc": SHAPE}
 
 
 def test_the_pixel_size_follows_the_scale(tmp_path: Path) -> None:

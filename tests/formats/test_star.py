@@ -20,8 +20,9 @@ _rlnOpticsGroupName #1
 _rlnOpticsGroup #2
 _rlnMicrographPixelSize #3
 _rlnVoltage #4
-og1 1 {0} 300.000000
-og2 2 {1} 300.000000
+_rlnSphericalAberration #5
+og1 1 {0} 300.000000 2.7
+og2 2 {1} 300.000000 2.7
 
 # version 30001
 
@@ -60,7 +61,7 @@ def test_optics_and_everything_else_is_carried_along(tmp_path: Path) -> None:
     assert read(tmp_path, RELION_31.format("1.4", "2.8")).pixel_size is None
 
 
-def test_the_layout_that_relion_5_and_cryosparc_4_import(tmp_path: Path) -> None:
+def test_the_layout_that_relion_and_cryosparc_import(tmp_path: Path) -> None:
     picks = Picks.of([[20.25, 10.5]], micrograph="Movies/a.mrc", scores=[0.5], diameters_px=80)
     write_coordinates(tmp_path / "a.star", picks, pixel_size=0.885, optics=Optics(200.0, 1.4, 0.07))
     optics, particles = gemmi.cif.read_file(str(tmp_path / "a.star"))

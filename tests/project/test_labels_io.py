@@ -113,6 +113,44 @@ def test_known_picks_seed_the_labels_of_a_new_project(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_diameters_that_labels_came_with_are_kept(tmp_path: Path) -> None:
+    known = known_picks(range(N))
+    stated = np.where(np.arange(len(known)) % 3, 17.0, np.nan)
+    stated[:12] = 30.0
+    write_coordinates(tmp_path / "known.star", known.replace(diameters_px=stated))
+    project = make_project(tmp_path, N, labels=[tmp_path / "known.star"])
+    expected = np.where(np.isnan(stated), DIAMETER_PX, stated)
+    now, moved = time.time(), {"op": "move", "key": "i0", "y": 11.0, "x": 13.0}
+    with ProjectRepository.open(project.events_path, project.geometry) as repository:
+        bodies = {
+            "reopened": {"until": now + 60},
+            "drafted": {"op": moved, "active_seconds": 1.0},
+            "submitted": {"active_seconds": 2.0, "model": None},
+        }
+        repository.record([Command(kind, "anna", kind, "0", body) for kind, body in bodies.items()], now)
+    expected[0] = DIAMETER_PX
+    for name in ("out.star", "out.json"):
+        export_labels(project, state_of(project), tmp_path / name)
+        again = project
+        if name == "out.json":
+            again = make_project(tmp_path / "again", N)
+            import_labels(again, tmp_path / name)
+        centers = known.centers_yx.copy()
+        centers[0] = 11, 13
+        picks = label_picks(again, labels(state_of(again)))
+        order = [int(np.argmin(np.abs(centers - point).sum(axis=1))) for point in picks.centers_yx]
+        np.testing.assert_array_equal(picks.diameters_px, expected[order])
+    assert read_coordinates(tmp_path / "out.star").diameters_px.tolist() == expected[order].tolist()
+
+
+def test_the_size_of_a_box_is_not_a_diameter(tmp_path: Path) -> None:
+    write_coordinates(
+        tmp_path / "boxes", known_picks(range(N)).replace(diameters_px=np.full(12 * N, 40.0)), format="box"
+    )
+    project = make_project(tmp_path, N, labels=[tmp_path / "boxes"])
+    assert label_picks(project, labels(state_of(project))).diameter_px == DIAMETER_PX
+
+
 @pytest.mark.parametrize("name", ["out.star", "out.txt", "out.cs", "out.json", "star", "box", "cbox", "csv"])
 def test_labels_survive_every_format(labeled: Project, tmp_path: Path, name: str) -> None:
     before = found(labeled)

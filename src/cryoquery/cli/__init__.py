@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks, projects
+from cryoquery.cli import datasets, experiments, picks, projects, relion_job
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def main() -> None:
         print(f"cryoquery: {stopped}; run the same command again to go on", file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except USAGE_ERROR as error:
+        relion_job.tell_of_wrong_usage(sys.argv[1:])
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
     except Exception as error:
@@ -84,3 +85,4 @@ app.command()(projects.import_labels)
 app.command()(picks.pick)
 app.command()(picks.evaluate)
 app.command()(picks.convert)
+app.command("relion-job")(relion_job.relion_job)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cryoquery.cli.terminal import complain, counting, keys
+
+if TYPE_CHECKING:
+    from cryoquery.formats import Optics, Picks
 
 FlipY = Annotated[bool, typer.Option("--flip-y", help="Count rows from the last one of the micrograph.")]
 FlipX = Annotated[bool, typer.Option("--flip-x", help="Count columns from the last one.")]
@@ -16,17 +19,34 @@ Scale = Annotated[float, typer.Option(help="Micrograph pixels per pixel of the f
 Force = Annotated[bool, typer.Option("--force", help="Go on though the picks lie beside the particles.")]
 PixelSize = Annotated[float | None, typer.Option(help="Å/px, where the files do not say or are wrong.")]
 
+OpticsStar = Annotated[
+    Path | None, typer.Option("--optics", help="STAR file of the micrographs, with their optics groups.")
+]
+Voltage = Annotated[float | None, typer.Option(help="kV, for RELION's optics group.")]
+Cs = Annotated[float | None, typer.Option("--cs", "--spherical-aberration", help="mm, likewise (2.7).")]
+AmplitudeContrast = Annotated[float | None, typer.Option(help="Likewise (0.1).")]
+For = Annotated[
+    Literal["relion", "cryosparc"] | None,
+    typer.Option("--for", help="Who reads OUT: rows of TIFF as it counts them, and all that it needs."),
+]
+
 
 def pick(
     model: Annotated[Path, typer.Argument(help="model.pt of a finished iteration.")],
-    micrographs: Annotated[list[Path], typer.Argument(help="Micrographs, or folders of them.")],
+    micrographs: Annotated[
+        list[Path], typer.Argument(help="Micrographs, folders of them, or a STAR file that names them.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="FILE.star .box .cbox .csv .txt .cs .json, or a new folder.")
     ],
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
     pixel_size: PixelSize = None,
-    optics: Annotated[Path | None, typer.Option(help="STAR file with the pixel size of each group.")] = None,
+    optics: OpticsStar = None,
+    voltage: Voltage = None,
+    cs: Cs = None,
+    amplitude_contrast: AmplitudeContrast = None,
+    client: For = None,
     threshold: Annotated[
         float | None, typer.Option(help="Lowest score, 0 to 1 (default: as tuned in training).")
     ] = None,
@@ -57,22 +77,27 @@ def pick(
     """
     given = dict(locals())
     from cryoquery.formats import micrograph_files, read_optics_pixel_size
+    from cryoquery.formats.micrograph_star import read_micrograph_star
     from cryoquery.picking.batch import check_target, pick_micrographs
     from cryoquery.picking.picker import PickOptions, load_picker
 
     if optics is not None:
         given["optics_pixel_size"] = read_optics_pixel_size(optics)
     options = PickOptions(**keys(PickOptions, given))
-    files = [file for path in micrographs for file in (micrograph_files(path) if path.is_dir() else [path])]
+    files = [file for path in micrographs for file in (micrograph_files(path) if path.exists() else [path])]
+    stars = [path for path in (optics, *micrographs) if path and path.suffix.lower() == ".star"]
+    said = stated_optics(voltage, cs, amplitude_contrast)
     check_target(out, files, file_format)
     picker = load_picker(model)
     with counting("picking") as progress:
         outcome = pick_micrographs(
             picker, files, out, options,
             overlays=overlays, histograms=histograms, file_format=file_format, n_workers=workers,
+            optics=said, star=read_micrograph_star(stars[0]) if stars else None, client=client,
             progress=progress,
         )  # fmt: skip
     complain(outcome.notes, "note: ")
+    complain_of_optics(out, outcome.picks, said, file_format)
     complain(outcome.failures.values())
     if outcome.n_done:
         typer.echo(f"{out}: {_counted(len(outcome.picks), outcome.n_done)}")
@@ -140,7 +165,8 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A file or a folder of coordinates.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="A file, by its suffix, or a new folder.")],
     micrographs: Annotated[
-        Path | None, typer.Option(help="File or folder: sizes for flips and .cs, and a check of the picks.")
+        Path | None,
+        typer.Option(help="File, folder or STAR file: names, sizes for flips and .cs, a check of the picks."),
     ] = None,
     flip_y: FlipY = False,
     flip_x: FlipX = False,
@@ -152,27 +178,60 @@ def convert(
     file_format: Annotated[
         str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
     ] = None,
-    voltage: Annotated[float | None, typer.Option(help="kV, for RELION's optics group.")] = None,
-    spherical_aberration: Annotated[float, typer.Option(help="mm, for RELION's optics group.")] = 2.7,
-    amplitude_contrast: Annotated[float, typer.Option(help="For RELION's optics group.")] = 0.1,
+    optics: OpticsStar = None,
+    voltage: Voltage = None,
+    cs: Cs = None,
+    amplitude_contrast: AmplitudeContrast = None,
+    client: For = None,
 ) -> None:
     """Picks from one coordinate format into another."""
-    from cryoquery.formats import Optics
     from cryoquery.formats.convert import convert as convert_picks
+    from cryoquery.formats.micrograph_star import read_micrograph_star
     from cryoquery.formats.placement import Placement
     from cryoquery.picking.comparison.sources import check_picks
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     if micrographs is not None and not force:
         check_picks(source, micrographs, placed, diameter_px)
+    said = stated_optics(voltage, cs, amplitude_contrast)
     written = convert_picks(
         source, target,
         micrographs=micrographs, swap_xy=swap_xy, flip_y=flip_y, flip_x=flip_x, scale=scale,
         pixel_size=pixel_size, diameter_px=diameter_px, format=file_format,
-        optics=None if voltage is None else Optics(voltage, spherical_aberration, amplitude_contrast),
+        optics=said, star=read_micrograph_star(optics) if optics else None, client=client,
     )  # fmt: skip
+    complain_of_optics(target, written, said, file_format)
     n_micrographs = len(set(written.micrographs.tolist()))
     typer.echo(f"{target}: {_counted(len(written), n_micrographs)}")
+
+
+def stated_optics(voltage: float | None, cs: float | None, amplitude_contrast: float | None) -> Optics | None:
+    """What the options say for an optics group; None where the voltage is not said.
+
+    Raises:
+        ConfigError: one of the others is said without it, or a number cannot be.
+    """
+    from cryoquery.errors import ConfigError
+    from cryoquery.formats import Optics
+
+    if voltage is None:
+        if cs is not None or amplitude_contrast is not None:
+            raise ConfigError("--cs and --amplitude-contrast: give --voltage (kV) as well")
+        return None
+    usual = Optics(voltage)
+    return Optics(
+        voltage,
+        usual.spherical_aberration_mm if cs is None else cs,
+        usual.amplitude_contrast if amplitude_contrast is None else amplitude_contrast,
+    )
+
+
+def complain_of_optics(out: Path, picks: Picks, optics: Optics | None, file_format: str | None) -> None:
+    """Say what a STAR file of all picks lacks for RELION."""
+    from cryoquery.formats.writing import lacks_optics
+
+    if missing := lacks_optics(out, picks, optics, file_format):
+        complain([f"{out}: no table of optics groups, which RELION needs: give {missing}"], "note: ")
 
 
 def _counted(n_picks: int, n_micrographs: int) -> str:

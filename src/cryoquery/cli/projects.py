@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 import typer
 
 from cryoquery.active.progress import EpochEnded, Event
-from cryoquery.cli.picks import FlipX, FlipY, Force, Scale, SwapXY
+from cryoquery.cli.picks import (
+    AmplitudeContrast,
+    Cs,
+    FlipX,
+    FlipY,
+    For,
+    Force,
+    OpticsStar,
+    Scale,
+    SwapXY,
+    Voltage,
+    complain_of_optics,
+    stated_optics,
+)
 from cryoquery.cli.terminal import complain, counting, keys
 
 MadeFolder = Annotated[Path, typer.Argument(help="Folder that 'cryoquery init' made.")]
@@ -20,7 +33,9 @@ def init(
     rest: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
     micrographs: Annotated[
         list[str] | None,
-        typer.Option(help="A pattern in quotes ('DIR/*.mrc'), a folder or a file; several times for more."),
+        typer.Option(
+            help="A pattern in quotes ('DIR/*.mrc'), a folder, a file, a STAR file; several times for more."
+        ),
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
@@ -140,23 +155,39 @@ def export(
     threshold: Annotated[
         float | None, typer.Option(help="With --picks: lowest score, 0 to 1 (default: as tuned).")
     ] = None,
+    optics: OpticsStar = None,
+    voltage: Voltage = None,
+    cs: Cs = None,
+    amplitude_contrast: AmplitudeContrast = None,
+    client: For = None,
 ) -> None:
     """Labels of a project, or picks of all its micrographs, in any coordinate format.
 
     A .json file of labels also has the regions, and the micrographs without particles.
     """
+    from cryoquery.formats.micrograph_star import read_micrograph_star
     from cryoquery.project.folder import open_project
     from cryoquery.project.label_set import state_of
     from cryoquery.project.labels_io import export_labels
     from cryoquery.project.pick_all import export_picks
 
     opened = open_project(project)
+    said = stated_optics(voltage, cs, amplitude_contrast)
+    star = read_micrograph_star(optics) if optics else None
     if not picks:
-        written = export_labels(opened, state_of(opened), out, file_format=file_format)
+        written = export_labels(
+            opened, state_of(opened), out, file_format=file_format, optics=said, star=star, client=client
+        )
+        complain_of_optics(out, written.picks, said, file_format)
         typer.echo(f"{out}: {written.n_particles:,} particles on {written.n_micrographs} micrographs")
         return
     with counting("picking") as progress:
-        outcome = export_picks(opened, out, file_format=file_format, threshold=threshold, progress=progress)
+        outcome = export_picks(
+            opened, out,
+            file_format=file_format, threshold=threshold, optics=said, star=star, client=client,
+            progress=progress,
+        )  # fmt: skip
+    complain_of_optics(out, outcome.picks, said, file_format)
     complain(outcome.notes, "note: ")
     complain(outcome.failures.values(), "left out: ")
     if outcome.n_done:

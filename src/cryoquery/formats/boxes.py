@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import DECIMALS, number_texts, numbers, object_column, short_texts
 from cryoquery.formats.picks import Picks, no_picks
-from cryoquery.formats.star import Table, table_text
+from cryoquery.formats.star import VERSION, Table, table_text
 
 EMAN_FLAGS = frozenset((0.0, -1.0, -2.0, -3.0))
 """What EMAN 1 has in the fifth column: an ordinary box, or the ends of a helix. Not a score."""
@@ -177,7 +177,7 @@ def cbox_text(path: Path, picks: Picks) -> str:
     columns = {name: known.get(name) or _kept(picks, name) for name in (*CBOX_LABELS, "filamentid")}
     if "filamentid" not in picks.extra:
         del columns["filamentid"]
-    table = table_text("cryolo", columns).removeprefix("\n# version 50001\n\n")
+    table = table_text("cryolo", columns).removeprefix(VERSION)
     return _CBOX_HEADER + table + _CBOX_END
 
 

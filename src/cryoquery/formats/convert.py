@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from cryoquery.errors import ConfigError
 from cryoquery.formats import (
+    Header,
     Optics,
     Picks,
+    concatenate,
     match_micrographs,
     micrograph_files,
     micrograph_key,
     micrograph_shape,
-    read_coordinates,
+    read_header,
     write_coordinates,
 )
+from cryoquery.formats.columns import object_column
+from cryoquery.formats.coordinates import read_parts
+from cryoquery.formats.micrograph_star import MicrographStar, read_micrograph_star
 from cryoquery.formats.placement import Placement, place
-from cryoquery.formats.writing import shape_of_each
+from cryoquery.formats.writing import Client, shape_of_each
 
 
 def convert(
@@ -34,21 +39,27 @@ def convert(
     pixel_size: float | None = None,
     diameter_px: float | None = None,
     optics: Optics | None = None,
+    star: MicrographStar | None = None,
+    client: Client | None = None,
     format: str | None = None,
 ) -> Picks:
-    """Read picks, write them in another format, and return what was written.
+    """Read picks, write them in another format, and return them.
 
     Args:
         source: a file or a folder, as `read_coordinates` takes it.
         target: a file or a folder to make, as `write_coordinates` takes it.
-        micrographs: a folder of them, or their files: for flips and ``.cs``, which need their sizes.
+        micrographs: a folder of them, their files, or a STAR file that names them. Picks that name none
+            get the path of theirs; flips and ``.cs`` need their sizes.
         swap_xy: exchange x and y, before the flips.
         flip_y: count rows from the last one.
         flip_x: count columns from the last one.
         scale: new pixels per old pixel, before all else: 2 where picks were made on micrographs binned by 2.
         pixel_size: Å/px of the micrographs, where the source does not state it or is wrong.
         diameter_px: of the particles in pixels of the micrographs, for picks without one.
-        optics: for RELION's table of optics groups.
+        optics: for RELION's table of optics groups, and so is ``star``.
+        star: RELION's STAR file of the micrographs.
+        client: who will read them, see `write_coordinates`; for RELION all picks name their micrograph by its
+            path, and rows may be counted differently from what is returned.
         format: of the target, where its suffix does not say.
 
     Raises:
@@ -59,9 +70,11 @@ def convert(
     for name, value in (("pixel_size", pixel_size), ("diameter_px", diameter_px)):
         if value is not None and not 0 < value < np.inf:
             raise ConfigError(f"{name}={value:g}: must be a positive number")
-    files = micrograph_files(micrographs) if micrographs is not None else []
-    picks = _read_named(Path(source), Path(target), files)
-    shapes = known_shapes(picks, files)
+    files, listed = _named_files(micrographs)
+    star = star or listed
+    picks = _read_named(Path(source), Path(target), files, rename=client == "relion")
+    headers = _headers(picks, files.values())
+    shapes = {**picks.shapes, **{name: header.shape for name, header in headers.items()}}
     extents = np.ones((len(picks), 2))
     if flip_y or flip_x:
         extents = shape_of_each(
@@ -72,8 +85,11 @@ def convert(
             ),
         )
     picks = place(picks, Placement.of(swap_xy, flip_y, flip_x, scale), extents)
-    picks = picks.replace(shapes=shapes, pixel_size=pixel_size or picks.pixel_size)
-    stated = picks.pixel_size if scale != 1 else pixel_size
+    stated_in_headers = {header.pixel_size for header in headers.values()}
+    in_headers = stated_in_headers.pop() if len(stated_in_headers) == 1 else None
+    picks = picks.replace(shapes=shapes, pixel_size=pixel_size or picks.pixel_size or in_headers)
+    stated = picks.pixel_size if scale != 1 and star is None else pixel_size
+    picks = star.with_optics(picks) if star is not None else picks
     write_coordinates(
         target,
         picks,
@@ -82,33 +98,64 @@ def convert(
         optics=optics,
         diameter_px=diameter_px,
         micrograph_shapes=shapes,
+        star=star,
+        client=client,
     )
     return picks
 
 
-def known_shapes(picks: Picks, files: Iterable[Path | str]) -> dict[str, tuple[int, int]]:
-    """(height, width) in pixels by the name of the micrograph: from its header, else as the picks' file says.
-
-    Raises:
-        DataError: files are given, and one of the names is none of them or may be several.
-    """
+def _headers(picks: Picks, files: Iterable[Path | str]) -> dict[str, Header]:
+    """What the files of micrographs say of themselves, by the names that the picks have for them."""
+    names = [name for name in dict.fromkeys(picks.micrographs.tolist()) if name]
     files = list(files)
-    if not files:
-        return dict(picks.shapes)
-    names = dict.fromkeys(picks.micrographs.tolist())
-    found = match_micrographs((name for name in names if name), files)
-    return {**picks.shapes, **{name: micrograph_shape(path) for name, path in found.items()}}
+    found = match_micrographs(names, files) if files else {}
+    return {name: read_header(path) for name, path in found.items()}
 
 
-def _read_named(source: Path, target: Path, files: list[Path]) -> Picks:
-    """Picks with the name of their micrograph: that of its file, else their own file's if one is needed."""
+def _named_files(
+    micrographs: Path | str | Iterable[Path | str] | None,
+) -> tuple[dict[str, Path], MicrographStar | None]:
+    """The files of micrographs by the path that they are known by; and the STAR file that names them."""
+    if micrographs is None:
+        return {}, None
+    if isinstance(micrographs, Path | str) and Path(micrographs).suffix.lower() == ".star":
+        star = read_micrograph_star(micrographs)
+        return dict(zip(star.names, star.files(), strict=True)), star
+    return {path.as_posix(): path for path in micrograph_files(micrographs)}, None
+
+
+def _read_named(source: Path, target: Path, files: Mapping[str, Path], rename: bool) -> Picks:
+    """Picks with the name of their micrograph: as read, else its path, else its file's where one is needed.
+
+    Args:
+        source: of the picks.
+        target: where they go.
+        files: of the micrographs, by path.
+        rename: whether all get the path, also those that were read with a name.
+    """
     # The size of a single micrograph is for a .cs file that does not state it.
-    shape = micrograph_shape(files[0]) if len(files) == 1 else None
-    picks = read_coordinates(source, micrograph_shape=shape)
-    if picks.micrographs.all():
-        return picks
-    name = micrograph_key(source.name)
-    if files:
-        return picks.with_micrograph(match_micrographs([name], files)[name].as_posix())
+    shape = micrograph_shape(next(iter(files.values()))) if len(files) == 1 else None
+    parts = [part for part in read_parts(source, micrograph_shape=shape) if len(part.picks)]
     needed = not target.suffix or target.is_dir() or target.suffix.lower() in (".txt", ".json", ".cs")
-    return picks.with_micrograph(name) if needed else picks
+    unnamed = [not (part.micrograph or part.picks.micrographs.all()) for part in parts]
+    keys = [micrograph_key(part.path) for part in parts]
+    paths = _paths([key for key, its_own in zip(keys, unnamed, strict=True) if its_own], files)
+    picks = concatenate(
+        [
+            part.picks.with_micrograph(
+                part.micrograph or paths.get(key) or (key if needed or part.path != source else "")
+            )
+            for part, key in zip(parts, keys, strict=True)
+        ]
+    )
+    if not rename:
+        return picks
+    names = picks.micrographs.tolist()
+    paths = _paths(names, files)
+    return picks.replace(micrographs=object_column([paths.get(name, name) for name in names]))
+
+
+def _paths(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, str]:
+    """The path of each named micrograph; none where there are no files."""
+    found = match_micrographs(names, files) if files else {}
+    return {name: path.as_posix() for name, path in found.items()}

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from cryoquery.errors import DataError
 from cryoquery.formats import boxes, coco, cryosparc, relion, star, tables
-from cryoquery.formats.folders import coordinate_files
+from cryoquery.formats.micrograph_star import read_micrograph_star
 from cryoquery.formats.names import (
     COORDINATE_FORMATS,
-    COORDINATE_SUFFIXES,
     ONE_PER_FILE,
     SUFFIX_OF,
     micrograph_key,
 )
-from cryoquery.formats.picks import Picks, concatenate
+from cryoquery.formats.picking_job import files_of_picks, folder_of_job
+from cryoquery.formats.picks import Picks, concatenate, no_picks
 from cryoquery.formats.recognize import STAR_BLOCK, decode, recognize
 
 MAX_COORDINATE = 1e7
 """Pixels; what is beyond is no coordinate."""
-
-SUFFIX_LIST = "coords_suffix"
-"""How the file begins whose name says how the files of picks of a RELION 3.1 job end."""
 
 
 def read_coordinates(
@@ -37,8 +35,10 @@ def read_coordinates(
 
     Args:
         path: a file of any of `COORDINATE_FORMATS`, recognized from what it holds; RELION's list of
-            such files (``autopick.star``), which is followed; or a folder. Picks of a folder's files
-            that do not name their micrograph get the file's own name, without endings like ``_autopick``.
+            such files (``autopick.star``), which is followed; or a folder, also that of a picking job of
+            RELION 3.1 or its ``coords_suffix_*.star``. Picks of a folder's files that do not name their
+            micrograph get the name that the job knows, else the file's own, without endings like
+            ``_autopick``.
         format: one of `COORDINATE_FORMATS`, to read a file as this one.
         diameter_px: of the particles, for picks whose file does not say.
         micrograph_shape: (height, width) in pixels, for a ``.cs`` file that does not say.
@@ -54,10 +54,11 @@ def read_coordinates(
         >>> picks.centers_yx.tolist(), picks.diameter_px, picks.file_format
         ([[35.0, 25.0]], 30.0, 'box')
     """
-    path = Path(path)
+    path = folder_of_job(Path(path))
     if format is not None and format not in COORDINATE_FORMATS:
         raise DataError(f"{path}: unknown format {format!r}; one of {' '.join(COORDINATE_FORMATS)}")
-    return _together(_read(path, format, micrograph_shape), diameter_px)
+    parts = read_parts(path, format=format, micrograph_shape=micrograph_shape)
+    return _together([_named(part) for part in parts] if path.is_dir() else parts, diameter_px)
 
 
 def read_by_micrograph(
@@ -71,18 +72,12 @@ def read_by_micrograph(
     A file without picks is of a micrograph without any where nothing in it could name one: a file of a
     folder, of RELION's list, or of a format with one file per micrograph.
     """
-    path = Path(path)
-    parts = _read(path, None, micrograph_shape)
-    if not path.is_dir():
-        own = micrograph_key(path)
-        parts = [
-            (name or own if len(picks) or picks.file_format in ONE_PER_FILE else name, picks)
-            for name, picks in parts
-        ]
+    path = folder_of_job(Path(path))
+    parts = [_named(part, path.is_dir()) for part in read_parts(path, micrograph_shape=micrograph_shape)]
     by_name = _together(parts, diameter_px).by_micrograph()
-    named = set(map(micrograph_key, by_name))
-    empty = {name: picks for name, picks in parts if name and not len(picks)}
-    return by_name | {name: picks for name, picks in empty.items() if micrograph_key(name) not in named}
+    known = set(map(micrograph_key, by_name))
+    empty = {part.micrograph: part.picks for part in parts if part.micrograph and not len(part.picks)}
+    return by_name | {name: picks for name, picks in empty.items() if micrograph_key(name) not in known}
 
 
 def read_optics_pixel_size(path: Path | str) -> float:
@@ -91,27 +86,48 @@ def read_optics_pixel_size(path: Path | str) -> float:
     Raises:
         DataError: the file is missing or damaged, states none, or several that differ.
     """
-    path = Path(path)
-    try:
-        text = decode(path, path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    size = relion.optics_pixel_size(star.read_tables(path, text))
+    size = read_micrograph_star(path).pixel_size
     if size is None:
         raise DataError(f"{path}: its optics groups state no pixel size, or several; give --pixel-size")
     return size
 
 
-Part = tuple[str, Picks]
-"""Picks of one file and the micrograph that they are of, empty where nothing but the file's name tells."""
+class Part(NamedTuple):
+    """The picks of one file."""
+
+    path: Path
+    micrograph: str
+    """That the picks are of, as a list of such files states it; empty where nothing but their names tells."""
+    picks: Picks
 
 
-def _read(path: Path, format: str | None, shape: tuple[int, int] | None) -> list[Part]:
-    return (_read_folder if path.is_dir() else _read_file)(path, format, shape)
+def read_parts(
+    path: Path, *, format: str | None = None, micrograph_shape: tuple[int, int] | None = None
+) -> list[Part]:
+    """The picks of each file of those that `read_coordinates` reads, and so are the arguments.
+
+    Raises:
+        DataError: as there.
+    """
+    path = folder_of_job(path)
+    if not path.is_dir():
+        return _read_file(path, format, micrograph_shape)
+    files = files_of_picks(path, SUFFIX_OF.get(format or "", ""))
+    return [
+        part._replace(micrograph=part.micrograph or name)
+        for file, name in files.items()
+        for part in _read_file(file, format, micrograph_shape)
+    ]
+
+
+def _named(part: Part, is_one_of_many: bool = True) -> Part:
+    """Named like its file, where the micrograph is not known and the file is of one micrograph."""
+    is_of_one = is_one_of_many or len(part.picks) or part.picks.file_format in ONE_PER_FILE
+    return part._replace(micrograph=part.micrograph or (micrograph_key(part.path) if is_of_one else ""))
 
 
 def _together(parts: list[Part], diameter_px: float | None) -> Picks:
-    picks = concatenate([picks.with_micrograph(name) for name, picks in parts])
+    picks = concatenate([part.picks.with_micrograph(part.micrograph) for part in parts])
     if diameter_px is not None:
         known = np.full(len(picks), np.nan) if picks.diameters_px is None else picks.diameters_px
         picks = picks.replace(diameters_px=np.where(np.isnan(known), diameter_px, known))
@@ -135,10 +151,8 @@ def _read_file(
         format = format or recognize(path, text)
         if format in ("star", "cbox") and STAR_BLOCK.search(text):
             found = star.read_tables(path, text)
-            if not listed and (
-                files := relion.read_listed(path, found, lambda p: _read_file(p, None, None, True)[0][1])
-            ):
-                return files
+            if not listed and (files := relion.listed_files(path, found)) is not None:
+                return [Part(p, name, _read_file(p, None, None, True)[0].picks) for p, name in files.items()]
             has_boxes = any(map(boxes.holds_boxes, found)) and not any(map(relion.holds_picks, found))
             picks = (boxes.read_cbox if has_boxes else relion.read_relion)(path, found)
         else:
@@ -147,37 +161,17 @@ def _read_file(
     if too_large.any():
         value = picks.centers_yx[too_large][0]
         raise DataError(f"{path}: a coordinate of {value:g} px; no micrograph is that large, correct it")
-    return [("", picks)]
+    return [Part(path, "", picks)]
 
 
 def _read_text(path: Path, text: str, format: str) -> Picks:
     readers = {"coco": coco.read_coco, "box": boxes.read_box, "cbox": boxes.read_old_cbox}
     if format in readers:
         return readers[format](path, text)
+    if format == "star" and not text.strip():
+        return no_picks("star")
     if format == "star":
         raise DataError(f"{path}: not a STAR file: no line begins with data_; check what it is")
     stated = tables.layout_of(next(filter(str.strip, text[:100_000].splitlines()), ""))
     usual = tables.CRYOPPP if format == "csv" else tables.TOPAZ
     return tables.read_table(path, text, stated if stated and stated.name == format else usual)
-
-
-def _read_folder(folder: Path, format: str | None, shape: tuple[int, int] | None) -> list[Part]:
-    for name in ("autopick.star", "manualpick.star"):
-        if (folder / name).is_file():
-            return _read_file(folder / name, "star", None)
-    own = SUFFIX_OF.get(format or "", "")
-    files = [p for p in coordinate_files(folder) if p.suffix.lower().endswith(own)]
-    # A picking job of RELION 3.1 says how its files end; others in its folder are about the job.
-    endings = tuple(p.name.removeprefix(SUFFIX_LIST) for p in files if p.name.startswith(SUFFIX_LIST))
-    if endings:
-        files = [p for p in files if p.name.endswith(endings) and not p.name.startswith(SUFFIX_LIST)]
-    if not files:
-        raise DataError(f"{folder}: no files of coordinates; they end in {' '.join(COORDINATE_SUFFIXES)}")
-    by_key: dict[str, Path] = {}
-    for p in files:
-        if (other := by_key.setdefault(micrograph_key(p), p)) is not p:
-            raise DataError(
-                f"{folder}: {other.relative_to(folder)} and {p.relative_to(folder)} are both of micrograph "
-                f"{micrograph_key(p)}; give one subfolder, or one format with --format"
-            )
-    return [(name or key, picks) for key, p in by_key.items() for name, picks in _read_file(p, format, shape)]

@@ -31,6 +31,8 @@ PATH, SHAPE, PIXEL_SIZE = (
     "location/micrograph_psize_A",
 )
 SCORE = "pick_stats/ncc_score"
+BESIDE_SCORE = {"pick_stats/power": "f4", "pick_stats/template_idx": "u4", "pick_stats/angle_rad": "f4"}
+"""What else cryoSPARC wants to know of a pick with a score: 0 where nothing is known."""
 
 
 def is_cs(content: bytes) -> bool:
@@ -170,6 +172,8 @@ def cs_bytes(picks: Picks, shapes: NDArray[np.float64]) -> bytes:
         fields[PIXEL_SIZE] = np.full(n, picks.pixel_size, np.float32)
     if picks.scores is not None:
         fields[SCORE] = picks.scores.astype(np.float32)
+        for name, kind in BESIDE_SCORE.items():
+            fields.setdefault(name, np.zeros(n, kind))
     table = np.zeros(n, dtype=[(name, v.dtype.str, v.shape[1:]) for name, v in fields.items()])
     for name, values in fields.items():
         table[name] = values

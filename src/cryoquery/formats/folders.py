@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cryoquery.errors import DataError
+from cryoquery.formats.micrograph_star import read_micrograph_star
 from cryoquery.formats.micrographs import MICROGRAPH_SUFFIXES, micrograph_suffix
 from cryoquery.formats.names import COORDINATE_SUFFIXES
 
@@ -24,16 +25,16 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def micrograph_files(micrographs: Path | str | Iterable[Path | str]) -> list[Path]:
-    """The files of micrographs: those given, or those in the folder given, sorted.
+    """The files of micrographs: those given, those in the folder given, sorted, or those of a STAR file.
 
     Raises:
-        DataError: the folder is missing or holds none.
+        DataError: the folder or the STAR file is missing or holds none.
     """
     if not isinstance(micrographs, Path | str):
         return [Path(path) for path in micrographs]
     folder = Path(micrographs)
     if folder.is_file():
-        return [folder]
+        return read_micrograph_star(folder).files() if folder.suffix.lower() == ".star" else [folder]
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of micrographs")
     files = list(filter(micrograph_suffix, visible_files(folder)))

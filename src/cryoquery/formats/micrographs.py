@@ -115,8 +115,9 @@ def micrograph_shape(path: Path | str) -> tuple[int, int]:
 def write_micrograph(path: Path | str, pixels: NDArray[Any], pixel_size: float | None = None) -> None:
     """Write pixels (height, width) as .mrc, .tif or .png, whole or not at all.
 
-    MRC and TIFF keep the numbers (64-bit types become float32). PNG keeps 8 and 16 bits without
-    sign; anything else is stretched linearly over 16 bits. Only MRC stores ``pixel_size`` (Å/px).
+    MRC and TIFF keep the numbers (64-bit types become float32, in MRC also those without sign and 16-bit
+    floats: RELION 3.1 reads them as signed, or not at all). PNG keeps 8 and 16 bits without sign; anything
+    else is stretched linearly over 16 bits. Only MRC stores ``pixel_size`` (Å/px).
 
     Raises:
         DataError: the suffix is another one.
@@ -128,6 +129,8 @@ def write_micrograph(path: Path | str, pixels: NDArray[Any], pixel_size: float |
         pixels = pixels.astype(np.float32)
     suffix = path.suffix.lower()
     if suffix in (".mrc", ".mrcs"):
+        if pixels.dtype not in (np.int8, np.int16, np.float32):
+            pixels = pixels.astype(np.float32)
         with write_file(path) as file:  # mrcfile writes to names only: to that of the file beside
             mrcfile.write(file.name, np.ascontiguousarray(pixels), overwrite=True, voxel_size=pixel_size)
     elif suffix in (".tif", ".tiff"):

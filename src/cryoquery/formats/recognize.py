@@ -10,7 +10,7 @@ import numpy as np
 from cryoquery.errors import DataError
 from cryoquery.formats import boxes, tables
 from cryoquery.formats.columns import number
-from cryoquery.formats.names import COORDINATE_SUFFIXES, FORMAT_OF
+from cryoquery.formats.names import COORDINATE_SUFFIXES, FORMAT_OF, micrograph_key, micrograph_stem
 
 HEADERLESS = ("box", "cbox")
 """Formats in which an empty file means no picks."""
@@ -28,7 +28,10 @@ def recognize(path: Path, text: str) -> str:
     suffix = path.suffix.lower()
     first = next(filter(str.strip, text[:100_000].splitlines()), "")
     if not first.strip():
-        if (named := FORMAT_OF.get(suffix)) in HEADERLESS:
+        named = FORMAT_OF.get(suffix)
+        # RELION writes nothing at all into a_autopick.star where it has found nothing.
+        is_a_pickers = named == "star" and micrograph_key(path) != micrograph_stem(path)
+        if named is not None and (named in HEADERLESS or is_a_pickers):
             return named
         raise DataError(f"{path}: empty; copy it again")
     if first.lstrip()[0] in "{[" and suffix not in (".box", ".cbox"):

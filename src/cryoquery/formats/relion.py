@@ -6,15 +6,17 @@ centers are meant: the package's own convention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import number_texts, numbers, object_column
+from cryoquery.formats.names import micrograph_stem
 from cryoquery.formats.picks import Picks
 from cryoquery.formats.star import Table, table_text
 
@@ -23,12 +25,16 @@ SCORE, DIAMETER, OPTICS_GROUP = "rlnAutopickFigureOfMerit", "rlnDiameter", "rlnO
 COORDINATE_FILE = "rlnMicrographCoordinates"
 """Label of the files of picks in the list that a picking job of RELION 4 and 5 leaves."""
 
+JOB_FOLDER = re.compile(r"^(?:.*/)?[^/]+/job\d{3,}/")
+"""What RELION puts before the name of a file that a job wrote."""
 UNKNOWN = -999.0
 """What programs write that must fill a column and have nothing to say."""
 
 _PIXEL_SIZES = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
 STATING_PIXEL_SIZE = (*_PIXEL_SIZES, "rlnMagnification", "rlnDetectorPixelSize")
 """Columns of particles that say the pixel size, and become wrong with another one."""
+NEEDED_OPTICS = {"rlnVoltage": "--voltage (kV)", "rlnSphericalAberration": "--cs (mm)"}
+"""Without these, and a pixel size, RELION stops at a table of optics groups; the options that say them."""
 _NUMBERS = (X, Y, SCORE, DIAMETER)
 _OWN = (MICROGRAPH, *_NUMBERS)
 
@@ -42,9 +48,27 @@ class Optics:
     amplitude_contrast: float = 0.1
 
 
+@dataclass(frozen=True)
+class NodeType:
+    """What RELION's pipeline calls a kind of file."""
+
+    number: int
+    """In RELION 3.1."""
+    label: str
+    """In RELION 4 and 5."""
+
+
+PICKS_OF_MICROGRAPHS = NodeType(2, "MicrographCoordsGroup.star.relion.autopick")
+
+
 def holds_picks(table: Table) -> bool:
     """Whether a table has coordinates in pixels."""
     return X in table.columns and Y in table.columns
+
+
+def names_micrographs(table: Table) -> bool:
+    """Whether a table is of micrographs: it names them, and nothing in them."""
+    return MICROGRAPH in table.columns and not holds_picks(table)
 
 
 def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
@@ -61,7 +85,7 @@ def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
         )
     columns = table.columns
     x, y = (numbers(path, f"_{name}", columns[name], _row) for name in (X, Y))
-    optics = _optics_table(tables)
+    optics = optics_table(tables)
     scores = _optional(path, SCORE, columns)
     extra = {name: object_column(values) for name, values in columns.items() if name not in _OWN}
     if SCORE in columns and scores is None and len(x):
@@ -71,7 +95,7 @@ def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
         object_column(columns.get(MICROGRAPH, [""] * len(x))),
         scores,
         _optional(path, DIAMETER, columns),
-        _pixel_size(columns, optics),
+        pixel_size_of(columns, optics),
         extra,
         optics,
         file_format="star",
@@ -82,8 +106,8 @@ def _row(i: int) -> str:
     return f"row {i + 1} of the table"
 
 
-def _optics_table(tables: Sequence[Table]) -> dict[str, NDArray[np.object_]]:
-    """The table of optics groups; empty where there is none."""
+def optics_table(tables: Sequence[Table]) -> dict[str, NDArray[np.object_]]:
+    """RELION's table of optics groups; empty where there is none."""
     table = next((t for t in tables if t.block == "optics" and OPTICS_GROUP in t.columns), None)
     return {name: object_column(values) for name, values in table.columns.items()} if table else {}
 
@@ -96,7 +120,7 @@ def _optional(path: Path, name: str, columns: Mapping[str, Sequence[str]]) -> ND
     return None if np.isnan(values).all() else values
 
 
-def _pixel_size(
+def pixel_size_of(
     columns: Mapping[str, Sequence[str]], optics: Mapping[str, NDArray[np.object_]]
 ) -> float | None:
     """Å/px of the micrographs, where all rows and all optics groups agree.
@@ -115,11 +139,6 @@ def _pixel_size(
     return None
 
 
-def optics_pixel_size(tables: Sequence[Table]) -> float | None:
-    """Å/px of the micrographs in the table of optics groups, where all of them agree."""
-    return _pixel_size({}, _optics_table(tables))
-
-
 def _single(texts: Sequence[str] | NDArray[np.object_]) -> float | None:
     """The one positive number that all texts are."""
     try:
@@ -129,51 +148,81 @@ def _single(texts: Sequence[str] | NDArray[np.object_]) -> float | None:
     return values.pop() if len(values) == 1 and 0 < min(values) < np.inf else None
 
 
-def read_listed(
-    path: Path, tables: Sequence[Table], read: Callable[[Path], Picks]
-) -> list[tuple[str, Picks]] | None:
-    """The picks of the files that ``autopick.star`` lists, by micrograph; None where it is no such list.
-
-    RELION writes the places of files from the project's folder, which is looked for above ``path``.
+def listed_files(path: Path, tables: Sequence[Table]) -> dict[Path, str] | None:
+    """The files of picks that ``autopick.star`` lists, and the micrograph of each; None: it is no such list.
 
     Raises:
-        DataError: a file is not found, or ``read`` raises it.
+        DataError: a file is not found.
     """
     table = next((t for t in tables if {MICROGRAPH, COORDINATE_FILE} <= t.columns.keys()), None)
     if table is None:
         return None
-    pairs = zip(table.columns[MICROGRAPH], table.columns[COORDINATE_FILE], strict=True)
-    return [(name, read(_find(path, Path(listed)))) for name, listed in pairs]
+    files = {}
+    for name, listed in zip(table.columns[MICROGRAPH], table.columns[COORDINATE_FILE], strict=True):
+        if (file := find_file(path, Path(listed))) is None:
+            raise DataError(
+                f"{path}: lists {listed}, which is not there; run from the folder of the RELION project"
+            )
+        files[file] = name
+    return files
 
 
-def _find(path: Path, listed: Path) -> Path:
+def find_file(path: Path, listed: Path) -> Path | None:
+    """A file that STAR file ``path`` names by its way from the project: a folder somewhere above."""
     tails = [Path(*listed.parts[i:]) for i in range(len(listed.parts))]
     candidates = [listed, *(folder / listed for folder in path.parents), *(path.parent / t for t in tails)]
-    for candidate in candidates:
-        if candidate.is_file() and candidate.resolve() != path.resolve():
-            return candidate
-    raise DataError(f"{path}: lists {listed}, which is not there; run from the folder of the RELION project")
+    return next((p for p in candidates if p.is_file() and p.resolve() != path.resolve()), None)
+
+
+def place_of_picks(name: str) -> PurePosixPath:
+    """Where in the folder of a picking job RELION looks for the picks of a micrograph, without their ending.
+
+    That is under the micrograph's own folder, without the part that RELION's jobs add.
+    """
+    inner = PurePosixPath(JOB_FOLDER.sub("", name))
+    outside = inner.is_absolute() or ".." in inner.parts
+    return (PurePosixPath() if outside else inner.parent) / micrograph_stem(name)
 
 
 def relion_text(picks: Picks, pixel_size: float | None = None, optics: Optics | None = None) -> str:
-    """One STAR file for all picks, with a table of optics groups where anything is known of them."""
+    """One STAR file for all picks, with a table of optics groups where all is known that RELION needs.
+
+    Without the table the pixel size is a column of the picks.
+    """
     columns: dict[str, Sequence[str]] = {}
     if picks.micrographs.any():
         columns[MICROGRAPH] = picks.micrographs.tolist()
     columns.update(_coordinate_columns(picks))
-    groups = _optics_columns(picks, pixel_size, optics)
-    if not groups:
-        return table_text("particles" if MICROGRAPH in columns else "", columns, _NUMBERS)
     if pixel_size is not None:
         for name in STATING_PIXEL_SIZE:  # what was stated before would win over the table of optics groups
             columns.pop(name, None)
-    columns.setdefault(OPTICS_GROUP, [groups[OPTICS_GROUP][0]] * len(picks))
-    return table_text("optics", groups) + table_text("particles", columns, _NUMBERS)
+    groups = _optics_columns(picks, pixel_size, optics)
+    if not _missing(groups):
+        columns.setdefault(OPTICS_GROUP, [groups[OPTICS_GROUP][0]] * len(picks))
+        return table_text("optics", groups) + table_text("particles", columns, _NUMBERS)
+    columns.pop(OPTICS_GROUP, None)
+    size = pixel_size or picks.pixel_size
+    if size is not None and not columns.keys() & set(STATING_PIXEL_SIZE):
+        columns[_PIXEL_SIZES[0]] = [f"{size:.6f}"] * len(picks)
+    return table_text("particles" if MICROGRAPH in columns else "", columns, _NUMBERS)
+
+
+def missing_optics(picks: Picks, pixel_size: float | None, optics: Optics | None) -> list[str]:
+    """The options that would make a table of optics groups complete; empty where one is written."""
+    return _missing(_optics_columns(picks, pixel_size, optics))
+
+
+def _missing(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    has_pixel_size = any(name in groups for name in (*_PIXEL_SIZES, "rlnImagePixelSize"))
+    missing = [option for name, option in NEEDED_OPTICS.items() if name not in groups]
+    return missing if has_pixel_size else ["--pixel-size (Å/px)", *missing]
 
 
 def one_micrograph_text(picks: Picks) -> str:
     """The STAR file of one micrograph, as RELION's picking jobs write them: no names, no optics."""
-    return table_text("", _coordinate_columns(picks), _NUMBERS)
+    columns = _coordinate_columns(picks)
+    columns.pop(OPTICS_GROUP, None)
+    return table_text("", columns, _NUMBERS)
 
 
 def list_text(micrographs: Sequence[str], files: Sequence[str]) -> str:
@@ -181,13 +230,26 @@ def list_text(micrographs: Sequence[str], files: Sequence[str]) -> str:
     return table_text("coordinate_files", {MICROGRAPH: micrographs, COORDINATE_FILE: files})
 
 
+def nodes_text(nodes: Mapping[str, NodeType]) -> str:
+    """``RELION_OUTPUT_NODES.star``: what a job has made, by the path of the file.
+
+    RELION 3.1 reads a number for the type, RELION 4 and 5 its name; each passes over what the other reads.
+    """
+    columns = {
+        "rlnPipeLineNodeName": list(nodes),
+        "rlnPipeLineNodeType": [str(node.number) for node in nodes.values()],
+        "rlnPipeLineNodeTypeLabel": [node.label for node in nodes.values()],
+    }
+    return table_text("output_nodes", columns)
+
+
 def micrographs_text(
     picks: Picks, micrographs: Sequence[str], pixel_size: float | None, optics: Optics | None
 ) -> str:
-    """``micrographs.star``: their names, with a table of optics groups where anything is known of them."""
+    """``micrographs.star``: their names, with a table of optics groups where one can be written."""
     groups = _optics_columns(picks, pixel_size, optics)
     columns: dict[str, Sequence[str]] = {MICROGRAPH: micrographs}
-    if not groups:
+    if _missing(groups):
         return table_text("micrographs", columns)
     columns[OPTICS_GROUP] = [groups[OPTICS_GROUP][0]] * len(micrographs)
     return table_text("optics", groups) + table_text("micrographs", columns)
@@ -219,19 +281,16 @@ def _label(name: str) -> str:
 def _optics_columns(
     picks: Picks, pixel_size: float | None, optics: Optics | None
 ) -> dict[str, Sequence[str]]:
-    """RELION's table: as it was read, else one group; what is said now overrides what was read."""
-    pixel_size_now, pixel_size = pixel_size, pixel_size or picks.pixel_size
+    """What is known of optics groups: as read, else of one; what is said now overrides what was read."""
     if picks.optics:
         n = len(picks.optics[OPTICS_GROUP])
         columns = {name: list(map(str, values)) for name, values in picks.optics.items()}
-    elif pixel_size is None and optics is None:
-        return {}
     else:
-        n, pixel_size_now = 1, pixel_size
+        n, pixel_size = 1, pixel_size or picks.pixel_size
         columns = {"rlnOpticsGroupName": ["opticsGroup1"], OPTICS_GROUP: ["1"]}
-    if pixel_size_now is not None:
+    if pixel_size is not None:
         for name in (*_PIXEL_SIZES, "rlnImagePixelSize"):
-            columns[name] = [f"{pixel_size_now:.6f}"] * n
+            columns[name] = [f"{pixel_size:.6f}"] * n
     if optics is not None:
         labels = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
         for name, value in zip(labels, astuple(optics), strict=True):

@@ -20,6 +20,9 @@ _NEEDS_QUOTES = re.compile(r"^$|\s|^['\"_#$\[\];]|^(?:data_|loop_|save_|stop_|gl
 _HEADER_LENGTH = 10_000
 """Characters at both ends of a file where empty lines and comments are looked for first."""
 
+VERSION = "\n# version 30001\n\n"
+"""The line before each table."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -159,7 +162,9 @@ def _tokens(line: str) -> list[str]:
 
 
 def table_text(block: str, columns: Mapping[str, Sequence[str]], plain: Collection[str] = ()) -> str:
-    """A loop as RELION 5 writes it, with its version line; values that need quotes get them.
+    """A loop as RELION writes it, values that need quotes in quotes.
+
+    Its version is that of RELION 3.1, which refuses later ones; RELION 4 and 5 read it as well.
 
     Args:
         block: its name, without ``data_``.
@@ -169,7 +174,7 @@ def table_text(block: str, columns: Mapping[str, Sequence[str]], plain: Collecti
     labels = "".join(f"_{label} #{i} \n" for i, label in enumerate(columns, start=1))
     safe = [values if label in plain else _quoted(values) for label, values in columns.items()]
     rows = "\n".join(map(" ".join, zip(*safe, strict=True)))
-    return f"\n# version 50001\n\ndata_{block}\n\nloop_ \n{labels}{rows}\n\n"
+    return f"{VERSION}data_{block}\n\nloop_ \n{labels}{rows}\n\n"
 
 
 def _quoted(values: Sequence[str]) -> Sequence[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
 from cryoquery.formats import boxes, coco, cryosparc, relion, tables
+from cryoquery.formats.micrograph_star import MicrographStar
+from cryoquery.formats.micrographs import micrograph_suffix
 from cryoquery.formats.names import (
     COORDINATE_FORMATS,
     COORDINATE_SUFFIXES,
@@ -19,13 +21,18 @@ from cryoquery.formats.names import (
     SUFFIX_OF,
     micrograph_stem,
 )
+from cryoquery.formats.picking_job import SUFFIX_LIST
 from cryoquery.formats.picks import Picks
+from cryoquery.formats.placement import Placement, place
 from cryoquery.formats.relion import Optics
 from cryoquery.storage.atomic import staged_directory, write_bytes
 
 PICK_ENDING = "_autopick"
-JOB_FOLDER = re.compile(r"^(?:.*/)?[^/]+/job\d{3,}/")
-"""What RELION puts before the name of a file that a job wrote."""
+READ_FROM_THE_LAST_ROW = {"relion": (".tif", ".tiff")}
+"""Micrographs of which a client reads the rows in reverse order, by client."""
+
+Client = Literal["relion", "cryosparc"]
+"""A program that picks are written for."""
 
 
 def write_coordinates(
@@ -37,6 +44,8 @@ def write_coordinates(
     optics: Optics | None = None,
     diameter_px: float | None = None,
     micrograph_shapes: Mapping[str, tuple[int, int]] | tuple[int, int] | None = None,
+    star: MicrographStar | None = None,
+    client: Client | None = None,
 ) -> None:
     """Write picks, whole or not at all.
 
@@ -49,10 +58,13 @@ def write_coordinates(
         optics: voltage and the like, for RELION's table of optics groups.
         diameter_px: for picks without one, where the format has boxes.
         micrograph_shapes: (height, width) in pixels of all, or of each by name; ``.cs`` needs them.
+        star: RELION's STAR file of the micrographs, for the table of optics groups.
+        client: who will read them: rows are counted as it does (see `as_client_counts`), and what it needs
+            must be known.
 
     Raises:
         DataError: the format is unknown, cannot hold several micrographs in a file, or lacks what it
-            needs; or the folder is not empty.
+            or the client needs; or the folder is not empty.
 
     Examples:
         >>> from cryoquery.formats import read_coordinates
@@ -75,15 +87,65 @@ def write_coordinates(
         shapes = dict.fromkeys(picks.micrographs.tolist(), micrograph_shapes)
     else:
         shapes = {**picks.shapes, **(micrograph_shapes or {})}
+    picks = as_client_counts(path, picks, shapes, client)
     if as_folder:
-        _write_folder(path, picks, format, pixel_size, optics, shapes)
+        _write_folder(path, picks, format, pixel_size, optics, shapes, star)
         return
+    picks = star.with_optics(picks) if star is not None else picks
+    if client is not None and (missing := lacks_optics(path, picks, optics, format)):
+        raise DataError(f"{path}: {client} needs a table of optics groups; give {missing}, or a STAR with it")
     if format in ONE_PER_FILE and len(set(picks.micrographs.tolist())) > 1:
         raise DataError(
             f"{path}: picks of {len(set(picks.micrographs.tolist()))} micrographs, and a {SUFFIX_OF[format]} "
             "file holds those of one; give a folder (a path without a suffix) to write one file for each"
         )
     write_bytes(path, _content(path, picks, format, pixel_size, optics, shapes))
+
+
+def as_client_counts(
+    path: Path | str, picks: Picks, shapes: Mapping[str, tuple[int, int]], client: Client | None
+) -> Picks:
+    """Picks with rows counted as a program counts them: RELION reads TIFF files from the last row on.
+
+    Args:
+        path: of the picks, for messages.
+        picks: micrographs by name, whose suffix tells the kind of file.
+        shapes: (height, width) in pixels by the name of the micrograph.
+        client: the program; None: first row on top, as here.
+
+    Raises:
+        DataError: a size that is needed is not known.
+    """
+    names = picks.micrographs.tolist()
+    reverse = np.array([is_read_from_the_last_row(name, client) for name in names], dtype=bool)
+    if not reverse.any():
+        return picks
+    own = picks.rows(reverse)
+    extents = shape_of_each(
+        own,
+        shapes,
+        lambda name: f"{path}: {client} reads {name} from the last row on, and its size is not known",
+    )
+    centers = picks.centers_yx.copy()
+    centers[reverse] = place(own, Placement.of(False, True, False), extents).centers_yx
+    return picks.replace(centers_yx=centers)
+
+
+def is_read_from_the_last_row(micrograph: str, client: Client | None) -> bool:
+    """Whether a program reads the rows of a micrograph in reverse order, going by the suffix of its name."""
+    return micrograph_suffix(micrograph) in READ_FROM_THE_LAST_ROW.get(client or "", ())
+
+
+def lacks_optics(path: Path | str, picks: Picks, optics: Optics | None, format: str | None = None) -> str:
+    """What keeps a STAR file of all picks from having RELION's table of optics groups.
+
+    Returns:
+        the options that would say it, in one line; empty for a complete table, and for other targets.
+    """
+    path = Path(path)
+    if path.is_dir() or (format or FORMAT_OF.get(path.suffix.lower())) != "star":
+        return ""
+    return ", ".join(relion.missing_optics(picks, None, optics))
 
 
 def _prepared(
@@ -155,52 +217,75 @@ def _write_folder(
     pixel_size: float | None,
     optics: Optics | None,
     shapes: Mapping[str, tuple[int, int]],
+    star: MicrographStar | None,
 ) -> None:
     """One file per micrograph; in RELION's format with the lists that make a picking job of the folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: exists and is not empty; give another folder")
-    by_micrograph = dict(picks.by_micrograph())
-    for name in shapes:  # a micrograph without picks gets a file as well: it was looked at
+    if format == "star":
+        files = job_files(folder, picks, shapes, pixel_size=pixel_size, optics=optics, star=star)
+    else:
+        parts = _by_micrograph(folder, picks, shapes)
+        places = {name: f"{micrograph_stem(name)}{SUFFIX_OF[format]}" for name in parts}
+        _refuse_shared(folder, places)
+        files = {
+            places[name]: _content(folder / places[name], part, format, pixel_size, optics, shapes)
+            for name, part in parts.items()
+        }
+    with staged_directory(folder) as staged:
+        for place_in_folder, content in files.items():
+            (staged / place_in_folder).parent.mkdir(parents=True, exist_ok=True)
+            (staged / place_in_folder).write_bytes(content)
+
+
+def job_files(
+    folder: Path,
+    picks: Picks,
+    shapes: Mapping[str, tuple[int, int]],
+    *,
+    pixel_size: float | None = None,
+    optics: Optics | None = None,
+    star: MicrographStar | None = None,
+) -> dict[str, bytes]:
+    """The files of a picking job of RELION 3.1 to 5, by their place in its folder.
+
+    Args:
+        folder: of the job, as it is called from the folder of RELION's project.
+        picks: to write.
+        shapes: (height, width) in pixels of the micrographs by name; those without picks were looked at.
+        pixel_size: Å/px of the micrographs.
+        optics: for the table of optics groups of ``micrographs.star``.
+        star: the micrographs, which is then named in place of ``micrographs.star``.
+
+    Raises:
+        DataError: a micrograph is not named, or two have one place.
+    """
+    parts = _by_micrograph(folder, picks, shapes)
+    places = {name: f"{relion.place_of_picks(name)}{PICK_ENDING}.star" for name in parts}
+    _refuse_shared(folder, places)
+    listed = [(PurePosixPath(folder) / place_in_folder).as_posix() for place_in_folder in places.values()]
+    files = {places[name]: relion.one_micrograph_text(part) for name, part in parts.items()}
+    files["autopick.star"] = relion.list_text(list(places), listed)
+    if star is None:
+        files["micrographs.star"] = relion.micrographs_text(picks, list(places), pixel_size, optics)
+    micrographs = star.path if star else folder / "micrographs.star"
+    files[f"{SUFFIX_LIST}{PICK_ENDING}.star"] = f"{micrographs.as_posix()}\n"
+    return {name: text.encode() for name, text in files.items()}
+
+
+def _by_micrograph(folder: Path, picks: Picks, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Picks]:
+    """Picks of each micrograph; one without picks gets a file as well: it was looked at."""
+    by_micrograph = picks.by_micrograph()
+    for name in shapes:
         by_micrograph.setdefault(name, picks.rows(np.zeros(len(picks), dtype=bool)))
     if "" in by_micrograph:
         raise DataError(f"{folder}: picks without the name of their micrograph; write them to a file")
-    places = {name: _place(name, format) for name in by_micrograph}
-    _refuse_shared(folder, places)
-    with staged_directory(folder) as staged:
-        for name, part in by_micrograph.items():
-            (staged / places[name]).parent.mkdir(parents=True, exist_ok=True)
-            if format == "star":
-                content = relion.one_micrograph_text(part).encode()
-            else:
-                content = _content(folder / places[name], part, format, pixel_size, optics, shapes)
-            (staged / places[name]).write_bytes(content)
-        if format == "star":
-            names = list(places)
-            files = [(PurePosixPath(folder) / places[name]).as_posix() for name in names]
-            listed = {
-                "autopick.star": relion.list_text(names, files),
-                "micrographs.star": relion.micrographs_text(picks, names, pixel_size, optics),
-                f"coords_suffix{PICK_ENDING}.star": f"{(folder / 'micrographs.star').as_posix()}\n",
-            }
-            for name, text in listed.items():
-                (staged / name).write_text(text, encoding="utf-8")
+    return by_micrograph
 
 
 def _refuse_shared(path: Path, places: Mapping[str, str]) -> None:
     """Refuse two micrographs in one place: their picks could not be told apart."""
     taken: dict[str, str] = {}
-    for name, place in places.items():
-        if (other := taken.setdefault(place, name)) != name:
-            raise DataError(f"{path}: {other} and {name} would both be written to {place}; rename one")
-
-
-def _place(name: str, format: str) -> str:
-    """Where in the folder the picks of a micrograph go.
-
-    RELION looks for them under the micrograph's own folder, without the part that its jobs add.
-    """
-    if format != "star":
-        return micrograph_stem(name) + SUFFIX_OF[format]
-    inner = PurePosixPath(JOB_FOLDER.sub("", name))
-    folder = "" if inner.is_absolute() or ".." in inner.parts else inner.parent.as_posix()
-    return (PurePosixPath(folder) / f"{micrograph_stem(name)}{PICK_ENDING}.star").as_posix()
+    for name, own in places.items():
+        if (other := taken.setdefault(own, name)) != name:
+            raise DataError(f"{path}: {other} and {name} would both be written to {own}; rename one")

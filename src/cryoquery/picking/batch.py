@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from cryoquery.formats import (
     micrograph_stem,
     write_coordinates,
 )
+from cryoquery.formats.micrograph_star import MicrographStar
+from cryoquery.formats.writing import Client
 from cryoquery.picking.overlays import draw_histogram, draw_overlay
 from cryoquery.picking.picker import PickedMicrograph, Picker, PickOptions, PreparedMicrograph, prepare_file
 from cryoquery.picking.pipeline import in_stages
@@ -32,7 +34,7 @@ class BatchResult:
     """What became of many micrographs."""
 
     picks: Picks
-    """Of all that could be picked, in their order."""
+    """Of all that could be picked, in their order; they know the sizes of the micrographs."""
     n_done: int
     failures: dict[Path, str]
     """The others, and why."""
@@ -50,6 +52,8 @@ def pick_micrographs(
     histograms: Path | None = None,
     file_format: str | None = None,
     optics: Optics | None = None,
+    star: MicrographStar | None = None,
+    client: Client | None = None,
     n_workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BatchResult:
@@ -67,7 +71,9 @@ def pick_micrographs(
         overlays: folder for a PNG of each micrograph with circles around the picks.
         histograms: folder for a PNG of the scores of each micrograph.
         file_format: where the suffix of ``out`` does not say.
-        optics: for RELION's table of optics groups.
+        optics: for RELION's table of optics groups, and so is ``star``.
+        star: RELION's STAR file of the micrographs.
+        client: who will read the picks, see `write_coordinates`.
         n_workers: threads that read micrographs ahead of the network and find the particles behind it;
             None: one per core. Memory is needed for so many micrographs; the picks do not depend on it.
         progress: called with (micrographs done, all of them).
@@ -76,8 +82,39 @@ def pick_micrographs(
         DataError: ``out`` cannot be written, or the same micrograph is given twice.
     """
     check_target(out, micrographs, file_format)
+    _make_folders(out.parent)
+    found = find_picks(
+        picker,
+        micrographs,
+        options,
+        overlays=overlays,
+        histograms=histograms,
+        n_workers=n_workers,
+        progress=progress,
+    )
+    picks = star.with_optics(found.picks) if star is not None else found.picks
+    if found.n_done:
+        write_coordinates(out, picks, format=file_format, optics=optics, star=star, client=client)
+    return replace(found, picks=picks)
+
+
+def find_picks(
+    picker: Picker,
+    micrographs: Sequence[Path],
+    options: PickOptions,
+    *,
+    overlays: Path | None = None,
+    histograms: Path | None = None,
+    n_workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> BatchResult:
+    """Pick ``micrographs``, and write no picks: the arguments are those of `pick_micrographs`.
+
+    Raises:
+        DataError: the same micrograph is given twice, or a folder cannot be made.
+    """
     names = _distinct_names(micrographs)
-    _make_folders(out.parent, overlays, histograms)
+    _make_folders(overlays, histograms)
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     failures: dict[Path, str] = {}
@@ -107,9 +144,7 @@ def pick_micrographs(
                 shapes[str(path)] = picked.shape
                 notes += [line for line in (picked.note, note) if line]
             progress(i + 1, len(micrographs))
-    everything = concatenate(parts)
-    if parts:
-        write_coordinates(out, everything, format=file_format, optics=optics, micrograph_shapes=shapes)
+    everything = concatenate(parts).replace(shapes=shapes)
     return BatchResult(everything, len(parts), failures, tuple(notes))
 
 

@@ -17,6 +17,8 @@ from cryoquery.formats.placement import AS_IN_FILE, Placement, place
 from cryoquery.project.sources import match_to_files
 from cryoquery.storage.atomic import read_json
 
+BOX_FORMATS = ("box", "cbox")
+"""Formats that hold the size of a box in place of the particle's diameter."""
 JSON_KIND = "cryoquery labels"
 JSON_VERSION = 1
 
@@ -33,6 +35,8 @@ class FoundLabels:
     """Of the item, pixels; None: of the whole micrograph."""
     regions: tuple[Mapping[str, Any], ...] = ()
     """``{kind, polygon}`` each."""
+    diameters_px: NDArray[np.float64] | None = None
+    """(n,) of the particles, pixels of the original micrograph, NaN where not stated; None: nowhere."""
     empty: bool | None = None
     """Whether it is said that there are no particles; None: it is, where none are marked."""
 
@@ -90,10 +94,14 @@ def read_labels(
         )
     found, n_outside = [], 0
     for stated, name in known.items():
-        centers = place(by_name[stated], placed, shapes[name]).centers_yx
+        picks = place(by_name[stated], placed, shapes[name])
+        centers, diameters_stated = picks.centers_yx, picks.diameters_px
+        if picks.file_format in BOX_FORMATS:
+            diameters_stated = None
         inside = ((centers >= -0.5) & (centers < np.array(shapes[name]) - 0.5)).all(axis=1)
         n_outside += int((~inside).sum())
-        found.append(FoundLabels(name, centers[inside]))
+        kept = None if diameters_stated is None else diameters_stated[inside]
+        found.append(FoundLabels(name, centers[inside], diameters_px=kept))
     if n_outside:
         notes.append(f"{path}: left out {n_outside:,} picks outside of their micrograph")
     return LabelFile(path, tuple(found), tuple(notes))
@@ -152,10 +160,14 @@ def _found(entry: Mapping[str, Any]) -> FoundLabels:
     particles = np.array(entry["particles"], dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(particles).all():
         raise ValueError("a coordinate is not finite")
+    diameters = entry.get("diameters_px")
+    if diameters is not None and len(diameters) != len(particles):
+        raise ValueError("not as many diameters as particles")
     return FoundLabels(
         str(entry["micrograph"]),
         particles,
         None if region is None else (int(region[0]), int(region[1]), int(region[2]), int(region[3])),
         tuple({"kind": one["kind"], "polygon": one["polygon"]} for one in entry.get("regions", ())),
+        None if diameters is None else np.array(diameters, dtype=np.float64),
         bool(entry["empty"]),
     )

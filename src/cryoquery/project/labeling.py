@@ -101,6 +101,8 @@ class TaskState:
     """Skipped after it was submitted, and not submitted again."""
     touched: int = 0
     """Number of the last event."""
+    diameters_px: dict[tuple[float, float], float] = field(default_factory=dict)
+    """Diameters that a file of labels stated, by (y, x) of the particle."""
 
     @property
     def answer(self) -> Submission | None:
@@ -265,10 +267,21 @@ def _import(task: TaskState, extent: Extent, event: Event) -> None:
         raise ProjectError(f"item {task.item}: a person works on it, or it is bad; import others, or later")
     if any(not submission.imported for submission in task.submissions):
         raise ProjectError(f"item {task.item}: {task.submissions[-1].person} has labeled it; leave it out")
-    task.document = imported_document(event.body.get("labels", {}), extent)
+    document = imported_document(event.body.get("labels", {}), extent)
+    task.diameters_px = _stated_diameters(document, event.body.get("diameters_px"))
+    task.document = document
     task.submissions.append(_submission(task, event, f"imported: {source}", None))
     task.withdrawn = False
     _close(task, "submitted")
+
+
+def _stated_diameters(document: Document, stated: object) -> dict[tuple[float, float], float]:
+    if stated is None:
+        return {}
+    if not isinstance(stated, list) or len(stated) != len(document.particles):
+        raise ProjectError(f"diameters_px={shown(stated)}: expected one for each particle, or null")
+    pairs = zip(document.particles.values(), stated, strict=True)
+    return {(p.y, p.x): finite_number(d, "diameters_px") for p, d in pairs if d is not None}
 
 
 COMMANDS: dict[str, Callable[[TaskState, Extent, Event], None]] = {

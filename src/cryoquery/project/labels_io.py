@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryoquery.errors import ProjectError
-from cryoquery.formats import Picks, concatenate, write_coordinates
+from cryoquery.formats import Optics, Picks, concatenate, write_coordinates
+from cryoquery.formats.micrograph_star import MicrographStar
 from cryoquery.formats.placement import AS_IN_FILE, Placement
+from cryoquery.formats.writing import Client
 from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
@@ -28,11 +33,23 @@ class Written:
     """What was exported."""
 
     n_micrographs: int
-    n_particles: int
+    picks: Picks
+
+    @property
+    def n_particles(self) -> int:
+        """Particles on all of them."""
+        return len(self.picks)
 
 
 def export_labels(
-    project: Project, state: ProjectState, out: Path, *, file_format: str | None = None
+    project: Project,
+    state: ProjectState,
+    out: Path,
+    *,
+    file_format: str | None = None,
+    optics: Optics | None = None,
+    star: MicrographStar | None = None,
+    client: Client | None = None,
 ) -> Written:
     """Write the labels of a project: the last submitted ones of each item.
 
@@ -42,6 +59,9 @@ def export_labels(
         out: a file in a coordinate format by its suffix; a ``.json`` file, for the project's own format;
             or a folder, for a file per micrograph.
         file_format: where the suffix does not say; ``coco`` for a ``.json`` file of COCO.
+        optics: for RELION's table of optics groups, and so is ``star``.
+        star: RELION's STAR file of the micrographs.
+        client: who will read the picks, see `write_coordinates`.
 
     Raises:
         ProjectError: nothing is labeled.
@@ -51,14 +71,22 @@ def export_labels(
     if not found:
         raise ProjectError(f"{project.path}: nothing is labeled yet; label with 'cryoquery label'")
     picks = label_picks(project, found)
+    picks = star.with_optics(picks) if star is not None else picks
     named = {project.items[item].micrograph for item in found}
     if out.suffix.lower() == ".json" and file_format is None:
         write_json(out, labels_json(project, state))
     else:
         write_coordinates(
-            out, picks, format=file_format, pixel_size=picks.pixel_size, micrograph_shapes=picks.shapes
+            out,
+            picks,
+            format=file_format,
+            pixel_size=None if star is not None else picks.pixel_size,
+            optics=optics,
+            micrograph_shapes=picks.shapes,
+            star=star,
+            client=client,
         )
-    return Written(len(named), len(picks))
+    return Written(len(named), picks)
 
 
 def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
@@ -71,13 +99,13 @@ def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     for item in sorted(found, key=lambda number: (project.items[number].micrograph, number)):
-        row = project.micrograph_of(item)
+        row, stated = project.micrograph_of(item), found[item].diameters_px
         shapes[row.stated] = (row.height_px, row.width_px)
         parts.append(
             Picks.of(
                 found[item].particles_yx,
                 micrograph=row.stated,
-                diameters_px=project.diameter_px(item),
+                diameters_px=np.where(np.isnan(stated), project.diameter_px(item), stated),
                 pixel_size=row.pixel_size,
             )
         )
@@ -116,6 +144,7 @@ def labels_json(project: Project, state: ProjectState) -> dict[str, Any]:
 
 def _label_entry(own: ItemLabels) -> dict[str, Any]:
     regions = [("ignore", polygon) for polygon in own.ignore] + [("done", polygon) for polygon in own.done]
+    diameters = _plain_diameters(own.diameters_px)
     return {
         "person": own.person,
         "active_seconds": own.active_seconds,
@@ -123,6 +152,7 @@ def _label_entry(own: ItemLabels) -> dict[str, Any]:
         "model": own.model,
         "empty": own.empty,
         "particles": own.particles_yx.tolist(),
+        **({"diameters_px": diameters} if any(diameters) else {}),
         "regions": [{"kind": kind, "polygon": polygon.tolist()} for kind, polygon in regions],
     }
 
@@ -150,7 +180,7 @@ def import_commands(
             if not _is_free(state, item.number):
                 taken += 1
                 continue
-            body = {"source": found.path.name, "labels": _document(item, one)}
+            body = {"source": found.path.name, **_document(item, one)}
             name = f"import-{stamp}-{item.number}"
             commands.append(Command(name, PROGRAM, "imported", str(item.number), body))
     if taken:
@@ -205,9 +235,19 @@ def _belong(found: FoundLabels, item: ItemInfo) -> bool:
 
 
 def _document(item: ItemInfo, found: FoundLabels) -> dict[str, Any]:
-    particles = [[y, x] for y, x in found.particles_yx.tolist() if item.contains(y, x)]
+    """The fields of an event that hold labels."""
+    inside = [item.contains(y, x) for y, x in found.particles_yx.tolist()]
+    particles = found.particles_yx[np.array(inside, dtype=bool)].tolist()
     empty = not particles if found.empty is None else found.empty
     document: dict[str, Any] = {"particles": particles, "empty": empty}
     if found.regions:
         document["regions"] = [dict(region) for region in found.regions]
-    return document
+    body: dict[str, Any] = {"labels": document}
+    if found.diameters_px is not None:
+        body["diameters_px"] = _plain_diameters(found.diameters_px[np.array(inside, dtype=bool)])
+    return body
+
+
+def _plain_diameters(diameters_px: NDArray[np.float64]) -> list[float | None]:
+    """(n,) as JSON has them: null where not known."""
+    return [None if np.isnan(diameter) else diameter for diameter in diameters_px.tolist()]

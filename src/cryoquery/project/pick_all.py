@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryoquery.errors import ProjectError
+from cryoquery.formats import Optics
+from cryoquery.formats.micrograph_star import MicrographStar
+from cryoquery.formats.writing import Client
 from cryoquery.network.checkpoint import start_path
 from cryoquery.network.device import using_threads
 from cryoquery.picking.batch import BatchResult, check_target, pick_micrographs
@@ -34,6 +37,9 @@ def export_picks(
     *,
     file_format: str | None = None,
     threshold: float | None = None,
+    optics: Optics | None = None,
+    star: MicrographStar | None = None,
+    client: Client | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BatchResult:
     """Pick all micrographs of a project with its newest model and write the picks.
@@ -43,6 +49,9 @@ def export_picks(
         out: as `pick.files.pick_micrographs` takes it.
         file_format: where the suffix of ``out`` does not say.
         threshold: lowest score, 0 to 1; None: as tuned in training.
+        optics: for RELION's table of optics groups, and so is ``star``.
+        star: RELION's STAR file of the micrographs.
+        client: who will read the picks, see `write_coordinates`.
         progress: called with (micrographs done, all of them).
 
     Raises:
@@ -64,7 +73,17 @@ def export_picks(
     device = project.config.device
     with using_threads(device.threads):
         picker = load_picker(model, device)
-        return pick_micrographs(picker, files, out, options, file_format=file_format, progress=progress)
+        return pick_micrographs(
+            picker,
+            files,
+            out,
+            options,
+            file_format=file_format,
+            optics=optics,
+            star=star,
+            client=client,
+            progress=progress,
+        )
 
 
 def _as_stated(project: Project, name: str) -> Path:

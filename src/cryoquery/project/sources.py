@@ -54,7 +54,7 @@ class MicrographSearch:
 
 
 def micrograph_paths(given: Sequence[Path | str]) -> list[Path]:
-    """The files that files, folders and glob patterns stand for, each once, sorted within a pattern.
+    """The files that files, folders, STAR files and patterns stand for, each once, sorted within a pattern.
 
     Raises:
         ProjectError: one of them stands for no micrograph.
@@ -69,7 +69,7 @@ def micrograph_paths(given: Sequence[Path | str]) -> list[Path]:
 
 def _expand(pattern: str) -> list[Path]:
     path = Path(pattern).expanduser()
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".star"):
         return micrograph_files(path)
     if path.is_file():
         matches = found = [path]

@@ -131,6 +131,8 @@ class ItemLabels(Label):
     """What people say of one item, and who said it: its last submitted label."""
 
     item: int
+    diameters_px: NDArray[np.float64]
+    """(n,) of the particles that a file of labels stated and nobody moved; else NaN."""
     empty: bool
     person: str
     active_seconds: float
@@ -167,17 +169,24 @@ def labels(state: ProjectState) -> dict[int, ItemLabels]:
     found = {}
     for task in state.tasks.values():
         if task.repeat == 0 and (answer := task.answer) is not None:
-            found[task.item] = _item_labels(task.item, answer)
+            found[task.item] = _item_labels(task, answer)
     return dict(sorted(found.items()))
 
 
-def _item_labels(item: int, last: Submission) -> ItemLabels:
+def _item_labels(task: TaskState, last: Submission) -> ItemLabels:
     def polygons(kind: str) -> tuple[NDArray[np.float64], ...]:
         return tuple(np.array(region.polygon) for region in last.regions if region.kind == kind)
 
     also = {name: getattr(last, name) for name in ("empty", "person", "active_seconds", "suggested", "model")}
+    stated = [task.diameters_px.get((p.y, p.x), np.nan) for p in last.particles]
     return ItemLabels(
-        last.seq, points_yx(last.particles), polygons("ignore"), polygons("done"), item=item, **also
+        last.seq,
+        points_yx(last.particles),
+        polygons("ignore"),
+        polygons("done"),
+        item=task.item,
+        diameters_px=np.array(stated, dtype=np.float64),
+        **also,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from cryoquery.data.layouts.options import Labels
 from cryoquery.errors import DataError
 from cryoquery.formats import COORDINATE_SUFFIXES, match_micrographs, micrograph_stem, micrograph_suffix
 from cryoquery.formats.folders import visible_files
+from cryoquery.formats.picking_job import files_of_job
 
 MASK_ENDING = "_mask"
 SUFFIXES_FOR_ALL = (".star", ".txt", ".cs", ".json")
@@ -84,23 +85,29 @@ def has_images(folder: Path) -> bool:
 
 
 def coordinates_in(folder: Path) -> dict[str, Path]:
-    """Coordinate files of a folder by stem; empty where there is no folder."""
-    return _by_stem(p for p in _files(folder) if p.suffix.lower() in COORDINATE_SUFFIXES)
+    """Coordinate files of a folder, also of a picking job of RELION, by the stem of their micrograph.
+
+    Empty where there is no folder.
+    """
+    files = files_of_job(folder) if folder.is_dir() else {}
+    if files is None:
+        files = {p: "" for p in _files(folder) if p.suffix.lower() in COORDINATE_SUFFIXES}
+    return _by_stem({path: micrograph_stem(name or path) for path, name in files.items()})
 
 
 def masks_in(folder: Path) -> dict[str, Path]:
     """Masks ``<stem>_mask.*`` of a folder by the stem of their micrograph; empty without the folder."""
-    return _by_stem(filter(micrograph_suffix, _files(folder)), ending=MASK_ENDING)
+    masks = filter(micrograph_suffix, _files(folder))
+    return _by_stem({path: micrograph_stem(path).removesuffix(MASK_ENDING) for path in masks})
 
 
 def _files(folder: Path) -> list[Path]:
     return visible_files(folder) if folder.is_dir() else []
 
 
-def _by_stem(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
+def _by_stem(stems: Mapping[Path, str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in paths:
-        stem = micrograph_stem(path).removesuffix(ending)
+    for path, stem in stems.items():
         if stem in found:
             raise DataError(f"{found[stem]} and {path}: two files of labels for one micrograph; remove one")
         found[stem] = path
