@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from cryoquery.errors import ProjectError
 from cryoquery.label.security import RefusedError
 from cryoquery.project.folder import Project
-from cryoquery.project.previews import picture, thumbnail, write_thumbnail
+from cryoquery.project.previews import picture, thumbnail, tile, tile_contrast, write_thumbnail
 
 AT_ONCE = 2
 """Pictures that are made at the same time; each may need the memory of a whole micrograph."""
@@ -38,6 +38,7 @@ class Pictures:
         self._project = project
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="picture")
         self._n_waiting = 0
+        self._contrast = lru_cache(256)(partial(tile_contrast, project))
 
     async def picture(
         self, item: int, long_side: int, lowpass: float | None, known: str | None
@@ -62,6 +63,20 @@ class Pictures:
             return self._project.micrograph_path(item)
 
         return await self._make(item, file, make, known, f"{long_side} {lowpass}")
+
+    async def tile(
+        self, item: int, factor: int, place: tuple[int, int], lowpass: float | None, known: str | None
+    ) -> ReadyPicture:
+        """A tile of an item, see `cryoquery.project.previews.tile`; the rest as of `picture`."""
+
+        def make() -> bytes:
+            contrast = self._contrast(item, factor, lowpass)
+            return tile(self._project, item, factor, place, lowpass, contrast)
+
+        def file() -> Path:
+            return self._project.micrograph_path(item)
+
+        return await self._make(item, file, make, known, f"tile {factor} {place} {lowpass}")
 
     async def thumbnail(self, item: int, known: str | None) -> ReadyPicture:
         """The small picture of an item for the list, made where it is missing; raises as `picture`."""

@@ -1,0 +1,61 @@
+"""The requests for pictures, and what answers them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from cryoquery.label.pictures import Pictures
+
+OF_PICTURES = "private, max-age=3600"
+"""How long browsers keep them unasked."""
+
+Item = Annotated[int, Path(ge=0, lt=10**9)]
+Lowpass = Annotated[float | None, Query(gt=0, le=1e6, allow_inf_nan=False)]
+router = APIRouter(prefix="/api/items/{item}")
+
+
+@router.get("/picture")
+async def picture(
+    request: Request,
+    item: Item,
+    size: Annotated[int, Query(ge=1, le=100_000)] = 2048,
+    lowpass: Lowpass = None,
+) -> Response:
+    """A picture of the item."""
+    pictures: Pictures = request.app.state.pictures
+    ready = await pictures.picture(item, size, lowpass, request.headers.get("if-none-match"))
+    return send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
+
+
+@router.get("/tile")
+async def tile(
+    request: Request,
+    item: Item,
+    factor: Annotated[int, Query(ge=1, le=64)],
+    row: Annotated[int, Query(ge=0, le=1000)],
+    column: Annotated[int, Query(ge=0, le=1000)],
+    lowpass: Lowpass = None,
+) -> Response:
+    """A part of the item's micrograph, finer than its pictures."""
+    pictures: Pictures = request.app.state.pictures
+    known = request.headers.get("if-none-match")
+    ready = await pictures.tile(item, factor, (row, column), lowpass, known)
+    return send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
+
+
+@router.get("/thumbnail")
+async def thumbnail(request: Request, item: Item) -> Response:
+    """A small picture of the item."""
+    pictures: Pictures = request.app.state.pictures
+    ready = await pictures.thumbnail(item, request.headers.get("if-none-match"))
+    return send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
+
+
+def send(etag: str, content: bytes | None, media_type: str, caching: str) -> Response:
+    """A file; None: the browser has it."""
+    headers = {"ETag": etag, "Cache-Control": caching}
+    if content is None:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
