@@ -9,7 +9,15 @@ from cryoquery.label.listing import Row
 from cryoquery.project.document import Particle, Region, Step
 from cryoquery.project.folder import Project
 from cryoquery.project.labeling import TaskState
-from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values, shown_region
+from cryoquery.project.previews import (
+    TILE,
+    default_lowpass,
+    levels,
+    lowpass_unit,
+    lowpass_values,
+    shown_region,
+    tile_factors,
+)
 from cryoquery.project.step_files import Suggestions
 
 MOST_STEPS, MOST_EDITS = 500, 5000
@@ -35,6 +43,7 @@ def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
         "purpose": "measure" if row.held_out else "train",
         "status": row.state.status(now),
         "person": person_of(row.state, now),
+        "touched": row.state.touched,
     }
 
 
@@ -90,6 +99,7 @@ def describe_task(
         "model": state.model,
         "reason": reason,
         "levels": levels(project, state.item),
+        "tiles": {"side": TILE, "factors": tile_factors(project, state.item)},
         "lowpass": lowpass_values(project),
         "default_lowpass": default_lowpass(project),
         "lowpass_unit": lowpass_unit(project),
@@ -102,6 +112,7 @@ def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
         "status": state.status(now),
         "cursor": state.document.cursor,
         "n_ops": state.document.n_ops,
+        "touched": state.touched,
         "lease_until": state.lease.until if state.lease is not None and state.holder(now) else None,
     }
 

@@ -41,6 +41,9 @@ JOB_SECONDS = 30.0
 POLL_SECONDS = 2.0
 """How often the folder of steps is looked at."""
 LONGEST_TASK = 40
+MOST_BESIDES = 20
+"""Tasks that a page holds and need not be told of again."""
+NOTHING: list[str] = []
 
 Answer = TypeVar("Answer")
 router = APIRouter()
@@ -186,6 +189,15 @@ async def lease(request: Request, wanted: LeaseRequest, person: Person) -> Respo
     """Take a task, the next one if none is named."""
     named = None if wanted.task is None else _task(request, wanted.task)
     return _send_task(request, await _ask(request.app, LabelService.lease, person, named))
+
+
+@router.get("/api/ahead")
+async def ahead(
+    request: Request, person: Person, besides: Annotated[list[str], Query(max_length=MOST_BESIDES)] = NOTHING
+) -> Response:
+    """The document of the task that comes next, besides some."""
+    named = [_task(request, name) for name in besides]
+    return _send_task(request, await _ask(request.app, LabelService.ahead, person, named))
 
 
 @router.get("/api/tasks/{task}")

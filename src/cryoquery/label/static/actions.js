@@ -17,7 +17,7 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     stage.redraw(true);
     shown();
   };
-  const edit = (change) => () => labeling.task && change();
+  const edit = (change) => () => labeling.task && stage.picture.ready && change();
 
   const cursorAt = () => tools.cursor ?? tools.pointer ?? view.toImage(view.width / 2, view.height / 2);
   const setCursor = ({ y, x }) => {
@@ -34,6 +34,20 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     tools.carried = tools.preview = null;
     if (preview) tools.drop(carried, preview);
     stage.redraw();
+  };
+
+  // To the suggestion after or before the cursor, by what `key` says.
+  const walk = (key) => {
+    if (!labeling.task || !labeling.undecided.length) return;
+    const next = neighbor(labeling.undecided, tools.cursor, labeling.diameter, key === "j" ? 1 : -1);
+    if (!view.fitted) view.center(next.y, next.x);
+    setCursor(next);
+    tools.walking = true;
+  };
+  // Decide on the suggestion under the cursor, and go on if that was come to by walking.
+  const decide = (decided) => {
+    if (decided && tools.walking) walk("j");
+    return decided;
   };
 
   const loop = (what) => {
@@ -74,6 +88,7 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
       if (!labeling.task) return;
       const [dy, dx] = ARROWS[key];
       const at = cursorAt();
+      tools.walking = false;
       setCursor({ y: at.y + (dy * step) / view.scale, x: at.x + (dx * step) / view.scale });
     },
     enter: edit(() => {
@@ -81,7 +96,7 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
       if (tools.carried) return setDown();
       if (loop("accept") || !at || tools.keyCorner()) return undefined;
       const hit = tools.hitAt(at.y, at.x);
-      if (hit?.kind === "suggestion") return labeling.accept([hit.point]);
+      if (hit?.kind === "suggestion") return decide(labeling.accept([hit.point]));
       return hit ? undefined : labeling.add(at.y, at.x);
     }),
     carry: edit(() => {
@@ -94,6 +109,12 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     }),
     delete: edit(() => {
       if (loop("delete") || tools.dropCorner()) return;
+      if (tools.selected !== null) {
+        const key = tools.selected;
+        tools.selected = null;
+        labeling.delete([key]);
+        return;
+      }
       const at = tools.place();
       if (at) tools.remove(at.y, at.x);
     }),
@@ -101,17 +122,12 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
       if (loop("reject")) return;
       const at = tools.place();
       const hit = at && tools.hitAt(at.y, at.x);
-      if (hit?.kind === "suggestion") labeling.reject([hit.point.key]);
+      if (hit?.kind === "suggestion") decide(labeling.reject([hit.point.key]));
     }),
     acceptAll: edit(() => labeling.accept(labeling.undecided)),
     setThreshold: (value) => labeling.task && labeling.setThreshold(value),
     threshold: (_, key) => labeling.task && labeling.setThreshold(labeling.threshold + (key === "[" ? -0.02 : 0.02)),
-    suggestion: (_, key) => {
-      if (!labeling.task || !labeling.undecided.length) return;
-      const next = neighbor(labeling.undecided, tools.cursor, labeling.diameter, key === "j" ? 1 : -1);
-      if (!view.fitted) view.center(next.y, next.x);
-      setCursor(next);
-    },
+    suggestion: (_, key) => walk(key),
     close: () => tools.path && tools.closePath(),
     cancel: () => {
       tools.cancel();

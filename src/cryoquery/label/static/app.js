@@ -43,6 +43,7 @@ class News {
       const arrived = this.queue !== null && queue.step !== this.queue.step;
       this.queue = queue;
       this.#show(queue);
+      this.flow.check(queue.entries);
       if (arrived) this.#arrived(queue);
       if (arrived || !this.status) this.#showStatus(await api.status());
     } catch (error) {
@@ -63,6 +64,7 @@ class News {
   #arrived(queue) {
     const waits = this.flow.labeling.task === null;
     say(`A new model (step ${queue.step}) and a new list have arrived.${waits ? "" : " They count from the next micrograph on."}`);
+    this.flow.forgetAhead();
     if (waits) this.flow.next();
   }
 
@@ -103,7 +105,10 @@ async function start() {
   const activity = new Activity();
   const outbox = new Outbox(`cryoquery/${session.id}/${encodeURIComponent(session.person)}`, api.sendCommands);
   const labeling = new Labeling(outbox, activity);
-  const stage = new Stage(labeling, look, (message) => say(`The picture does not come (${message}); trying again.`, "warn"));
+  const stage = new Stage(labeling, look, {
+    failed: (message) => say(`The picture does not come (${message}); trying again.`, "warn"),
+    arrived: () => flow.lookAhead(),
+  });
   const list = new QueueList(byId("queue"), (task) => flow.open(task));
   const shown = () => {
     showLabeling(labeling, tools.tool);
@@ -112,6 +117,7 @@ async function start() {
     showLook(look, offered, labeling.task ? stage.lowpass() : 0, Boolean(labeling.task?.pixel_size));
   };
   const tools = new Tools(byId("overlay"), stage.view, labeling, {
+    ready: () => stage.picture.ready,
     changed: () => stage.redraw(),
     moved: () => stage.redraw(true),
     looped: shown,
@@ -131,7 +137,7 @@ async function start() {
     shown();
     news.poll();
   };
-  const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say });
+  const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say, prepare: (task) => stage.prepare(task) });
   const news = new News(list, flow, session.person);
   const actions = makeActions({ labeling, stage, tools, look, flow, list, shown });
   connect(actions);
@@ -144,7 +150,7 @@ async function start() {
     shown();
     stage.redraw();
   });
-  labeling.addEventListener("say", (event) => say(event.detail.text, "warn"));
+  labeling.addEventListener("say", (event) => say(event.detail.text, event.detail.kind));
   const saving = () => showSaving(outbox.state, outbox.pending());
   outbox.addEventListener("state", saving);
   outbox.addEventListener("full", () => say("This browser's storage is full: do not reload before all is saved.", "warn"));

@@ -54,6 +54,19 @@ export function drawPicture(canvas, view, bitmap, ratio) {
   );
 }
 
+/** Draw `tiles`, [{bitmap, y, x, factor}] with their first pixels at (y, x) of the image. */
+export function drawTiles(canvas, view, tiles, ratio) {
+  const context = canvas.getContext("2d", { alpha: false });
+  for (const { bitmap, y, x, factor } of tiles) {
+    context.imageSmoothingEnabled = view.scale * ratio * factor < 3;
+    const from = view.toScreen(y - 0.5, x - 0.5);
+    const to = view.toScreen(y + bitmap.height * factor - 0.5, x + bitmap.width * factor - 0.5);
+    // Whole pixels of the device: tiles would show seams otherwise.
+    const [left, top, right, bottom] = [from.x, from.y, to.x, to.y].map((value) => Math.round(value * ratio));
+    context.drawImage(bitmap, left, top, right - left, bottom - top);
+  }
+}
+
 /** Draws one `scene`, see `draw`; keeps pictures of circles so that thousands of them cost little. */
 export class Overlay {
   constructor(canvas) {
@@ -65,7 +78,7 @@ export class Overlay {
   /**
    * `scene`: {diameter, mark: "circle" | "box" | "point", particles, suggestions, rejected,
    * selected: Set of keys, hover: key or null, regions, shown: [top, left, height, width] of the picture,
-   * frame: the same of what is to be labeled, outlined, path, cursor, hidden}.
+   * frame: the same of what is to be labeled, outlined, path, cursor, brush, hidden}.
    */
   draw(view, scene, ratio) {
     const { context } = this;
@@ -77,6 +90,7 @@ export class Overlay {
     if (!scene.hidden) this.#marks(view, scene, ratio);
     if (scene.path) this.#path(view, scene.path);
     if (scene.cursor) this.#cursor(view, scene);
+    if (scene.brush) this.#brush(view, scene.brush);
   }
 
   #marks(view, scene, ratio) {
@@ -245,6 +259,17 @@ export class Overlay {
     for (const [y, x] of path.corners) {
       const at = view.toScreen(y, x);
       context.fillRect(at.x - 2.5, at.y - 2.5, 5, 5);
+    }
+  }
+
+  #brush(view, { y, x, radius, accepts }) {
+    const at = view.toScreen(y, x);
+    for (const [width, color] of [[3, HALO], [1.2, accepts ? COLORS.particle : COLORS.hover]]) {
+      this.context.beginPath();
+      this.context.arc(at.x, at.y, radius * view.scale, 0, 2 * Math.PI);
+      this.context.lineWidth = width;
+      this.context.strokeStyle = color;
+      this.context.stroke();
     }
   }
 

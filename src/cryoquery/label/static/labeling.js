@@ -6,6 +6,13 @@ import { Grid, contains } from "./shapes.js";
 
 const SHORT = 10; // characters of a key
 
+const THRESHOLD = "cryoquery/threshold/"; // outlives a reload of the page
+
+function storedThreshold(task) {
+  const stored = sessionStorage.getItem(THRESHOLD + task);
+  return stored === null ? null : Number(stored);
+}
+
 const round = (value) => Math.round(value * 100) / 100;
 
 /**
@@ -28,7 +35,7 @@ export class Labeling extends EventTarget {
     this.suggestions = suggestions;
     this.extent = { height: task.height, width: task.width, region: task.region };
     this.document = new Document(document, cursor, nOps, steps);
-    if (!same) this.threshold = task.threshold ?? 0.5;
+    if (!same) this.threshold = storedThreshold(task.task) ?? task.threshold ?? 0.5;
     this.#changed();
   }
 
@@ -122,8 +129,8 @@ export class Labeling extends EventTarget {
     return false;
   }
 
-  #say(text) {
-    this.dispatchEvent(new CustomEvent("say", { detail: { text } }));
+  #say(text, kind = "warn") {
+    this.dispatchEvent(new CustomEvent("say", { detail: { text, kind } }));
   }
 
   #changed() {
@@ -133,6 +140,7 @@ export class Labeling extends EventTarget {
 
   setThreshold(value) {
     this.threshold = Math.min(Math.max(round(value), 0), 1);
+    sessionStorage.setItem(THRESHOLD + this.name, String(this.threshold));
     this.#changed();
   }
 
@@ -201,7 +209,11 @@ export class Labeling extends EventTarget {
   }
 
   move(key, y, x) {
-    return this.do({ op: "move", key, y: round(y), x: round(x) });
+    const before = this.document.particles.get(key);
+    if (!this.do({ op: "move", key, y: round(y), x: round(x) })) return false;
+    const far = Math.round(Math.hypot(y - before.y, x - before.x));
+    this.#say(`Moved a particle by ${far} px; Ctrl Z takes it back.`, "");
+    return true;
   }
 
   delete(keys) {
@@ -210,6 +222,12 @@ export class Labeling extends EventTarget {
 
   reject(keys) {
     return keys.length > 0 && this.do({ op: "reject", keys });
+  }
+
+  /** Delete particles and reject suggestions. */
+  erase(particles, suggestions) {
+    this.delete(particles);
+    this.reject(suggestions);
   }
 
   /** Make particles of `suggestions`, where they are or, for one, at `place`. */

@@ -1,14 +1,14 @@
 // The micrograph on the screen: view, picture and marks, drawn at most once per frame.
 
-import { Overlay, COLORS, drawPicture, fitCanvas } from "./canvas.js";
+import { Overlay, COLORS, drawPicture, drawTiles, fitCanvas } from "./canvas.js";
 import { Picture } from "./picture.js";
 import { View, scaleBar } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 
 export class Stage {
-  /** `look`: how the picture is shown, see app.js; `failed(message)`: a picture could not be had. */
-  constructor(labeling, look, failed) {
+  /** `look`: see look.js; `failed(message)`: a picture could not be had; `arrived()`: the first one is here. */
+  constructor(labeling, look, { failed, arrived }) {
     this.labeling = labeling;
     this.look = look;
     this.view = new View();
@@ -17,7 +17,9 @@ export class Stage {
     this.pictureCanvas = byId("picture");
     this.overlayCanvas = byId("overlay");
     this.overlay = new Overlay(this.overlayCanvas);
-    this.picture = new Picture(() => this.redraw(true), failed);
+    this.arrived = arrived;
+    this.waiting = false; // for the first picture
+    this.picture = new Picture(() => this.#changed(), failed);
     this.due = false;
     this.pictureDue = true;
     new ResizeObserver(() => this.#resize()).observe(byId("stage"));
@@ -28,13 +30,28 @@ export class Stage {
   open() {
     const { task } = this.labeling;
     this.view.open(task.shown);
-    this.picture.open(task.item, task.levels, this.lowpass());
+    this.waiting = true;
+    this.picture.open(task, this.lowpass());
     this.redraw(true);
   }
 
+  #changed() {
+    if (this.waiting && this.picture.ready) {
+      this.waiting = false;
+      this.arrived();
+    }
+    this.redraw(true);
+  }
+
+  /** Fetch the picture of another task, as it will be shown first. */
+  prepare(task) {
+    const [, , height, width] = task.shown;
+    const scale = Math.min(this.view.height / height, this.view.width / width);
+    this.picture.prepare(task, this.lowpass(task), Math.max(height, width) * scale * (window.devicePixelRatio || 1));
+  }
+
   /** Low-pass of the picture: what was chosen, where this task offers it. */
-  lowpass() {
-    const { task } = this.labeling;
+  lowpass(task = this.labeling.task) {
     const { lowpass } = this.look;
     return lowpass !== null && (lowpass === 0 || task.lowpass.includes(lowpass)) ? lowpass : task.default_lowpass ?? 0;
   }
@@ -87,8 +104,10 @@ export class Stage {
     if (this.pictureDue || resized) {
       this.pictureDue = false;
       drawPicture(this.pictureCanvas, view, labeling.task ? this.picture.bitmap : null, ratio);
-      const longSide = Math.max(view.extent[2], view.extent[3]) * view.scale * ratio;
-      if (labeling.task) this.picture.want(longSide);
+      if (labeling.task) {
+        this.picture.want(Math.max(view.extent[2], view.extent[3]) * view.scale * ratio);
+        drawTiles(this.pictureCanvas, view, this.picture.tiles(view.visible(), view.scale * ratio), ratio);
+      }
       this.#filter();
     }
     if (labeling.task && this.tools) this.overlay.draw(view, this.#scene(), ratio);
@@ -118,7 +137,8 @@ export class Stage {
       suggestions: moved(labeling.undecided),
       rejected: labeling.rejected,
       regions: labeling.regions,
-      selected: new Set(tools.loop ? [...tools.loop.particles, ...tools.loop.suggestions] : []),
+      selected: tools.marked,
+      brush: tools.brush,
       hover: tools.hover,
       shown: view.extent,
       frame: labeling.task.region ?? view.extent,
@@ -131,6 +151,7 @@ export class Stage {
   #captions() {
     const { view, labeling, tools } = this;
     const shown = labeling.task !== null;
+    byId("loading").hidden = !shown || this.picture.ready;
     byId("scale-bar").hidden = byId("readout").hidden = !shown;
     if (!shown) return;
     const bar = scaleBar(view.scale, labeling.task.pixel_size);
@@ -138,6 +159,6 @@ export class Stage {
     byId("scale-line").style.width = `${bar.px.toFixed(1)}px`;
     const place = tools?.place();
     const where = place ? `y ${place.y.toFixed(1)}  x ${place.x.toFixed(1)} px · ` : "";
-    byId("readout").textContent = `${where}${(100 * view.scale).toFixed(0)} %`;
+    byId("readout").textContent = `${where}${(100 * view.scale).toFixed(0)} %${this.picture.pending ? " · getting sharper …" : ""}`;
   }
 }
