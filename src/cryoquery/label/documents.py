@@ -18,7 +18,7 @@ from cryoquery.project.previews import (
     shown_region,
     tile_factors,
 )
-from cryoquery.project.step_files import Suggestions
+from cryoquery.project.step_files import Scores, Suggestions
 
 MOST_STEPS, MOST_EDITS = 500, 5000
 """Most steps of undo and of redo that are sent with a document, and most changes in all of them."""
@@ -63,6 +63,7 @@ def describe_task(
     person: str,
     reason: str,
     suggestions: Suggestions,
+    scores: Scores,
     now: float,
 ) -> dict[str, Any]:
     """The document of a task.
@@ -74,6 +75,7 @@ def describe_task(
         person: who asks.
         reason: why it is in the queue; empty: it is not.
         suggestions: those that are shown.
+        scores: of all suggestions of their model.
         now: seconds since the epoch.
     """
     item = project.items[state.item]
@@ -96,6 +98,7 @@ def describe_task(
         "steps": {name: _last_steps(getattr(state.document, name)) for name in ("done", "undone")},
         "suggestions": [pick._asdict() for pick in suggestions.picks],
         "threshold": suggestions.threshold,
+        "all_scores": scores._asdict(),
         "model": state.model,
         "reason": reason,
         "levels": levels(project, state.item),

@@ -205,7 +205,8 @@ class LabelService:
 
     def _describe(self, person: str, task: str, state: TaskState, now: float) -> dict[str, Any]:
         reason = next((row.reason for row in self._rows(person, now) if row.task == task), "")
-        return describe_task(self.project, task, state, person, reason, self._shown(state), now)
+        scores = self._steps.scores(state.model)
+        return describe_task(self.project, task, state, person, reason, self._shown(state), scores, now)
 
     def _check_known(self, person: str, task: str, now: float) -> None:
         """Check that ``person`` may know of the task: it is in a query, and no blind repeat hides it.

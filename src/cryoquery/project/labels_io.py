@@ -36,6 +36,8 @@ def export_labels(
 ) -> Written:
     """Write the labels of a project: the last submitted ones of each item.
 
+    Particles in regions to be ignored are left out.
+
     Args:
         project: whose labels they are.
         state: its events, replayed.
@@ -75,7 +77,7 @@ def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
         shapes[row.stated] = (row.height_px, row.width_px)
         parts.append(
             Picks.of(
-                found[item].particles_yx,
+                found[item].counted_yx(),
                 micrograph=row.stated,
                 diameters_px=project.diameter_px(item),
                 pixel_size=row.pixel_size,
@@ -122,7 +124,7 @@ def _label_entry(own: ItemLabels) -> dict[str, Any]:
         "suggested": own.suggested,
         "model": own.model,
         "empty": own.empty,
-        "particles": own.particles_yx.tolist(),
+        "particles": own.counted_yx().tolist(),
         "regions": [{"kind": kind, "polygon": polygon.tolist()} for kind, polygon in regions],
     }
 

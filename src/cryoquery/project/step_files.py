@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from cryoquery.config import in_one_line
@@ -22,6 +23,7 @@ UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
 STALE_SECONDS = 15 * 60.0
 """A step of which nothing was heard for so long is not believed to be under way."""
+N_BINS = 100
 MOST_KEPT = 4
 """Steps whose suggestions are kept in memory."""
 
@@ -100,6 +102,7 @@ class StepFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read = lru_cache(MOST_KEPT)(_read_suggestions)
+        self._count = lru_cache(MOST_KEPT)(lambda path: _count_scores(self._read(path)))
 
     def suggestions(self, model: str | None, item: int) -> Suggestions:
         """What ``model`` (``step_2``) suggests for an item; nothing where there is no model.
@@ -107,9 +110,32 @@ class StepFiles:
         Raises:
             DataError: the step's file is damaged.
         """
+        path = self._path(model)
+        return NONE if path is None else self._read(path).get(item, NONE)
+
+    def scores(self, model: str | None) -> Scores:
+        """The scores of all that ``model`` suggests; raises as `suggestions`."""
+        path = self._path(model)
+        return Scores(0, (0,) * N_BINS) if path is None else self._count(path)
+
+    def _path(self, model: str | None) -> Path | None:
         if model is None or STEP.fullmatch(model) is None:
-            return NONE
-        return self._read(self._folder / model / "suggestions.json").get(item, NONE)
+            return None
+        return self._folder / model / "suggestions.json"
+
+
+class Scores(NamedTuple):
+    """Of all suggestions of a model."""
+
+    n_items: int
+    counts: tuple[int, ...]
+    """Of scores in `N_BINS` equal bins of [0, 1]."""
+
+
+def _count_scores(found: Mapping[int, Suggestions]) -> Scores:
+    scores = [pick.score for suggestions in found.values() for pick in suggestions.picks]
+    counts, _ = np.histogram(scores, N_BINS, (0.0, 1.0))
+    return Scores(sum(bool(suggestions.picks) for suggestions in found.values()), tuple(counts.tolist()))
 
 
 def _read_suggestions(path: Path) -> Mapping[int, Suggestions]:

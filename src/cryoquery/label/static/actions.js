@@ -1,6 +1,6 @@
 // What keys and buttons do.
 
-import { keepLook } from "./look.js";
+import { DEFAULT, keepLook } from "./look.js";
 import { showHelp } from "./dialogs.js";
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -160,6 +160,13 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     invert: () => setLook("invert", !look.invert),
     contrast: (_, key) => setLook("contrast", clamp(look.contrast + (key === "," ? -10 : 10), 20, 400)),
     brightness: (_, key) => setLook("brightness", clamp(look.brightness + (key === "<" ? -6 : 6), 20, 200)),
+    resetLook: () => {
+      for (const name of ["contrast", "brightness", "gamma"]) look[name] = DEFAULT[name];
+      setLook("invert", false);
+    },
+    heat: () => setLook("heat", !look.heat),
+    theme: () => setLook("theme", look.theme === "dark" ? "light" : "dark"),
+    marks: (_, key) => setLook("size", clamp(look.size + (key === "{" ? -10 : 10), 30, 200)),
     mark: () => setLook("mark", MARKS[(MARKS.indexOf(look.mark) + 1) % MARKS.length]),
     hide: () => setLook("hidden", !look.hidden),
     wide: () => setLook("wide", !look.wide),

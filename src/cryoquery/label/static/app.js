@@ -53,8 +53,10 @@ class News {
 
   #show(queue) {
     this.list.show(queue.entries, this.person);
-    byId("queue-count").textContent = `${queue.n_waiting} waiting, ${queue.n_submitted} done`;
+    const open = queue.entries.filter(({ status }) => ["waiting", "leased", "drafted"].includes(status)).length;
+    byId("queue-count").textContent = `${open} open, ${queue.n_submitted} submitted`;
     byId("sentence").textContent = queue.sentence ?? "";
+    byId("f1").hidden = /^F1 of picks/.test(queue.sentence ?? "");
     byId("progress").title = queue.sentence ?? "";
     const note = byId("queue-note");
     note.hidden = !queue.stepping;
@@ -77,17 +79,17 @@ class News {
 /** What `step` measured, with its 95 % interval; undefined: there is no step yet. */
 function f1(step) {
   if (!step) return "F1 of picks: not known before the first step";
-  const { particle_f1: value, particle_f1_low: low, particle_f1_high: high, n_labeled_items: n } = step;
+  const { particle_f1: value, particle_f1_low: low, particle_f1_high: high } = step;
   if (typeof value !== "number") return "F1 of picks: not known yet";
-  const range = typeof low === "number" ? ` (${low.toFixed(3)} to ${high.toFixed(3)})` : " (held out: too few for an interval)";
-  return `F1 of picks ${value.toFixed(3)}${range}${typeof n === "number" ? ` with ${n} labeled` : ""}`;
+  if (typeof low !== "number") return "F1 of picks: too early to say";
+  return `F1 of picks ${value.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
 }
 
 function describeTask(labeling, flow, queue) {
   const { task } = labeling;
   byId("nothing").hidden = task !== null;
   byId("nothing").textContent = flow.nothing;
-  byId("title").hidden = byId("size").hidden = task === null;
+  byId("title").hidden = byId("facts").hidden = task === null;
   byId("banner").hidden = !labeling.closed;
   if (!task) return;
   byId("title").textContent = task.reason ? `${task.micrograph} – ${task.reason}` : task.micrograph;

@@ -10,6 +10,7 @@ export const COLORS = {
   done: "#2fb58c",
   cursor: "#f0e442",
 };
+const SCORE_COLORS = ["#d1495b", "#e06a3c", "#ec8f2e", "#f3b02b", "#f7d038"];
 const HALO = "rgba(0, 0, 0, 0.55)";
 const VEIL = "rgba(8, 9, 11, 0.38)"; // over what is not to be labeled
 const SPRITE_LIMIT = 160; // radius in device px above which circles are drawn one by one
@@ -76,7 +77,7 @@ export class Overlay {
   }
 
   /**
-   * `scene`: {diameter, mark: "circle" | "box" | "point", particles, suggestions, rejected,
+   * `scene`: {diameter, size: of marks in diameters, mark: "circle" | "box" | "point", particles, suggestions, rejected,
    * selected: Set of keys, hover: key or null, regions, shown: [top, left, height, width] of the picture,
    * frame: the same of what is to be labeled, outlined, path, cursor, brush, hidden}.
    */
@@ -94,10 +95,10 @@ export class Overlay {
   }
 
   #marks(view, scene, ratio) {
-    const radius = (scene.diameter / 2) * view.scale;
+    const radius = (scene.diameter / 2) * scene.size * view.scale;
     const draw = (points, color, kind) => this.#points(view, points, radius, color, kind, scene.mark, ratio);
     draw(scene.rejected, COLORS.rejected, "cross");
-    draw(scene.suggestions, COLORS.suggestion, "dashed");
+    for (const [color, points] of byScore(scene.suggestions)) draw(points, color, "dashed");
     draw(scene.particles, COLORS.particle, "solid");
     const all = [...scene.particles, ...scene.suggestions];
     const chosen = scene.selected.size ? all.filter((point) => scene.selected.has(point.key)) : [];
@@ -288,6 +289,18 @@ export class Overlay {
       context.stroke();
     }
   }
+}
+
+// The lower the score, the redder.
+function byScore(suggestions) {
+  const groups = new Map(SCORE_COLORS.map((color) => [color, []]));
+  for (const point of suggestions) groups.get(scoreColor(point.score)).push(point);
+  return groups;
+}
+
+/** The color of a suggestion with this score, in [0, 1]. */
+export function scoreColor(score) {
+  return SCORE_COLORS[Math.min(Math.floor(score * SCORE_COLORS.length), SCORE_COLORS.length - 1)];
 }
 
 /** One mark around the origin; `kind`: solid, dashed, thick, "dashed thick" or cross. */

@@ -262,9 +262,16 @@ export class Labeling extends EventTarget {
     return "Nothing is marked. Say “no particles here” (N), or mark a region as done (D).";
   }
 
+  /** Particles in regions to ignore: they are not exported, and count as nothing. */
+  get ignored() {
+    const regions = this.regions.filter((region) => region.kind === "ignore");
+    return this.particles.filter(({ y, x }) => regions.some((region) => contains(region.polygon, y, x)));
+  }
+
   /** What submitting means, in sentences. */
   summary() {
-    const n = this.particles.length;
+    const left = this.ignored.length;
+    const n = this.particles.length - left;
     const undecided = this.undecided.length;
     const ignored = this.regions.filter((region) => region.kind === "ignore").length;
     const done = this.regions.some((region) => region.kind === "done");
@@ -275,6 +282,7 @@ export class Labeling extends EventTarget {
     }
     if (done) lines.push("Outside of the done regions nothing counts.");
     else lines.push(`Everything else in this ${this.task.region ? "field" : "micrograph"} counts as background.`);
+    if (left) lines.push(`${left} ${left === 1 ? "particle lies" : "particles lie"} in ignored regions and will be left out.`);
     if (ignored) lines.push(`${ignored} ignored ${ignored === 1 ? "region counts" : "regions count"} as nothing.`);
     return lines;
   }

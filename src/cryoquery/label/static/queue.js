@@ -1,8 +1,8 @@
 // The list of what to label next, and why.
 
 import { thumbnailPath } from "./api.js";
+import { shortNames } from "./names.js";
 
-const NAME_LENGTH = 22;
 const STATES = { leased: "open", drafted: "begun", submitted: "submitted", skipped: "skipped", bad: "bad" };
 
 export class QueueList {
@@ -18,11 +18,12 @@ export class QueueList {
   /** Show `entries`, those that `person` has begun first; those that stay keep their place on the page and their focus. */
   show(entries, person) {
     const kept = new Map();
+    const names = shortNames(entries.map((entry) => entry.micrograph));
     const own = ({ status, person: who }) => who === person && (status === "leased" || status === "drafted");
     const sorted = [...entries.filter(own), ...entries.filter((entry) => !own(entry))];
     const rows = sorted.map((entry) => {
       const row = this.rows.get(entry.task) ?? this.#row(entry);
-      this.#fill(row, entry, person);
+      this.#fill(row, entry, person, names.get(entry.micrograph));
       kept.set(entry.task, row);
       return row.place;
     });
@@ -72,7 +73,7 @@ export class QueueList {
     return { place, button, name, why, state };
   }
 
-  #fill({ button, name, why, state }, entry, person) {
+  #fill({ button, name, why, state }, entry, person, short) {
     const other = entry.person !== null && entry.person !== person;
     const open = entry.status === "leased" || entry.status === "drafted";
     const word = STATES[entry.status] ?? "";
@@ -81,7 +82,7 @@ export class QueueList {
     button.dataset.item = entry.item;
     button.dataset.other = String(other && open);
     const rank = entry.rank === null ? "" : `${entry.rank + 1}. `;
-    name.textContent = `${rank}${ending(entry.micrograph)}`;
+    name.textContent = `${rank}${short}`;
     state.textContent = who && entry.reason ? `${who} · ` : who;
     why.textContent = entry.reason;
     const score = typeof entry.score === "number" ? `, score ${entry.score.toPrecision(3)}` : "";
@@ -96,9 +97,4 @@ export class QueueList {
     const next = buttons[buttons.indexOf(document.activeElement) + step];
     next?.focus();
   }
-}
-
-// Names of micrographs begin alike and end differently.
-function ending(name) {
-  return name.length > NAME_LENGTH ? `…${name.slice(1 - NAME_LENGTH)}` : name;
 }

@@ -2,6 +2,7 @@
 
 import { Overlay, COLORS, drawPicture, drawTiles, fitCanvas } from "./canvas.js";
 import { Picture } from "./picture.js";
+import { Minimap } from "./minimap.js";
 import { View, scaleBar } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
@@ -17,6 +18,7 @@ export class Stage {
     this.pictureCanvas = byId("picture");
     this.overlayCanvas = byId("overlay");
     this.overlay = new Overlay(this.overlayCanvas);
+    this.minimap = new Minimap(byId("minimap"), this.view, () => this.redraw(true));
     this.arrived = arrived;
     this.waiting = false; // for the first picture
     this.picture = new Picture(() => this.#changed(), failed);
@@ -109,6 +111,7 @@ export class Stage {
         drawTiles(this.pictureCanvas, view, this.picture.tiles(view.visible(), view.scale * ratio), ratio);
       }
       this.#filter();
+      this.minimap.show(labeling.task ? this.picture.bitmap : null, this.pictureCanvas.style.filter);
     }
     if (labeling.task && this.tools) this.overlay.draw(view, this.#scene(), ratio);
     else this.overlay.context.reset?.();
@@ -116,9 +119,11 @@ export class Stage {
   }
 
   #filter() {
-    const { contrast, brightness, invert } = this.look;
+    const { contrast, brightness, gamma, invert } = this.look;
+    for (const part of byId("gamma-filter").querySelectorAll("[exponent]")) part.setAttribute("exponent", 1 / gamma);
     const turned = invert ? "invert(1) " : "";
-    this.pictureCanvas.style.filter = `${turned}contrast(${contrast}%) brightness(${brightness}%)`;
+    const curved = gamma === 1 ? "" : "url(#gamma-filter) ";
+    this.pictureCanvas.style.filter = `${turned}${curved}contrast(${contrast}%) brightness(${brightness}%)`;
   }
 
   #scene() {
@@ -132,6 +137,7 @@ export class Stage {
     return {
       diameter: labeling.diameter,
       mark: look.mark,
+      size: look.size / 100,
       hidden: look.hidden,
       particles: moved(labeling.particles),
       suggestions: moved(labeling.undecided),
