@@ -551,7 +551,7 @@ def test_outside_of_a_field_nothing_is_added(tmp_path: Path, person: Callable[..
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
         anna.ask(
-            "(c.labeling.open({...c.labeling.task, region: [100, 200, 300, 400],"
+            "(c.labeling.show({...c.labeling.task, region: [100, 200, 300, 400],"
             " shown: [76, 176, 348, 448], suggestions: [], cursor: 0,"
             " n_ops: 0, document: {particles: [], regions: [], rejected: [], empty: false}}), c.stage.open())"
         )

@@ -100,6 +100,7 @@ def describe_task(
         "threshold": suggestions.threshold,
         "all_scores": scores._asdict(),
         "model": state.model,
+        "suggested": bool(state.suggested),
         "reason": reason,
         "levels": levels(project, state.item),
         "tiles": {"side": TILE, "factors": tile_factors(project, state.item)},

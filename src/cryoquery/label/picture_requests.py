@@ -45,6 +45,16 @@ async def tile(
     return send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
 
 
+@router.get("/heat")
+async def heat(
+    request: Request, item: Item, model: Annotated[str, Query(pattern=r"^step_[0-9]{1,6}$")]
+) -> Response:
+    """Where a model sees particles on the item's micrograph."""
+    pictures: Pictures = request.app.state.pictures
+    ready = await pictures.heat(item, model, request.headers.get("if-none-match"))
+    return send(ready.etag, ready.content, "image/png", OF_PICTURES)
+
+
 @router.get("/thumbnail")
 async def thumbnail(request: Request, item: Item) -> Response:
     """A small picture of the item."""

@@ -23,6 +23,8 @@ UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
 STALE_SECONDS = 15 * 60.0
 """A step of which nothing was heard for so long is not believed to be under way."""
+MAPS = "maps"
+"""Folder of the probabilities, in that of a step."""
 N_BINS = 100
 MOST_KEPT = 4
 """Steps whose suggestions are kept in memory."""
@@ -117,6 +119,12 @@ class StepFiles:
         """The scores of all that ``model`` suggests; raises as `suggestions`."""
         path = self._path(model)
         return Scores(0, (0,) * N_BINS) if path is None else self._count(path)
+
+    def map_path(self, model: str | None, first_item: int) -> Path | None:
+        """The picture of ``model``'s probabilities on the micrograph of this first item, if there is one."""
+        path = self._path(model)
+        file = None if path is None else path.with_name(MAPS) / f"{first_item}.png"
+        return file if file is not None and file.is_file() else None
 
     def _path(self, model: str | None) -> Path | None:
         if model is None or STEP.fullmatch(model) is None:

@@ -8,7 +8,7 @@ const MARKS = ["circle", "box", "point"];
 const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
 
 /** The actions by name; `flow` has submit, skip and what else concerns the server; `shown()`: redraw. */
-export function makeActions({ labeling, stage, tools, look, flow, list, shown }) {
+export function makeActions({ labeling, stage, tools, look, flow, list, shown, say }) {
   const { view } = stage;
   const setLook = (name, value) => {
     look[name] = value;
@@ -128,6 +128,19 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     setThreshold: (value) => labeling.task && labeling.setThreshold(value),
     threshold: (_, key) => labeling.task && labeling.setThreshold(labeling.threshold + (key === "[" ? -0.02 : 0.02)),
     suggestion: (_, key) => walk(key),
+    doubt: (_, key) => {
+      if (!labeling.task) return;
+      const spots = labeling.doubts;
+      if (!spots.length) {
+        say("There is nothing that the model doubts.");
+        return;
+      }
+      const spot = neighbor(spots, tools.cursor, labeling.diameter, key === "u" ? 1 : -1);
+      if (view.fitted) view.zoom(Math.max(1, 90 / (labeling.diameter * view.scale)));
+      view.center(spot.y, spot.x);
+      setCursor(spot);
+      say(spot.text);
+    },
     close: () => tools.path && tools.closePath(),
     cancel: () => {
       tools.cancel();

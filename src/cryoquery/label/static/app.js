@@ -110,6 +110,7 @@ async function start() {
   const stage = new Stage(labeling, look, {
     failed: (message) => say(`The picture does not come (${message}); trying again.`, "warn"),
     arrived: () => flow.lookAhead(),
+    noHeat: () => say("There is no heat map here: this one is shown without suggestions, or its step left none."),
   });
   const list = new QueueList(byId("queue"), (task) => flow.open(task));
   const shown = () => {
@@ -141,7 +142,7 @@ async function start() {
   };
   const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say, prepare: (task) => stage.prepare(task) });
   const news = new News(list, flow, session.person);
-  const actions = makeActions({ labeling, stage, tools, look, flow, list, shown });
+  const actions = makeActions({ labeling, stage, tools, look, flow, list, shown, say });
   connect(actions);
   listen(actions, (held) => tools.setSpace(held));
   describe(byId("help-keys"));

@@ -79,19 +79,32 @@ export class Overlay {
   /**
    * `scene`: {diameter, size: of marks in diameters, mark: "circle" | "box" | "point", particles, suggestions, rejected,
    * selected: Set of keys, hover: key or null, regions, shown: [top, left, height, width] of the picture,
-   * frame: the same of what is to be labeled, outlined, path, cursor, brush, hidden}.
+   * frame: the same of what is to be labeled, outlined, path, cursor, brush, hidden, heat: canvas over
+   * whole: [top, left, height, width] or null}.
    */
   draw(view, scene, ratio) {
     const { context } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    if (scene.heat) this.#heat(view, scene);
     this.#dim(view, scene);
     for (const region of scene.regions) this.#region(view, region, scene.hover === region.key);
     if (!scene.hidden) this.#marks(view, scene, ratio);
     if (scene.path) this.#path(view, scene.path);
     if (scene.cursor) this.#cursor(view, scene);
     if (scene.brush) this.#brush(view, scene.brush);
+  }
+
+  #heat(view, { heat, whole, shown }) {
+    const { context } = this;
+    context.save();
+    context.beginPath();
+    context.rect(...this.#rectangle(view, shown));
+    context.clip();
+    context.imageSmoothingQuality = "medium";
+    context.drawImage(heat, ...this.#rectangle(view, whole));
+    context.restore();
   }
 
   #marks(view, scene, ratio) {

@@ -71,7 +71,7 @@ export class Flow {
       await this.#sent();
       const answer = await api.lease(task);
       if (turn !== this.turn) return;
-      if (this.labeling.untouched) this.labeling.open(answer);
+      if (this.labeling.untouched) this.labeling.show(answer);
     } catch (error) {
       if (turn !== this.turn || !(error instanceof api.Refused) || !this.labeling.untouched) return;
       this.say(`${error.message}.`, "warn");
@@ -127,7 +127,7 @@ export class Flow {
       await this.#sent();
       const answer = await api.document(task);
       const current = turn === this.turn && this.labeling.name === task && !this.outbox.pending(task);
-      if (current) this.labeling.open(answer);
+      if (current) this.labeling.show(answer);
     } catch (error) {
       this.say(`${error.message}.`, "warn");
     }
@@ -145,7 +145,7 @@ export class Flow {
     this.nothing = "";
     this.renewed = Date.now();
     this.ahead.drop((task) => task !== answer.task);
-    this.labeling.open(answer);
+    this.labeling.show(answer);
     sessionStorage.setItem(opened(this.project), answer.task);
     this.opened();
   }

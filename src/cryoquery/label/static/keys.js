@@ -21,6 +21,7 @@ const TABLE = [
   [2, ["a"], "A", "accept all above the slider", ["acceptAll"]],
   [2, ["j", "k"], "J, K", "go to the next, to the one before", ["suggestion"]],
   [2, ["r"], "R", "reject; like Enter it goes on to the next", ["reject"]],
+  [2, ["u", "shift+u"], "U, Shift U", "go to the next doubtful spot, to the one before", ["doubt"]],
   [2, ["[", "]"], "[, ]", "lower, raise the score", ["threshold"]],
   [3, ["i"], "I", "outline a region to ignore (carbon, ice)", ["region", "ignore"]],
   [3, ["d"], "D", "outline a region that is done", ["region", "done"]],

@@ -1,6 +1,7 @@
 // One open task: what is marked in it, what the model suggests, and the commands that change it.
 
 import { Document, Forgotten, Impossible, holds } from "./document.js";
+import { doubts } from "./doubts.js";
 import { newId } from "./outbox.js";
 import { Grid, contains } from "./shapes.js";
 
@@ -27,8 +28,8 @@ export class Labeling extends EventTarget {
     this.task = null;
   }
 
-  /** `answer`: the task's document as the server tells it. */
-  open(answer) {
+  /** Show the task's document, as the server tells it in `answer`. */
+  show(answer) {
     const { document, cursor, n_ops: nOps, steps, suggestions, ...task } = answer;
     const same = this.task?.task === task.task;
     this.task = task;
@@ -162,6 +163,7 @@ export class Labeling extends EventTarget {
     this.lists = {
       particles,
       undecided,
+      open: open.filter((s) => !document.rejected.has(s.key)),
       rejected: open.filter((s) => document.rejected.has(s.key)),
       nearParticles: taken,
       nearSuggestions: new Grid(undecided, this.diameter),
@@ -177,6 +179,18 @@ export class Labeling extends EventTarget {
   /** Suggestions from the slider's score on, neither accepted nor rejected nor covered by a particle. */
   get undecided() {
     return this.#made().undecided;
+  }
+
+  /** Suggestions of any score that are neither accepted nor rejected nor covered. */
+  get open() {
+    return this.#made().open;
+  }
+
+  /** Where a second look is worth it, see doubts.js. */
+  get doubts() {
+    const lists = this.#made();
+    lists.doubts ??= doubts(this);
+    return lists.doubts;
   }
 
   get rejected() {

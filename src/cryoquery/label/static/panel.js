@@ -1,5 +1,6 @@
 // The tools beside the micrograph: what is marked, what is suggested, how the picture is shown.
 
+import { inWords } from "./doubts.js";
 import { drawHistogram, leftOf } from "./histogram.js";
 
 const byId = (id) => document.getElementById(id);
@@ -23,6 +24,7 @@ export function connect(actions) {
   for (const name of ["undo", "redo", "empty", "skip", "bad", "submit", "invert", "hide"]) click(name, name);
   click("accept-all", "acceptAll");
   click("next-suggestion", "suggestion", undefined, "j");
+  click("next-doubt", "doubt", undefined, "u");
   click("help-button", "help");
   byId("threshold").addEventListener("input", (event) => actions.setThreshold(Number(event.target.value)));
   for (const name of Object.keys(SLIDERS)) {
@@ -98,6 +100,8 @@ function showSuggestions(labeling) {
   const { counts, n_items: nItems } = labeling.task.all_scores;
   write("n-here", labeling.suggestions.filter(({ score }) => score >= threshold).length.toLocaleString("en"));
   write("n-everywhere", nItems > 1 ? `, ${leftOf(counts, threshold).toLocaleString("en")} in all ${nItems}` : "");
+  write("doubts", inWords(labeling.doubts));
+  byId("next-doubt").disabled = !labeling.doubts.length;
   byId("accept-all").disabled = !editable || !undecided.length;
   byId("next-suggestion").disabled = !undecided.length;
 }

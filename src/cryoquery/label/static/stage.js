@@ -2,14 +2,16 @@
 
 import { Overlay, COLORS, drawPicture, drawTiles, fitCanvas } from "./canvas.js";
 import { Picture } from "./picture.js";
+import { Heat } from "./heat.js";
 import { Minimap } from "./minimap.js";
 import { View, scaleBar } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 
 export class Stage {
-  /** `look`: see look.js; `failed(message)`: a picture could not be had; `arrived()`: the first one is here. */
-  constructor(labeling, look, { failed, arrived }) {
+  /** `look`: see look.js; `failed(message)`: a picture could not be had; `arrived()`: the first
+   * one is here; `noHeat()`: there is no heat map of this task. */
+  constructor(labeling, look, { failed, arrived, noHeat }) {
     this.labeling = labeling;
     this.look = look;
     this.view = new View();
@@ -19,6 +21,7 @@ export class Stage {
     this.overlayCanvas = byId("overlay");
     this.overlay = new Overlay(this.overlayCanvas);
     this.minimap = new Minimap(byId("minimap"), this.view, () => this.redraw(true));
+    this.heat = new Heat(() => this.redraw(), noHeat);
     this.arrived = arrived;
     this.waiting = false; // for the first picture
     this.picture = new Picture(() => this.#changed(), failed);
@@ -136,6 +139,8 @@ export class Stage {
     const loop = tools.loop && { points: tools.loop.polygon, color: COLORS.selected, freehand: true, closed: true };
     return {
       diameter: labeling.diameter,
+      heat: look.heat && this.picture.ready ? this.heat.of(labeling.task) : null,
+      whole: [0, 0, labeling.task.height, labeling.task.width],
       mark: look.mark,
       size: look.size / 100,
       hidden: look.hidden,

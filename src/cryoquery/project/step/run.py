@@ -7,6 +7,7 @@
       metrics.json       scores on the held-out micrographs, the learning curve so far, what is expected
       query.json         what to label next, and why
       suggestions.json   picks on these items
+      maps/7.png         the probability of a particle over a micrograph, by the number of its first item
       labels.json        the submissions that it was trained and measured on
 
 A step appears whole or not at all. Its training is kept in ``.cache`` as it goes, so that a step that was
@@ -20,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from cryoquery.active.iteration import MODEL, SCORES
 from cryoquery.active.loop import iterate, query_rng, schedule_progress
@@ -39,6 +42,7 @@ from cryoquery.project.step.labeled_dataset import labeled_dataset
 from cryoquery.project.step.learning_curve import agreement, compared_rows, counts_of, measure, names
 from cryoquery.project.step.query import plan_query, query_entries, suggestions
 from cryoquery.project.step.status import WORK, StepStatus, exclusive_step
+from cryoquery.project.step_files import MAPS
 from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import link, read_json, staged_directory, write_json
 from cryoquery.storage.cache import Cache
@@ -135,7 +139,10 @@ def _do(
     with staged_directory(folder) as staged:
         link(iteration.entry / MODEL, staged / MODEL)
         write_json(staged / QUERY, query)
-        write_json(staged / SUGGESTIONS, found)
+        write_json(staged / SUGGESTIONS, found.picks)
+        (staged / MAPS).mkdir()
+        for first, probability in found.maps.items():
+            Image.fromarray(probability).save(staged / MAPS / f"{first}.png")
         write_json(staged / LABELS, label_set.seqs)
         write_json(staged / METRICS, metrics)
     for old in (project.path / WORK).glob("dataset_*"):
