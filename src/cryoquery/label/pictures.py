@@ -38,7 +38,7 @@ class Pictures:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="picture")
-        self._steps = StepFiles(project.steps_path)
+        self._steps = StepFiles(project.path)
         self._n_waiting = 0
         self._contrast = lru_cache(256)(partial(tile_contrast, project))
 

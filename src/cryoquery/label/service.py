@@ -68,7 +68,7 @@ class LabelService:
         self.project = project
         self._repository = repository
         self._clock = clock
-        self._steps = StepFiles(project.steps_path)
+        self._steps = StepFiles(project.path)
         self._sentence: tuple[int, str] = (-1, "")
 
     def close(self) -> None:
@@ -171,7 +171,8 @@ class LabelService:
         """The task as whoever opens it now sees it: until the first edit, with the newest suggestions."""
         if state.document.n_ops > 0 or state.submissions:
             return state
-        model, config, held_out = self.state.queue.model, self.project.config, self._is_held_out(state.item)
+        model = self.state.queue.model or self._steps.newest_picks()
+        config, held_out = self.project.config, self._is_held_out(state.item)
         suggested = model is not None and is_suggested(
             config.seed, task, config.suggestion_share, held_out=held_out
         )

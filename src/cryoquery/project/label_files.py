@@ -33,6 +33,8 @@ class FoundLabels:
     """Of the item, pixels; None: of the whole micrograph."""
     regions: tuple[Mapping[str, Any], ...] = ()
     """``{kind, polygon}`` each."""
+    scores: NDArray[np.float64] | None = None
+    """(n,) of the particles, as the file has them; None: it has none."""
     empty: bool | None = None
     """Whether it is said that there are no particles; None: it is, where none are marked."""
 
@@ -90,10 +92,12 @@ def read_labels(
         )
     found, n_outside = [], 0
     for stated, name in known.items():
-        centers = place(by_name[stated], placed, shapes[name]).centers_yx
+        picks = by_name[stated]
+        centers = place(picks, placed, shapes[name]).centers_yx
         inside = ((centers >= -0.5) & (centers < np.array(shapes[name]) - 0.5)).all(axis=1)
         n_outside += int((~inside).sum())
-        found.append(FoundLabels(name, centers[inside]))
+        scores = None if picks.scores is None else picks.scores[inside]
+        found.append(FoundLabels(name, centers[inside], scores=scores))
     if n_outside:
         notes.append(f"{path}: left out {n_outside:,} picks outside of their micrograph")
     return LabelFile(path, tuple(found), tuple(notes))
@@ -157,5 +161,5 @@ def _found(entry: Mapping[str, Any]) -> FoundLabels:
         particles,
         None if region is None else (int(region[0]), int(region[1]), int(region[2]), int(region[3])),
         tuple({"kind": one["kind"], "polygon": one["polygon"]} for one in entry.get("regions", ())),
-        bool(entry["empty"]),
+        empty=bool(entry["empty"]),
     )

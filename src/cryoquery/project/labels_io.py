@@ -36,7 +36,8 @@ def export_labels(
 ) -> Written:
     """Write the labels of a project: the last submitted ones of each item.
 
-    Particles in regions to be ignored are left out.
+    Particles in regions to be ignored are left out; only the project's own format, which has the regions, keeps
+    them.
 
     Args:
         project: whose labels they are.
@@ -124,7 +125,7 @@ def _label_entry(own: ItemLabels) -> dict[str, Any]:
         "suggested": own.suggested,
         "model": own.model,
         "empty": own.empty,
-        "particles": own.counted_yx().tolist(),
+        "particles": own.particles_yx.tolist(),
         "regions": [{"kind": kind, "polygon": polygon.tolist()} for kind, polygon in regions],
     }
 

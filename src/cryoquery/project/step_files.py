@@ -1,7 +1,8 @@
-"""What the steps of a project left, as far as the page shows it."""
+"""What the steps of a project left, and the picks that were brought along, as far as the page shows them."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,10 @@ STALE_SECONDS = 15 * 60.0
 MAPS = "maps"
 """Folder of the probabilities, in that of a step."""
 N_BINS = 100
+MOST_PICKS = 5000
+"""Suggested on one item, the best ones."""
+PICKS = re.compile(r"picks_([1-9][0-9]{0,5})")
+"""Name of picks of another program, where the name of a step's model may stand."""
 MOST_KEPT = 4
 """Steps whose suggestions are kept in memory."""
 
@@ -98,16 +103,27 @@ def step_under_way(project: Path) -> dict[str, Any] | None:
     return None if ended else {"since": since, "message": message}
 
 
-class StepFiles:
-    """Suggestions of the steps in ``folder``; those of the latest ones asked for stay in memory."""
+def picks_file(project: Path, number: int) -> Path:
+    """Where picks of another program lie that are suggested."""
+    return project / "picks" / f"picks_{number}.json"
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+
+def picks_numbers(project: Path) -> list[int]:
+    """The numbers of the picks that there are."""
+    names = [path.stem for path in (project / "picks").glob("*.json")]
+    return sorted(int(match[1]) for name in names if (match := PICKS.fullmatch(name)))
+
+
+class StepFiles:
+    """What is suggested in a ``project``; that of the latest ones asked for stays in memory."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
         self._read = lru_cache(MOST_KEPT)(_read_suggestions)
         self._count = lru_cache(MOST_KEPT)(lambda path: _count_scores(self._read(path)))
 
     def suggestions(self, model: str | None, item: int) -> Suggestions:
-        """What ``model`` (``step_2``) suggests for an item; nothing where there is no model.
+        """What ``model`` (``step_2``, ``picks_1``) suggests for an item; nothing where there is no model.
 
         Raises:
             DataError: the step's file is damaged.
@@ -127,9 +143,16 @@ class StepFiles:
         return file if file is not None and file.is_file() else None
 
     def _path(self, model: str | None) -> Path | None:
+        if model is not None and (match := PICKS.fullmatch(model)):
+            return picks_file(self._project, int(match[1]))
         if model is None or STEP.fullmatch(model) is None:
             return None
-        return self._folder / model / "suggestions.json"
+        return self._project / "steps" / model / "suggestions.json"
+
+    def newest_picks(self) -> str | None:
+        """The name of the picks that were brought along last."""
+        numbers = picks_numbers(self._project)
+        return f"picks_{numbers[-1]}" if numbers else None
 
 
 class Scores(NamedTuple):

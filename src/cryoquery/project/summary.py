@@ -63,7 +63,7 @@ def _picks(project: Project, state: ProjectState) -> dict[tuple[str, int], np.nd
 
     Held-out items are shown without suggestions always, not by chance: they are left out.
     """
-    files = StepFiles(project.steps_path)
+    files = StepFiles(project.path)
     found = {}
     for model, item in sorted(picks_to_compare(state)):
         if project.items[item].split != "train":

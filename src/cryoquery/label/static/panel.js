@@ -91,6 +91,7 @@ function showSuggestions(labeling) {
   byId("unsuggested").hidden = any || !labeling.task.model;
   if (!any) return;
   const { undecided, rejected, threshold, editable } = labeling;
+  write("suggestion-title", labeling.task.model.startsWith("picks_") ? "Suggested by picks of another program" : "Suggested by the model");
   write("n-suggestions", undecided.length);
   write("n-rejected", rejected.length ? `${rejected.length} rejected` : "");
   byId("threshold").value = threshold;

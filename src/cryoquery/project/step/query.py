@@ -14,11 +14,10 @@ from cryoquery.picking.picker import Picker, PickOptions, prepare_file
 from cryoquery.project.cold_start import held_out_order, spread
 from cryoquery.project.folder import Project
 from cryoquery.project.label_set import LabelSet
+from cryoquery.project.step_files import MOST_PICKS
 
 LOWEST_SCORE = 0.05
 """Picks below it are not even suggested."""
-MOST_PICKS = 5000
-"""Suggested on one item, the best ones."""
 MEASURED = "drawn at random to measure F1"
 SKIPPED = "skipped by one person, and left to the others"
 
