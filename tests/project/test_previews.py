@@ -11,7 +11,7 @@ from project_micrographs import DIAMETER_PX, SHAPE, make_project, particles
 
 from cryoquery.errors import ProjectError
 from cryoquery.formats import write_micrograph
-from cryoquery.project import previews
+from cryoquery.project import copies, previews
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.new_project import InitOptions, init_project
 
@@ -104,7 +104,7 @@ def test_the_cache_is_bounded(project: Project, monkeypatch: pytest.MonkeyPatch)
     sizes = {file: file.stat().st_size for file in project.previews_path.iterdir()}
     for age, number in enumerate((1, 0, 2)):
         os.utime(project.previews_path / f"{number}_{max(SHAPE)}.npy", (1e9 - age, 1e9 - age))
-    monkeypatch.setattr(previews, "CACHE_BYTES", 2 * max(sizes.values()))
+    monkeypatch.setattr(copies, "CACHE_BYTES", 2 * max(sizes.values()))
     (project.previews_path / f"1_{max(SHAPE)}.npy").unlink()
     previews.picture(project, 1, 200)
     left = {file.name.split("_")[0] for file in project.previews_path.iterdir()}
@@ -187,3 +187,15 @@ def test_tiles_make_up_the_micrograph_in_one_contrast(tmp_path: Path) -> None:
     for factor, place in ((3, (0, 0)), (1, (3, 0)), (1, (0, -1))):
         with pytest.raises(ProjectError):
             previews.tile(made, large, factor, place)
+
+
+def test_cutouts_have_their_particle_in_the_middle(project: Project) -> None:
+    (item,) = project.items_of["mic_01"]
+    centers = np.vstack([particles(1), [[0.0, 0.0]]])
+    strip = pixels(previews.cutouts(project, item.number, centers, 8.0))
+    side = previews.CUTOUT
+    assert strip.shape == (side, side * len(centers))
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    inside = np.hypot(rows, columns) < 0.8 * side / 2 / previews.CUTOUT_DIAMETERS
+    for cut in np.split(strip, len(centers), axis=1)[:-1]:
+        assert cut[inside].mean() < cut[~inside].mean() - 20

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from cryoquery.label.pictures import Pictures
+from cryoquery.label.security import RefusedError
 
 OF_PICTURES = "private, max-age=3600"
 """How long browsers keep them unasked."""
 
+FARTHEST_PX = 1e6
 Item = Annotated[int, Path(ge=0, lt=10**9)]
 Lowpass = Annotated[float | None, Query(gt=0, le=1e6, allow_inf_nan=False)]
 router = APIRouter(prefix="/api/items/{item}")
@@ -42,6 +45,25 @@ async def tile(
     pictures: Pictures = request.app.state.pictures
     known = request.headers.get("if-none-match")
     ready = await pictures.tile(item, factor, (row, column), lowpass, known)
+    return send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
+
+
+@router.get("/cutouts")
+async def cutouts(
+    request: Request,
+    item: Item,
+    at: Annotated[str, Query(max_length=4000, pattern=r"^[-0-9.,;]+$")],
+    lowpass: Lowpass = None,
+) -> Response:
+    """Small pictures of places of the item's micrograph, side by side; ``at``: y,x;y,x;…"""
+    try:
+        centers_yx = np.array([pair.split(",") for pair in at.split(";")], dtype=np.float64).reshape(-1, 2)
+    except ValueError:
+        centers_yx = np.array([np.nan])
+    if not (np.abs(centers_yx) < FARTHEST_PX).all():
+        raise RefusedError(422, "at: expected y,x;y,x;…")
+    pictures: Pictures = request.app.state.pictures
+    ready = await pictures.cutouts(item, centers_yx, lowpass, request.headers.get("if-none-match"))
     return send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
 
 

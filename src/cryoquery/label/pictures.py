@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cryoquery.errors import ProjectError
 from cryoquery.label.security import RefusedError
 from cryoquery.project.folder import Project
-from cryoquery.project.previews import picture, thumbnail, tile, tile_contrast, write_thumbnail
+from cryoquery.project.previews import cutouts, picture, thumbnail, tile, tile_contrast, write_thumbnail
 from cryoquery.project.step_files import StepFiles
 
 AT_ONCE = 2
@@ -91,6 +94,19 @@ class Pictures:
             return found
 
         return await self._make(item, file, lambda: file().read_bytes(), known, f"heat {model}")
+
+    async def cutouts(
+        self, item: int, centers_yx: NDArray[np.float64], lowpass: float | None, known: str | None
+    ) -> ReadyPicture:
+        """Small pictures of places, see `cryoquery.project.previews.cutouts`; the rest as of `picture`."""
+
+        def make() -> bytes:
+            return cutouts(self._project, item, centers_yx, lowpass)
+
+        def file() -> Path:
+            return self._project.micrograph_path(item)
+
+        return await self._make(item, file, make, known, f"cutouts {centers_yx.tolist()} {lowpass}")
 
     async def thumbnail(self, item: int, known: str | None) -> ReadyPicture:
         """The small picture of an item for the list, made where it is missing; raises as `picture`."""

@@ -36,8 +36,7 @@ def export_labels(
 ) -> Written:
     """Write the labels of a project: the last submitted ones of each item.
 
-    Particles in regions to be ignored are left out; only the project's own format, which has the regions, keeps
-    them.
+    Particles in regions to be ignored are left out, but in the project's own format, which has the regions.
 
     Args:
         project: whose labels they are.

@@ -7,11 +7,8 @@ that is reduced to `CACHED_SIDE` px, and where more is asked for, one of full si
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import os
-import threading
 from pathlib import Path
 from typing import Literal
 
@@ -21,23 +18,23 @@ from PIL import Image
 from scipy import ndimage
 
 from cryoquery.data.array_file import read_rows
-from cryoquery.data.dataset import ImageRecord, decode, encode
-from cryoquery.data.preprocess import MAD_TO_SIGMA, normalize, remove_hot_pixels
+from cryoquery.data.dataset import ImageRecord, decode
+from cryoquery.data.preprocess import MAD_TO_SIGMA
 from cryoquery.errors import ProjectError
-from cryoquery.formats import read_micrograph
+from cryoquery.project.copies import copy_of, resized, whole_side
 from cryoquery.project.folder import Project
 from cryoquery.project.micrographs import MicrographRow
-from cryoquery.storage.atomic import write_bytes, write_file
+from cryoquery.storage.atomic import write_bytes
 
 LONG_SIDES = (512, 1024, 2048)
 """Long sides of pictures in px that are offered, as far as an item is larger."""
 LARGEST_SIDE = 8192
 CACHED_SIDE = 2048
 """Long side in px of the reduced copies."""
-CACHE_BYTES = 2 << 30
-"""The copies that were not used for longest are removed beyond this."""
 TILE = 512
 """Side of a tile, px."""
+CUTOUT, CUTOUT_DIAMETERS = 80, 1.7
+"""Side in px of a small picture of a particle, and the same in particle diameters."""
 N_PATCHES, PATCH = 5, 160
 """The contrast of tiles is that of so many patches per side, of so many px each."""
 THUMBNAIL_SIDE = 320
@@ -49,8 +46,6 @@ SIGMAS = (5.0, 4.0)
 """… but at most so many robust standard deviations below and above its median, so that carbon and ice do
 not take the contrast from the particles."""
 NICE = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-_MAKING = threading.Lock()
-"""The memory of one whole micrograph is enough, and requests for its tiles come together."""
 FINEST, COARSEST, DEFAULT = 1 / 32, 1 / 2, 1 / 8
 """Low-pass lengths that are offered, and the one to begin with, in particle diameters."""
 
@@ -81,7 +76,7 @@ def picture(
     scale = min(1.0, long_side / max(region[2:]))
     micrograph = project.micrograph_of(item)
     side = CACHED_SIDE if scale * max(whole) <= CACHED_SIDE else max(whole)
-    cut = _cut(decode(_copy(project, micrograph, side)), whole, region, scale)
+    cut = _cut(decode(copy_of(project, micrograph, side)), whole, region, scale)
     cut = _lowpassed(cut, _length_px(project, micrograph, lowpass) * scale)
     return _jpeg(cut, quality)
 
@@ -133,7 +128,7 @@ def _tiled(
         raise ProjectError(f"factor={factor}: item {item} has no such tiles")
     micrograph = project.micrograph_of(item)
     side = max(micrograph.height_px, micrograph.width_px)
-    return _copy(project, micrograph, side, factor), _length_px(project, micrograph, lowpass) / factor
+    return copy_of(project, micrograph, side, factor), _length_px(project, micrograph, lowpass) / factor
 
 
 def tile_factors(project: Project, item: int) -> list[int]:
@@ -223,7 +218,7 @@ def write_thumbnail(project: Project, item: int) -> None:
         image = -image
     content = np.ascontiguousarray(image[: record.content_height, : record.content_width])
     scale = min(1.0, THUMBNAIL_SIDE / max(content.shape))
-    small = _resized(content, (0.0, 0.0, *content.shape), scale)
+    small = resized(content, (0.0, 0.0, *content.shape), scale)
     particle_px = record.diameter_px * record.scale * scale
     shown = _lowpassed(small, particle_px * DEFAULT * 2)
     write_bytes(thumbnail(project, item), _jpeg(shown, 85))
@@ -250,28 +245,7 @@ def _cut(
     down, across = image.shape[0] / whole[0], image.shape[1] / whole[1]
     top, left, height, width = region
     box = (top * down, left * across, (top + height) * down, (left + width) * across)
-    return _resized(image, box, scale / down, (_side(height, scale), _side(width, scale)))
-
-
-def _side(n: int, scale: float) -> int:
-    return max(1, round(n * scale))
-
-
-def _resized(
-    image: NDArray[np.float32],
-    box: tuple[float, float, float, float],
-    scale: float,
-    shape: tuple[int, int] | None = None,
-) -> NDArray[np.float32]:
-    """The part (top, left, bottom, right) of an image, antialiased, as an image of its own."""
-    top, left, bottom, right = box
-    bottom, right = min(bottom, image.shape[0]), min(right, image.shape[1])
-    height, width = shape or (_side(round(bottom - top), scale), _side(round(right - left), scale))
-    if (top, left) == (0, 0) and image.shape == (height, width):
-        return image
-    source = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
-    resized = source.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
-    return np.asarray(resized)
+    return resized(image, box, scale / down, (whole_side(height, scale), whole_side(width, scale)))
 
 
 def _lowpassed(image: NDArray[np.float32], length_px: float) -> NDArray[np.float32]:
@@ -326,62 +300,35 @@ def _jpeg(image: NDArray[np.float32], quality: int, contrast: tuple[float, float
     return stream.getvalue()
 
 
-def _copy(project: Project, micrograph: MicrographRow, side: int, factor: int = 1) -> NDArray[np.uint8]:
-    """A micrograph as `encode` writes it, reduced to a long side of ``side`` / ``factor`` px, from the cache.
+def cutouts(
+    project: Project, item: int, centers_yx: NDArray[np.float64], lowpass: float | None, *, side: int = CUTOUT
+) -> bytes:
+    """Small pictures of places of an item's micrograph, one beside the other, an 8-bit grayscale JPEG.
 
-    It reaches from its first to its last pixel's edge.
+    Args:
+        project: whose item it is.
+        item: its number.
+        centers_yx: (n, 2) pixels of the micrograph.
+        lowpass: as of `picture`.
+        side: of each picture, px; it shows `CUTOUT_DIAMETERS` particle diameters.
+
+    Raises:
+        ProjectError: there is no such item, or the micrograph is not there.
+        DataError: the micrograph cannot be read.
     """
-    number = project.items_of[micrograph.name][0].number
-    whole = micrograph.height_px, micrograph.width_px
-    scale = min(1.0, side / max(whole)) / factor
-    file = project.previews_path / f"{number}_{round(scale * max(whole))}.npy"
-    if (stored := _stored(file)) is not None:
-        return stored
-    finer = _copy(project, micrograph, side) if factor > 1 else None
-    with _MAKING:
-        if (stored := _stored(file)) is not None:
-            return stored  # somebody else has made it meanwhile
-        if finer is None:
-            image = _read(project.file_of(micrograph), scale)
-        else:
-            image = _resized(decode(finer), (0.0, 0.0, *finer.shape), 1 / factor)
-        encoded = encode(image)
-        # The cache may be on a full disk, or not ours to write: pictures are made all the same.
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(exist_ok=True)
-            with write_file(file) as stream:
-                np.save(stream, encoded)
-            _prune(file.parent)
-        return encoded
-
-
-def _stored(file: Path) -> NDArray[np.uint8] | None:
-    try:
-        stored: NDArray[np.uint8] = np.load(file, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return None
-    with contextlib.suppress(OSError):
-        os.utime(file)  # the least recently used are removed first
-    return stored
-
-
-def _read(path: Path, scale: float) -> NDArray[np.float32]:
-    """A micrograph at ``scale`` in standard deviations."""
-    pixels = read_micrograph(path).pixels
-    if scale < 1:
-        pixels = _resized(remove_hot_pixels(pixels), (0.0, 0.0, *pixels.shape), scale)
-    return normalize(pixels).image
-
-
-def _prune(folder: Path) -> None:
-    """Remove the copies that were not used for longest, beyond `CACHE_BYTES`."""
-    found = []
-    for file in folder.glob("*.npy"):
-        with contextlib.suppress(FileNotFoundError):
-            about = file.stat()
-            found.append((about.st_mtime, about.st_size, file))
-    total = 0
-    for _, size, file in sorted(found, key=lambda entry: -entry[0]):
-        total += size
-        if total > CACHE_BYTES:
-            file.unlink(missing_ok=True)
+    record, micrograph = _record(project, item), project.micrograph_of(item)
+    whole = max(record.height_px, record.width_px)
+    step = CUTOUT_DIAMETERS * record.diameter_px / side  # px of the micrograph per px of a cutout
+    copied = copy_of(project, micrograph, CACHED_SIDE if whole / step <= CACHED_SIDE else whole)
+    scale = copied.shape[0] / record.height_px
+    length_px = _length_px(project, micrograph, lowpass) * scale
+    grid = (np.arange(side) - (side - 1) / 2) * step * scale
+    cuts = []
+    for center in (centers_yx + 0.5) * scale - 0.5:
+        top, left = np.floor(center + grid[0]).astype(int) - 1
+        wide = math.ceil(grid[-1] - grid[0]) + 4
+        first = np.clip((top, left), 0, np.array(copied.shape) - 1)
+        part = _lowpassed_part(copied, (int(first[0]), int(first[1]), wide, wide), length_px)
+        at = np.meshgrid(center[0] + grid - first[0], center[1] + grid - first[1], indexing="ij")
+        cuts.append(ndimage.map_coordinates(part, at, order=1, mode="constant"))
+    return _jpeg(np.concatenate(cuts, axis=1), 85)

@@ -8,7 +8,7 @@ const MARKS = ["circle", "box", "point"];
 const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
 
 /** The actions by name; `flow` has submit, skip and what else concerns the server; `shown()`: redraw. */
-export function makeActions({ labeling, stage, tools, look, flow, list, shown, say }) {
+export function makeActions({ gallery, labeling, stage, tools, look, flow, list, shown, say }) {
   const { view } = stage;
   const setLook = (name, value) => {
     look[name] = value;
@@ -21,6 +21,7 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown, s
 
   const cursorAt = () => tools.cursor ?? tools.pointer ?? view.toImage(view.width / 2, view.height / 2);
   const setCursor = ({ y, x }) => {
+    tools.spot = null;
     const [top, left, height, width] = labeling.task.region ?? [0, 0, labeling.task.height, labeling.task.width];
     tools.cursor = { y: clamp(y, top - 0.5, top + height - 0.5), x: clamp(x, left - 0.5, left + width - 0.5) };
     if (tools.carried) tools.preview = { key: tools.carried.point.key, ...tools.cursor };
@@ -97,6 +98,7 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown, s
       if (loop("accept") || !at || tools.keyCorner()) return undefined;
       const hit = tools.hitAt(at.y, at.x);
       if (hit?.kind === "suggestion") return decide(labeling.accept([hit.point]));
+      if (!hit && tools.spot?.point) return labeling.accept([tools.spot.point]);
       return hit ? undefined : labeling.add(at.y, at.x);
     }),
     carry: edit(() => {
@@ -128,6 +130,12 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown, s
     setThreshold: (value) => labeling.task && labeling.setThreshold(value),
     threshold: (_, key) => labeling.task && labeling.setThreshold(labeling.threshold + (key === "[" ? -0.02 : 0.02)),
     suggestion: (_, key) => walk(key),
+    gallery: () => gallery.open(),
+    go: (place) => {
+      view.zoom(Math.max(1, 90 / (labeling.diameter * view.scale)));
+      view.center(place.y, place.x);
+      setCursor(place);
+    },
     doubt: (_, key) => {
       if (!labeling.task) return;
       const spots = labeling.doubts;
@@ -139,7 +147,8 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown, s
       if (view.fitted) view.zoom(Math.max(1, 90 / (labeling.diameter * view.scale)));
       view.center(spot.y, spot.x);
       setCursor(spot);
-      say(spot.text);
+      tools.spot = spot;
+      say(spot.text, "spot");
     },
     close: () => tools.path && tools.closePath(),
     cancel: () => {

@@ -63,6 +63,7 @@ export const thumbnailPath = (item) => `/api/items/${item}/thumbnail`;
 
 const filtered = (lowpass) => (lowpass ? `&lowpass=${lowpass}` : "");
 export const picturePath = (item, size, lowpass) => `/api/items/${item}/picture?size=${size}${filtered(lowpass)}`;
+export const cutoutsPath = (item, places, lowpass) => `/api/items/${item}/cutouts?at=${places.join(";")}${filtered(lowpass)}`;
 export const heatPath = (item, model) => `/api/items/${item}/heat?model=${encodeURIComponent(model)}`;
 export const tilePath = (item, factor, row, column, lowpass) =>
   `/api/items/${item}/tile?factor=${factor}&row=${row}&column=${column}${filtered(lowpass)}`;

@@ -6,6 +6,7 @@ import { makeActions } from "./actions.js";
 import { askName } from "./dialogs.js";
 import { Flow, rememberedTask } from "./flow.js";
 import { describe, listen } from "./keys.js";
+import { Gallery } from "./gallery.js";
 import { Labeling } from "./labeling.js";
 import { storedLook } from "./look.js";
 import { Outbox } from "./outbox.js";
@@ -142,7 +143,8 @@ async function start() {
   };
   const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say, prepare: (task) => stage.prepare(task) });
   const news = new News(list, flow, session.person);
-  const actions = makeActions({ labeling, stage, tools, look, flow, list, shown, say });
+  const gallery = new Gallery(labeling, () => stage.lowpass(), (place) => actions.go(place));
+  const actions = makeActions({ gallery, labeling, stage, tools, look, flow, list, shown, say });
   connect(actions);
   listen(actions, (held) => tools.setSpace(held));
   describe(byId("help-keys"));

@@ -10,11 +10,11 @@ const WORDS = {
 };
 
 /**
- * The doubtful spots of `labeling`, [{kind: "mark" | "place" | "near", y, x, text}] in reading order: marks where the
+ * The doubtful spots of `labeling`, [{kind: "mark" | "place" | "near", y, x, text, point?: a suggestion}] in reading order: marks where the
  * model sees little, strong suggestions that were rejected or left, and suggestions close to the slider.
  */
 export function doubts(labeling) {
-  if (!labeling.suggestions.length) return [];
+  if (!labeling.suggestions.length || !labeling.particles.length) return []; // that is for a second look
   const { task, diameter, threshold } = labeling;
   const believed = task.threshold ?? 0.5;
   const seen = new Grid(labeling.suggestions, diameter);
@@ -27,9 +27,10 @@ export function doubts(labeling) {
   for (const { y, x, score } of labeling.rejected) {
     if (score >= strong) spots.push({ kind: "place", y, x, text: `Rejected, but the model is sure: ${score.toFixed(2)}.` });
   }
-  for (const { y, x, score } of labeling.open) {
-    if (Math.abs(score - threshold) < NEAR) spots.push({ kind: "near", y, x, text: `Near the threshold: ${score.toFixed(2)}.` });
-    else if (score >= believed) spots.push({ kind: "place", y, x, text: `The model would add this: ${score.toFixed(2)}.` });
+  for (const point of labeling.open) {
+    const { y, x, score } = point;
+    if (score >= strong) spots.push({ kind: "place", y, x, point, text: `The model would add this: ${score.toFixed(2)}.` });
+    else if (Math.abs(score - threshold) < NEAR) spots.push({ kind: "near", y, x, point, text: `Near the threshold: ${score.toFixed(2)}.` });
   }
   const row = ({ y }) => Math.floor(y / diameter);
   return spots.sort((a, b) => row(a) - row(b) || a.x - b.x);

@@ -238,10 +238,11 @@ export class Labeling extends EventTarget {
     return keys.length > 0 && this.do({ op: "reject", keys });
   }
 
-  /** Delete particles and reject suggestions. */
+  /** Delete particles and reject suggestions; also those that the particles came from, so that they stay away. */
   erase(particles, suggestions) {
     this.delete(particles);
-    this.reject(suggestions);
+    const known = new Set(this.suggestions.map(({ key }) => key));
+    this.reject([...particles.filter((key) => known.has(key)), ...suggestions]);
   }
 
   /** Make particles of `suggestions`, where they are or, for one, at `place`. */

@@ -24,6 +24,7 @@ export function connect(actions) {
   for (const name of ["undo", "redo", "empty", "skip", "bad", "submit", "invert", "hide"]) click(name, name);
   click("accept-all", "acceptAll");
   click("next-suggestion", "suggestion", undefined, "j");
+  click("gallery-button", "gallery");
   click("next-doubt", "doubt", undefined, "u");
   click("help-button", "help");
   byId("threshold").addEventListener("input", (event) => actions.setThreshold(Number(event.target.value)));
@@ -166,7 +167,7 @@ export function showSaving({ name, retryAt }, pending) {
 export function say(text, kind = "") {
   const toasts = byId("toasts");
   const last = toasts.lastElementChild;
-  if (last?.textContent === text) last.remove();
+  if (last?.textContent === text || (kind && last?.className === kind && kind !== "warn")) last.remove();
   const toast = document.createElement("p");
   toast.textContent = text;
   toast.className = kind;

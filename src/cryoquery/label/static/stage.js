@@ -145,7 +145,7 @@ export class Stage {
       size: look.size / 100,
       hidden: look.hidden,
       particles: moved(labeling.particles),
-      suggestions: moved(labeling.undecided),
+      suggestions: moved(tools.spot?.point ? [...labeling.undecided, tools.spot.point] : labeling.undecided),
       rejected: labeling.rejected,
       regions: labeling.regions,
       selected: tools.marked,
@@ -169,7 +169,9 @@ export class Stage {
     byId("scale-label").textContent = bar.label;
     byId("scale-line").style.width = `${bar.px.toFixed(1)}px`;
     const place = tools?.place();
+    const over = tools?.hover === null ? null : labeling.undecided.find(({ key }) => key === tools.hover);
+    const scored = over ? `score ${over.score.toFixed(2)} · ` : "";
     const where = place ? `y ${place.y.toFixed(1)}  x ${place.x.toFixed(1)} px · ` : "";
-    byId("readout").textContent = `${where}${(100 * view.scale).toFixed(0)} %${this.picture.pending ? " · getting sharper …" : ""}`;
+    byId("readout").textContent = `${scored}${where}${(100 * view.scale).toFixed(0)} %${this.picture.pending ? " · getting sharper …" : ""}`;
   }
 }

@@ -34,6 +34,7 @@ export class Tools {
   reset() {
     this.hover = null;
     this.selected = null; // key of a particle that was clicked, and that a drag moves
+    this.spot = null; // {y, x, point} a doubtful one that keys have gone to
     this.walking = false; // from suggestion to suggestion, by keys
     this.pointer = null; // {y, x} image px, where the mouse is
     this.cursor = null; // {y, x} image px, moved by arrow keys
@@ -124,6 +125,7 @@ export class Tools {
     const { press } = this;
     if (!press) {
       this.cursor = this.carried ? this.cursor : null;
+      this.spot = null;
       this.#hoverAt(at);
       if (this.path) this.path.points = [...this.path.corners, [at.y, at.x]];
       this.changed();
