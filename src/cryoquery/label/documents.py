@@ -32,9 +32,13 @@ def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
         row: of the queue.
         now: seconds since the epoch.
     """
+    micrograph = project.micrograph_of(row.state.item)
     return {
         "task": row.task,
         "item": row.state.item,
+        "n_particles": len(row.state.document.particles),
+        "defocus_um": micrograph.defocus_um,
+        "ice": micrograph.ice,
         "micrograph": project.items[row.state.item].micrograph,
         "rank": row.rank,
         "reason": row.reason,
