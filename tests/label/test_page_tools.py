@@ -128,9 +128,9 @@ def test_pictures_come_ahead_and_in_tiles(tmp_path: Path, person: Callable[..., 
         anna.page.mouse.click(600, 400)
         anna.press("Enter")
         assert len(anna.particles()) == 0
-        anna.page.unroute("**/picture?*")
         for route in held:
             route.continue_()
+        anna.page.unroute("**/picture?*")
         anna.wait_for_task()
         anna.press("1")
         anna.wait_until("c.stage.picture.kept.size > 0 && !c.stage.picture.pending")

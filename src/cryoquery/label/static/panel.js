@@ -103,7 +103,7 @@ function showSuggestions(labeling) {
   write("n-here", labeling.suggestions.filter(({ score }) => score >= threshold).length.toLocaleString("en"));
   write("n-everywhere", nItems > 1 ? `, ${leftOf(counts, threshold).toLocaleString("en")} in all ${nItems}` : "");
   write("doubts", inWords(labeling.doubts));
-  byId("next-doubt").disabled = !labeling.doubts.length;
+  byId("doubts-row").hidden = !labeling.doubts.length;
   byId("accept-all").disabled = !editable || !undecided.length;
   byId("next-suggestion").disabled = !undecided.length;
 }
