@@ -32,9 +32,11 @@ from cryoquery.project.events import Command, EventLog
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.labels_io import export_labels, import_labels, label_picks
 from cryoquery.project.pick_all import export_picks, newest_model
+from cryoquery.project.picks_in import import_picks
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import SETTINGS_FILE, write_settings
 from cryoquery.project.state import ItemLabels, ProjectState, labels, replay
+from cryoquery.project.step_files import StepFiles
 
 N = 4
 
@@ -174,6 +176,22 @@ def test_exports_name_micrographs_as_they_were_given(labeled: Project, tmp_path:
     assert (picks.pixel_size, picks.diameter_px) == (2.0, DIAMETER_PX)
     export_labels(labeled, state_of(labeled), tmp_path / "o.json", file_format="coco")
     assert read_coordinates(tmp_path / "o.json").file_format == "coco"
+
+
+def test_what_is_ignored_is_not_exported(tmp_path: Path) -> None:
+    project = make_project(tmp_path, 2, labels=())
+    (item,) = project.items_of["mic_00"]
+    points = particles(0)
+    left = points[:, 1] < SHAPE[1] / 2
+    polygon = [[0, 0], [0, SHAPE[1] / 2], [SHAPE[0] - 1, SHAPE[1] / 2], [SHAPE[0] - 1, 0]]
+    said = {"particles": points.tolist(), "regions": [{"kind": "ignore", "polygon": polygon}]}
+    with ProjectRepository.open(project.events_path, project.geometry) as journal:
+        body = {"source": "test", "labels": said}
+        journal.record([Command("one", "cryoquery", "imported", str(item.number), body)], time.time())
+    export_labels(project, state_of(project), tmp_path / "labels.star")
+    written = read_coordinates(tmp_path / "labels.star").centers_yx
+    assert 0 < left.sum() < len(points)
+    np.testing.assert_allclose(in_order(written), in_order(points[~left]), atol=1e-3)
 
 
 def test_the_own_format_holds_regions_and_what_was_refused(tmp_path: Path) -> None:
@@ -365,3 +383,29 @@ def test_a_pattern_that_the_shell_expanded_is_recognized(
         assert "put it in quotes: --micrographs 'DIR/*.mrc'" in said
         assert said.count("\n") == 1
     assert run(monkeypatch, "init", "p", "--diameter-px", 20) == 2
+
+
+def test_picks_of_another_program_are_suggested_until_the_first_step(tmp_path: Path) -> None:
+    project = make_project(tmp_path, N)
+    scores = np.linspace(-3, 9, len(known_picks(range(2))))
+    write_coordinates(tmp_path / "topaz.star", known_picks(range(2)).replace(scores=scores))
+    imported = import_picks(project, tmp_path / "topaz.star")
+    assert (imported.n_items, imported.n_particles) == (2, len(scores))
+    assert found(project) == {}
+    files = StepFiles(project.path)
+    assert files.newest_picks() == "picks_1"
+    (item,) = project.items_of["mic_01"]
+    shown = files.suggestions("picks_1", item.number)
+    np.testing.assert_allclose(
+        in_order(np.array([(pick.y, pick.x) for pick in shown.picks])), in_order(particles(1)), atol=1e-3
+    )
+    ranks = [pick.score for pick in shown.picks]
+    assert ranks == sorted(ranks, reverse=True)
+    assert 0.5 < min(ranks) < max(ranks) < 1
+    assert sum(files.scores("picks_1").counts) == len(scores)
+    import_picks(project, tmp_path / "topaz.star")
+    assert files.newest_picks() == "picks_2"
+    (project.steps_path / "step_1").mkdir(parents=True)
+    (project.steps_path / "step_1" / "metrics.json").write_text("{}")
+    with pytest.raises(ProjectError, match="step_1 suggests now"):
+        import_picks(project, tmp_path / "topaz.star")

@@ -11,7 +11,7 @@ from project_micrographs import DIAMETER_PX, SHAPE, make_project, particles
 
 from cryoquery.errors import ProjectError
 from cryoquery.formats import write_micrograph
-from cryoquery.project import previews
+from cryoquery.project import copies, previews
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.new_project import InitOptions, init_project
 
@@ -105,9 +105,9 @@ def test_the_cache_is_bounded(project: Project, monkeypatch: pytest.MonkeyPatch)
         previews.picture(project, item.number, 200)
     sizes = {file: file.stat().st_size for file in project.previews_path.iterdir()}
     for age, number in enumerate((1, 0, 2)):
-        os.utime(project.previews_path / f"{number}_{previews.CACHED_SIDE}.npy", (1e9 - age, 1e9 - age))
-    monkeypatch.setattr(previews, "CACHE_BYTES", 2 * max(sizes.values()))
-    (project.previews_path / f"1_{previews.CACHED_SIDE}.npy").unlink()
+        os.utime(project.previews_path / f"{number}_{max(SHAPE)}.npy", (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(copies, "CACHE_BYTES", 2 * max(sizes.values()))
+    (project.previews_path / f"1_{max(SHAPE)}.npy").unlink()
     previews.picture(project, 1, 200)
     left = {file.name.split("_")[0] for file in project.previews_path.iterdir()}
     assert left == {"0", "1"}
@@ -163,3 +163,41 @@ def test_ice_does_not_take_the_contrast_from_particles(project: Project) -> None
     with_ice[:60, :60] -= 40
     clean, other = (pixels(previews._jpeg(image, 95))[100:] for image in (noise, with_ice))
     assert other.std() > 0.6 * clean.std()
+
+
+def test_tiles_make_up_the_micrograph_in_one_contrast(tmp_path: Path) -> None:
+    shape = (1500, 4200)
+    image = np.random.default_rng(0).normal(0, 1, shape) + np.cos(np.arange(4200) / 90)
+    (tmp_path / "data").mkdir()
+    write_micrograph(tmp_path / "data" / "m0.mrc", image.astype(np.float32))
+    write_micrograph(tmp_path / "data" / "m1.mrc", image[:900, :1000].astype(np.float32))
+    made = init_project(tmp_path / "p", [tmp_path / "data"], InitOptions(diameter_px=60.0)).project
+    large = next(item.number for item in made.items if item.micrograph == "m0")
+    assert previews.levels(made, large) == [512, 1024, 2048]
+    assert previews.tile_factors(made, large) == [1, 2]
+    assert previews.tile_factors(made, 1 - large) == []
+    for factor in (1, 2):
+        n_rows, n_columns = (-(-n // (factor * previews.TILE)) for n in shape)
+        rows = [
+            [pixels(previews.tile(made, large, factor, (row, column), 15.0)) for column in range(n_columns)]
+            for row in range(n_rows)
+        ]
+        whole = np.block(rows)
+        assert whole.shape == (shape[0] // factor, shape[1] // factor)
+        expected = pixels(previews.picture(made, large, max(whole.shape), 15.0))
+        assert np.abs(whole - expected).mean() < 6
+    for factor, place in ((3, (0, 0)), (1, (3, 0)), (1, (0, -1))):
+        with pytest.raises(ProjectError):
+            previews.tile(made, large, factor, place)
+
+
+def test_cutouts_have_their_particle_in_the_middle(project: Project) -> None:
+    (item,) = project.items_of["mic_01"]
+    centers = np.vstack([particles(1), [[0.0, 0.0]]])
+    strip = pixels(previews.cutouts(project, item.number, centers, 8.0))
+    side = previews.CUTOUT
+    assert strip.shape == (side, side * len(centers))
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    inside = np.hypot(rows, columns) < 0.8 * side / 2 / previews.CUTOUT_DIAMETERS
+    for cut in np.split(strip, len(centers), axis=1)[:-1]:
+        assert cut[inside].mean() < cut[~inside].mean() - 20

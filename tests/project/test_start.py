@@ -13,17 +13,16 @@ from cryoquery.picking.metrics import match_particles
 from cryoquery.project.folder import open_project
 from cryoquery.project.pick_all import newest_model
 from cryoquery.project.repository import ProjectRepository
-from cryoquery.project.step_files import START, StepFiles
+from cryoquery.project.step_files import StepFiles
 
 
 def test_the_first_suggestions_are_those_of_the_general_model(tmp_path: Path) -> None:
     project = make_project(tmp_path, 4, start="general", initial_items=3)
     with ProjectRepository.open(project.events_path, project.geometry) as repository:
-        queue = repository.state.queue
-    assert queue.model == START
-    files, scores = StepFiles(project.steps_path), []
-    for entry in queue.entries:
-        found = files.suggestions(queue.model, entry.item)
+        entries = repository.state.queue.entries
+    files, scores = StepFiles(project.path), []
+    for entry in entries:
+        found = files.suggestions(files.newest_picks(), entry.item)
         shown = np.array([(pick.y, pick.x) for pick in found.picks if pick.score >= found.threshold])
         number = int(project.items[entry.item].micrograph.removeprefix("mic_"))
         scores.append(match_particles(shown.reshape(-1, 2), particles(number), DIAMETER_PX / 2).f1)
@@ -34,8 +33,7 @@ def test_the_first_suggestions_are_those_of_the_general_model(tmp_path: Path) ->
 
 def test_from_random_weights_nothing_is_suggested(tmp_path: Path) -> None:
     project = make_project(tmp_path, 3, start="random", initial_items=2)
-    with ProjectRepository.open(project.events_path, project.geometry) as repository:
-        assert repository.state.queue.model is None
+    assert StepFiles(project.path).newest_picks() is None
     with pytest.raises(ProjectError, match="no model yet"):
         newest_model(project)
 

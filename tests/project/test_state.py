@@ -279,7 +279,7 @@ def test_a_lease_keeps_others_out(play: Play) -> None:
         ("leased", {"until": 1e9}),
         ("served", {}),
     ):
-        with pytest.raises(LeaseError, match="item 0: ana is working on it") as refused:
+        with pytest.raises(LeaseError, match="ana is working on this one") as refused:
             play.tell(kind, person="ben", **body)
         assert refused.value.holder == "ana"
     with pytest.raises(LeaseError, match="is not leased to ben; open it again") as refused:
@@ -297,7 +297,7 @@ def test_a_lease_ends_by_itself_and_is_taken_or_renewed(play: Play) -> None:
     play.now += 60
     play.lease(person="ben")
     assert play.status() == "drafted", "what ana did is kept"
-    with pytest.raises(LeaseError, match="ben is working on it"):
+    with pytest.raises(LeaseError, match="ben is working on this one"):
         play.tell("undone")
     play.tell("released", person="ben", active_seconds=3.0)
     assert play.state.tasks["0"].seconds == {"ana": 2.0, "ben": 3.0}

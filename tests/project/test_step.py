@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import disc_mask
+from PIL import Image
 from rich.console import Console
 from slurm_cluster import SlurmCluster, wait_until
 
@@ -118,7 +119,7 @@ def stepped(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_a_step_leaves_what_the_page_reads(stepped: Project) -> None:
     folder = stepped.path / "steps" / "step_2"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.pt", "metrics.json", "query.json", "labels.json", "suggestions.json"}
+    assert names == {"model.pt", "metrics.json", "query.json", "labels.json", "suggestions.json", "maps"}
     query = read_json(folder / "query.json")
     labeled = {int(item) for item in read_json(folder / "labels.json")}
     assert [entry["rank"] for entry in query] == list(range(4))
@@ -128,6 +129,8 @@ def test_a_step_leaves_what_the_page_reads(stepped: Project) -> None:
         assert (entry["purpose"], split) in {("train", "train"), ("measure", "val")}
     found = read_json(folder / "suggestions.json")
     assert set(found) == {str(entry["item"]) for entry in query}
+    for item in found:
+        assert Image.open(folder / "maps" / f"{item}.png").mode == "L"
     for said in found.values():
         assert all(score >= 0.05 and 0 <= y < SIDE and 0 <= x < SIDE for y, x, score in said["picks"])
     metrics = read_json(folder / "metrics.json")
@@ -450,7 +453,7 @@ def test_a_damaged_micrograph_gets_no_suggestions(stepped: Project, monkeypatch:
         raise DataError("m00.mrc: damaged")
 
     monkeypatch.setattr("cryoquery.project.step.query.prepare_file", damaged)
-    assert suggestions(picker, stepped, [0])["0"]["picks"] == []
+    assert suggestions(picker, stepped, [0]).picks["0"]["picks"] == []
 
 
 def test_a_job_that_waits_is_shown_until_it_ends(tmp_path: Path) -> None:

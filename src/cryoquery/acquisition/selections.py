@@ -83,7 +83,7 @@ def power(
         return np.asarray(logs + candidates.rng.gumbel(size=len(logs)) / now)
 
     by = ImageScore(score.label, noisy, score.needs)
-    return _highest(by, by, f"high {score.label}, with noise")
+    return _highest(by, by, f"high {score.label}, partly by chance")
 
 
 def log_scores(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -92,7 +92,7 @@ def n_particles() -> ImageScore:
 def skill(ensemble: EnsembleName | None = None) -> ImageScore:
     """Brier skill that the network, or the ensemble's mean, expects: 0 where it sees nothing stand out."""
     key = f"skill@{ensemble}" if ensemble else "skill"
-    return ImageScore.of("expected skill", make_signal(key, image_scores.skill, ensemble or ""))
+    return ImageScore.of("clarity to the model", make_signal(key, image_scores.skill, ensemble or ""))
 
 
 def per_minute(

@@ -56,6 +56,10 @@ def init(
     labels: Annotated[
         list[Path] | None, typer.Option(help="File or folder of coordinates that are known already.")
     ] = None,
+    picks: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picks of another program, to be suggested until the first step."),
+    ] = None,
     initial: Annotated[int, typer.Option(min=1, help="Micrographs of the first query.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")] = 0,
     invert: Annotated[bool, typer.Option("--invert", help="Particles are bright as stored.")] = False,
@@ -85,7 +89,8 @@ def init(
         raise typer.BadParameter("give --micrographs 'DIR/*.mrc', a folder, or files")
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     options = InitOptions(**keys(InitOptions, given), initial_items=initial, placement=placed)
-    new = init_project(project, micrographs, options, table=table, labels=labels or [], report=counting)
+    new = init_project(project, micrographs, options, table=table, labels=labels or [], picks=picks or [],
+                       report=counting)  # fmt: skip
     complain(new.notes, "note: ")
     complain(new.failures, "left out: ")
     n = len(new.project.micrographs)
@@ -199,6 +204,10 @@ def export(
 def import_labels(
     project: ProjectFolder,
     labels: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder of coordinates.")],
+    as_suggestions: Annotated[
+        bool,
+        typer.Option("--as-suggestions", help="Only suggested on the page, until the first step."),
+    ] = False,
     flip_y: FlipY = False,
     flip_x: FlipX = False,
     swap_xy: SwapXY = False,
@@ -209,8 +218,10 @@ def import_labels(
     from cryoquery.formats.placement import Placement
     from cryoquery.project.folder import open_project
     from cryoquery.project.labels_io import import_labels as import_file
+    from cryoquery.project.picks_in import import_picks
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
-    imported = import_file(open_project(project), labels, placed=placed, force=force)
+    take, what = (import_picks, "suggestions") if as_suggestions else (import_file, "particles")
+    imported = take(open_project(project), labels, placed=placed, force=force)
     complain(imported.notes, "note: ")
-    typer.echo(f"{project}: {imported.n_particles:,} particles for {imported.n_items} items from {labels}")
+    typer.echo(f"{project}: {imported.n_particles:,} {what} for {imported.n_items} items from {labels}")

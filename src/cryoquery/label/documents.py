@@ -9,8 +9,16 @@ from cryoquery.label.listing import Row
 from cryoquery.project.document import Particle, Region, Step
 from cryoquery.project.folder import Project
 from cryoquery.project.labeling import TaskState
-from cryoquery.project.previews import default_lowpass, levels, lowpass_unit, lowpass_values, shown_region
-from cryoquery.project.step_files import Suggestions
+from cryoquery.project.previews import (
+    TILE,
+    default_lowpass,
+    levels,
+    lowpass_unit,
+    lowpass_values,
+    shown_region,
+    tile_factors,
+)
+from cryoquery.project.step_files import Scores, Suggestions
 
 MOST_STEPS, MOST_EDITS = 500, 5000
 """Most steps of undo and of redo that are sent with a document, and most changes in all of them."""
@@ -24,9 +32,13 @@ def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
         row: of the queue.
         now: seconds since the epoch.
     """
+    micrograph = project.micrograph_of(row.state.item)
     return {
         "task": row.task,
         "item": row.state.item,
+        "n_particles": len(row.state.document.particles),
+        "defocus_um": micrograph.defocus_um,
+        "ice": micrograph.ice,
         "micrograph": project.items[row.state.item].micrograph,
         "rank": row.rank,
         "reason": row.reason,
@@ -35,6 +47,7 @@ def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
         "purpose": "measure" if row.held_out else "train",
         "status": row.state.status(now),
         "person": person_of(row.state, now),
+        "touched": row.state.touched,
     }
 
 
@@ -54,6 +67,7 @@ def describe_task(
     person: str,
     reason: str,
     suggestions: Suggestions,
+    scores: Scores,
     now: float,
 ) -> dict[str, Any]:
     """The document of a task.
@@ -65,6 +79,7 @@ def describe_task(
         person: who asks.
         reason: why it is in the queue; empty: it is not.
         suggestions: those that are shown.
+        scores: of all suggestions of their model.
         now: seconds since the epoch.
     """
     item = project.items[state.item]
@@ -87,9 +102,12 @@ def describe_task(
         "steps": {name: _last_steps(getattr(state.document, name)) for name in ("done", "undone")},
         "suggestions": [pick._asdict() for pick in suggestions.picks],
         "threshold": suggestions.threshold,
+        "all_scores": scores._asdict(),
         "model": state.model,
+        "suggested": bool(state.suggested),
         "reason": reason,
         "levels": levels(project, state.item),
+        "tiles": {"side": TILE, "factors": tile_factors(project, state.item)},
         "lowpass": lowpass_values(project),
         "default_lowpass": default_lowpass(project),
         "lowpass_unit": lowpass_unit(project),
@@ -102,6 +120,7 @@ def describe_progress(state: TaskState, now: float) -> dict[str, Any]:
         "status": state.status(now),
         "cursor": state.document.cursor,
         "n_ops": state.document.n_ops,
+        "touched": state.touched,
         "lease_until": state.lease.until if state.lease is not None and state.holder(now) else None,
     }
 

@@ -7,13 +7,17 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cryoquery.errors import ProjectError
 from cryoquery.label.security import RefusedError
 from cryoquery.project.folder import Project
-from cryoquery.project.previews import picture, thumbnail, write_thumbnail
+from cryoquery.project.previews import cutouts, picture, thumbnail, tile, tile_contrast, write_thumbnail
+from cryoquery.project.step_files import StepFiles
 
 AT_ONCE = 2
 """Pictures that are made at the same time; each may need the memory of a whole micrograph."""
@@ -28,7 +32,7 @@ class ReadyPicture:
 
     etag: str
     content: bytes | None
-    """A JPEG; None: the browser has it."""
+    """A JPEG or PNG; None: the browser has it."""
 
 
 class Pictures:
@@ -37,7 +41,9 @@ class Pictures:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="picture")
+        self._steps = StepFiles(project.path)
         self._n_waiting = 0
+        self._contrast = lru_cache(256)(partial(tile_contrast, project))
 
     async def picture(
         self, item: int, long_side: int, lowpass: float | None, known: str | None
@@ -62,6 +68,45 @@ class Pictures:
             return self._project.micrograph_path(item)
 
         return await self._make(item, file, make, known, f"{long_side} {lowpass}")
+
+    async def tile(
+        self, item: int, factor: int, place: tuple[int, int], lowpass: float | None, known: str | None
+    ) -> ReadyPicture:
+        """A tile of an item, see `cryoquery.project.previews.tile`; the rest as of `picture`."""
+
+        def make() -> bytes:
+            contrast = self._contrast(item, factor, lowpass)
+            return tile(self._project, item, factor, place, lowpass, contrast)
+
+        def file() -> Path:
+            return self._project.micrograph_path(item)
+
+        return await self._make(item, file, make, known, f"tile {factor} {place} {lowpass}")
+
+    async def heat(self, item: int, model: str, known: str | None) -> ReadyPicture:
+        """The probabilities of ``model`` on the item's micrograph, an 8-bit PNG; raises as `picture`."""
+
+        def file() -> Path:
+            first = self._project.items_of[self._project.items[item].micrograph][0].number
+            found = self._steps.map_path(model, first)
+            if found is None:
+                raise RefusedError(404, f"{model} has left no map of item {item}")
+            return found
+
+        return await self._make(item, file, lambda: file().read_bytes(), known, f"heat {model}")
+
+    async def cutouts(
+        self, item: int, centers_yx: NDArray[np.float64], lowpass: float | None, known: str | None
+    ) -> ReadyPicture:
+        """Small pictures of places, see `cryoquery.project.previews.cutouts`; the rest as of `picture`."""
+
+        def make() -> bytes:
+            return cutouts(self._project, item, centers_yx, lowpass)
+
+        def file() -> Path:
+            return self._project.micrograph_path(item)
+
+        return await self._make(item, file, make, known, f"cutouts {centers_yx.tolist()} {lowpass}")
 
     async def thumbnail(self, item: int, known: str | None) -> ReadyPicture:
         """The small picture of an item for the list, made where it is missing; raises as `picture`."""

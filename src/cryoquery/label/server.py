@@ -24,6 +24,8 @@ from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.download import Format, labels_file
 from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile
+from cryoquery.label.picture_requests import router as picture_router
+from cryoquery.label.picture_requests import send
 from cryoquery.label.pictures import Pictures
 from cryoquery.label.requests import CommandsRequest, LeaseRequest, PersonRequest
 from cryoquery.label.security import Guard, RefusedError
@@ -39,8 +41,9 @@ JOB_SECONDS = 30.0
 POLL_SECONDS = 2.0
 """How often the folder of steps is looked at."""
 LONGEST_TASK = 40
-OF_PICTURES = "private, max-age=3600"
-"""How long browsers keep them unasked."""
+MOST_BESIDES = 20
+"""Tasks that a page holds and need not be told of again."""
+NOTHING: list[str] = []
 
 Answer = TypeVar("Answer")
 router = APIRouter()
@@ -74,6 +77,7 @@ def create_app(
     app.state.sessions = sessions
     app.state.pages = pages
     app.include_router(router)
+    app.include_router(picture_router)
     for kind, answer in (
         (RequestValidationError, _invalid), (HTTPException, _http_error),
         (CryoqueryError, _mistake), (OSError, _mistake),
@@ -136,7 +140,6 @@ def _person(request: Request) -> str:
 
 Person = Annotated[str, Depends(_person)]
 Task = Annotated[str, Path(max_length=LONGEST_TASK)]
-Item = Annotated[int, Path(ge=0, lt=10**9)]
 
 
 @router.get("/")
@@ -156,7 +159,7 @@ def _static(request: Request, name: str) -> Response:
     if file is None:
         raise RefusedError(404, "there is no such file")
     is_known = request.headers.get("if-none-match") == file.etag
-    return _send(file.etag, None if is_known else file.content, file.media_type, "no-cache")
+    return send(file.etag, None if is_known else file.content, file.media_type, "no-cache")
 
 
 @router.get("/api/session")
@@ -188,6 +191,15 @@ async def lease(request: Request, wanted: LeaseRequest, person: Person) -> Respo
     return _send_task(request, await _ask(request.app, LabelService.lease, person, named))
 
 
+@router.get("/api/ahead")
+async def ahead(
+    request: Request, person: Person, besides: Annotated[list[str], Query(max_length=MOST_BESIDES)] = NOTHING
+) -> Response:
+    """The document of the task that comes next, besides some."""
+    named = [_task(request, name) for name in besides]
+    return _send_task(request, await _ask(request.app, LabelService.ahead, person, named))
+
+
 @router.get("/api/tasks/{task}")
 async def task(request: Request, task: Task, person: Person) -> Response:
     """A task's document."""
@@ -213,35 +225,6 @@ async def commands(request: Request, task: Task, wanted: CommandsRequest, person
     return JSONResponse(
         await _ask(request.app, LabelService.record, person, _task(request, task), wanted.commands)
     )
-
-
-@router.get("/api/items/{item}/picture")
-async def picture(
-    request: Request,
-    item: Item,
-    size: Annotated[int, Query(ge=1, le=100_000)] = 2048,
-    lowpass: Annotated[float | None, Query(gt=0, le=1e6, allow_inf_nan=False)] = None,
-) -> Response:
-    """A picture of the item."""
-    pictures: Pictures = request.app.state.pictures
-    ready = await pictures.picture(item, size, lowpass, request.headers.get("if-none-match"))
-    return _send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
-
-
-@router.get("/api/items/{item}/thumbnail")
-async def thumbnail(request: Request, item: Item) -> Response:
-    """A small picture of the item."""
-    pictures: Pictures = request.app.state.pictures
-    ready = await pictures.thumbnail(item, request.headers.get("if-none-match"))
-    return _send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)
-
-
-def _send(etag: str, content: bytes | None, media_type: str, caching: str) -> Response:
-    """A file; None: the browser has it."""
-    headers = {"ETag": etag, "Cache-Control": caching}
-    if content is None:
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
 
 
 @router.get("/api/status")

@@ -6,6 +6,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class LabelService:
         self.project = project
         self._repository = repository
         self._clock = clock
-        self._steps = StepFiles(project.steps_path)
+        self._steps = StepFiles(project.path)
         self._sentence: tuple[int, str] = (-1, "")
 
     def close(self) -> None:
@@ -150,21 +151,40 @@ class LabelService:
             self._check_known(person, task, now)
         state = self.state.task(task)
         if state.phase in ("open", "skipped"):
-            self._record_lease(person, task, state, now)
+            self._record_lease(person, task, self._as_served(task, state), now)
         return self.task(person, task)
 
+    def ahead(self, person: str, besides: Sequence[str]) -> dict[str, Any]:
+        """The document of the task that ``person`` gets next, besides some; nothing is given or recorded.
+
+        The page has it ready when it is wanted, and asks for a lease then.
+        """
+        now, config = self._clock(), self.project.config
+        task = next_task(
+            self.state, person, now, repeat_share=config.repeat_share, seed=config.seed, besides=besides
+        )
+        if task is None:
+            return {"task": None}
+        return self._describe(person, task, self._as_served(task, self.state.task(task)), now)
+
+    def _as_served(self, task: str, state: TaskState) -> TaskState:
+        """The task as whoever opens it now sees it: until the first edit, with the newest suggestions."""
+        if state.document.n_ops > 0 or state.submissions:
+            return state
+        model = self.state.queue.model or self._steps.newest_picks()
+        config, held_out = self.project.config, self._is_held_out(state.item)
+        suggested = model is not None and is_suggested(
+            config.seed, task, config.suggestion_share, held_out=held_out
+        )
+        return replace(state, model=model, suggested=suggested)
+
     def _record_lease(self, person: str, task: str, state: TaskState, now: float) -> None:
-        fresh = state.document.n_ops == 0 and not state.submissions
-        suggested, model = state.suggested, state.model
-        if fresh:
-            model = self.state.queue.model
-            config, held_out = self.project.config, self._is_held_out(state.item)
-            suggested = model is not None and is_suggested(
-                config.seed, task, config.suggestion_share, held_out=held_out
-            )
-        suggestions = self._steps.suggestions(model, state.item) if suggested else NONE
-        leased = {"until": self._lease_end(now), "suggested": bool(suggested)}
-        served = {"model": model, "n_suggestions": len(suggestions.picks), "suggested": bool(suggested)}
+        leased = {"until": self._lease_end(now), "suggested": bool(state.suggested)}
+        served = {
+            "model": state.model,
+            "n_suggestions": len(self._shown(state).picks),
+            "suggested": bool(state.suggested),
+        }
         token = uuid.uuid4().hex
         self._repository.record(
             [
@@ -182,9 +202,12 @@ class LabelService:
         """
         now = self._clock()
         self._check_known(person, task, now)
-        state = self.state.task(task)
+        return self._describe(person, task, self.state.task(task), now)
+
+    def _describe(self, person: str, task: str, state: TaskState, now: float) -> dict[str, Any]:
         reason = next((row.reason for row in self._rows(person, now) if row.task == task), "")
-        return describe_task(self.project, task, state, person, reason, self._shown(state), now)
+        scores = self._steps.scores(state.model)
+        return describe_task(self.project, task, state, person, reason, self._shown(state), scores, now)
 
     def _check_known(self, person: str, task: str, now: float) -> None:
         """Check that ``person`` may know of the task: it is in a query, and no blind repeat hides it.

@@ -244,7 +244,7 @@ def _represent(
     what = "fields" if project.config.unit == "field" else "micrographs"
     entries = []
     for at, count in zip(chosen, counts, strict=True):
-        stands = f"stands for {count:,} similar {what}" if count > 1 else "one of its kind"
+        stands = f"stands for {count:,} similar {what}" if count > 1 else "unlike all others"
         reason = ": ".join(part for part in (stratum.words, stands) if part)
         entries.append(QueueEntry(int(pool[at]), 0, reason, float(count) / len(pool), "train"))
     return entries

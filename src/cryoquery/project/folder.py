@@ -9,6 +9,7 @@
       dataset/                an image of every item, without labels
       thumbnails/<item>.jpg
       previews/               pictures made on demand; may be deleted
+      picks/                  picks of other programs that are suggested until the first step
       steps/step_<n>/         what each step left
 """
 

@@ -37,6 +37,8 @@ class FoundLabels:
     """``{kind, polygon}`` each."""
     diameters_px: NDArray[np.float64] | None = None
     """(n,) of the particles, pixels of the original micrograph, NaN where not stated; None: nowhere."""
+    scores: NDArray[np.float64] | None = None
+    """(n,) of the particles, as the file has them; None: it has none."""
     empty: bool | None = None
     """Whether it is said that there are no particles; None: it is, where none are marked."""
 
@@ -101,7 +103,8 @@ def read_labels(
         inside = ((centers >= -0.5) & (centers < np.array(shapes[name]) - 0.5)).all(axis=1)
         n_outside += int((~inside).sum())
         kept = None if diameters_stated is None else diameters_stated[inside]
-        found.append(FoundLabels(name, centers[inside], diameters_px=kept))
+        scores = None if picks.scores is None else picks.scores[inside]
+        found.append(FoundLabels(name, centers[inside], diameters_px=kept, scores=scores))
     if n_outside:
         notes.append(f"{path}: left out {n_outside:,} picks outside of their micrograph")
     return LabelFile(path, tuple(found), tuple(notes))
@@ -169,5 +172,5 @@ def _found(entry: Mapping[str, Any]) -> FoundLabels:
         None if region is None else (int(region[0]), int(region[1]), int(region[2]), int(region[3])),
         tuple({"kind": one["kind"], "polygon": one["polygon"]} for one in entry.get("regions", ())),
         None if diameters is None else np.array(diameters, dtype=np.float64),
-        bool(entry["empty"]),
+        empty=bool(entry["empty"]),
     )

@@ -334,10 +334,9 @@ def _check_holder(task: TaskState, event: Event) -> None:
 
 def _not_yours(task: TaskState, event: Event) -> LeaseError:
     holder = task.holder(event.time)
-    name = task_id(task.item)
     if holder is None:
-        return LeaseError(f"item {name}: is not leased to {event.person}; open it again", None)
-    return LeaseError(f"item {name}: {holder} is working on it; take another", holder)
+        return LeaseError(f"this is not leased to {event.person}; open it again", None)
+    return LeaseError(f"{holder} is working on this one; take another", holder)
 
 
 def _spend(task: TaskState, event: Event, seconds: float) -> None:

@@ -53,6 +53,8 @@ def export_labels(
 ) -> Written:
     """Write the labels of a project: the last submitted ones of each item.
 
+    Particles in regions to be ignored are left out, but in the project's own format, which has the regions.
+
     Args:
         project: whose labels they are.
         state: its events, replayed.
@@ -103,7 +105,7 @@ def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
         shapes[row.stated] = (row.height_px, row.width_px)
         parts.append(
             Picks.of(
-                found[item].particles_yx,
+                found[item].counted_yx(),
                 micrograph=row.stated,
                 diameters_px=np.where(np.isnan(stated), project.diameter_px(item), stated),
                 pixel_size=row.pixel_size,

@@ -35,6 +35,7 @@ from cryoquery.project.folder import Project, open_project
 from cryoquery.project.label_files import LabelFile, read_labels
 from cryoquery.project.labels_io import import_commands
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
+from cryoquery.project.picks_in import write_picks
 from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import PARTICLE_PX, SETTINGS_FILE, ProjectConfig, write_settings
@@ -109,6 +110,7 @@ def init_project(
     *,
     table: Path | None = None,
     labels: Sequence[Path] = (),
+    picks: Sequence[Path] = (),
     report: Report | None = None,
 ) -> NewProject:
     """Make the project folder ``path``, all of it or nothing.
@@ -122,6 +124,7 @@ def init_project(
         options: what is said about them.
         table: STAR or CSV file with defocus, ice and groups of the micrographs.
         labels: files or folders of coordinates that are known already.
+        picks: such files whose coordinates are only suggested to people.
         report: called for each stage; gives what to call with its progress.
 
     Raises:
@@ -145,13 +148,15 @@ def init_project(
             "are only measured on"
         )
     diameters = {one.name: _diameter_px(one, options) for one in found.micrographs}
-    known = _read_label_files(labels, found, diameters, options)
+    known, suggested = (_read_label_files(paths, found, diameters, options) for paths in (labels, picks))
     folder = _common_folder(path, found.micrographs)
     with staged_directory(path) as staged, _named(staged, path):
         failures = _build(staged, path, folder, found, diameters, options, report or _silent)
         project = open_project(staged)
         _write_thumbnails(project, report or _silent)
         n_imported, n_proposed, notes = _first_events(project, known, report or _silent)
+        if suggested:
+            notes += write_picks(project, suggested).notes
     done = open_project(path)
     if not len(done.dataset.rows("val")):
         notes.append("no micrograph is left to measure on; make the project again with more of them")
@@ -372,8 +377,8 @@ def _first_events(project: Project, known: Sequence[LabelFile], report: Report) 
         with report("looking for different ones") as progress:
             proposals = propose(project, project.config.initial_items, exclude=imported, progress=progress)
         with report("first suggestions") as progress:
-            model = suggest(project, [entry.item for entry in proposals], progress)
-        body = {"step": 0, "model": model, "entries": [entry._asdict() for entry in proposals]}
+            suggest(project, [entry.item for entry in proposals], progress)
+        body = {"step": 0, "model": None, "entries": [entry._asdict() for entry in proposals]}
         journal.record([Command("queued-0", PROGRAM, "queued", None, body)], time.time())
     return len(imported), len(proposals), notes
 

@@ -1,15 +1,14 @@
 """Pictures of micrographs for the browser.
 
-A picture of at most `CACHED_SIDE` px is made from a reduced copy of the micrograph in standard deviations,
-which is kept in the project's cache; a larger one is made from the micrograph itself.
+They are made from copies of the micrograph in standard deviations that are kept in the project's cache: one
+that is reduced to `CACHED_SIDE` px, and where more is asked for, one of full size. What is larger than
+`CACHED_SIDE` is sent in tiles.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -19,20 +18,25 @@ from PIL import Image
 from scipy import ndimage
 
 from cryoquery.data.array_file import read_rows
-from cryoquery.data.dataset import ImageRecord, decode, encode
-from cryoquery.data.preprocess import MAD_TO_SIGMA, normalize, remove_hot_pixels
+from cryoquery.data.dataset import ImageRecord, decode
+from cryoquery.data.preprocess import MAD_TO_SIGMA
 from cryoquery.errors import ProjectError
-from cryoquery.formats import read_micrograph
+from cryoquery.project.copies import copy_of, resized, whole_side
 from cryoquery.project.folder import Project
 from cryoquery.project.micrographs import MicrographRow
-from cryoquery.storage.atomic import write_bytes, write_file
+from cryoquery.storage.atomic import write_bytes
 
-LONG_SIDES = (512, 1024, 2048, 4096, 8192)
+LONG_SIDES = (512, 1024, 2048)
 """Long sides of pictures in px that are offered, as far as an item is larger."""
+LARGEST_SIDE = 8192
 CACHED_SIDE = 2048
 """Long side in px of the reduced copies."""
-CACHE_BYTES = 2 << 30
-"""The reduced copies that were not used for longest are removed beyond this."""
+TILE = 512
+"""Side of a tile, px."""
+CUTOUT, CUTOUT_DIAMETERS = 80, 1.7
+"""Side in px of a small picture of a particle, and the same in particle diameters."""
+N_PATCHES, PATCH = 5, 160
+"""The contrast of tiles is that of so many patches per side, of so many px each."""
 THUMBNAIL_SIDE = 320
 SIGMA_PER_LENGTH = math.sqrt(math.log(2) / 2) / math.pi
 """Sigma of the Gaussian that lets amplitudes of this period fall to 1/2: exp(−2π²σ²/d²) = 1/2."""
@@ -65,24 +69,76 @@ def picture(
         DataError: the micrograph cannot be read.
     """
     record = _record(project, item)
-    if not 16 <= long_side <= LONG_SIDES[-1]:
-        raise ProjectError(f"long_side={long_side}: must lie between 16 and {LONG_SIDES[-1]} px")
-    if lowpass is not None and not 0 < lowpass < math.inf:
-        raise ProjectError(f"lowpass={lowpass:g}: must be a positive length")
+    if not 16 <= long_side <= LARGEST_SIDE:
+        raise ProjectError(f"long_side={long_side}: must lie between 16 and {LARGEST_SIDE} px")
     whole = (record.height_px, record.width_px)
     region = shown_region(project, item)
     scale = min(1.0, long_side / max(region[2:]))
     micrograph = project.micrograph_of(item)
-    if scale * max(whole) <= CACHED_SIDE:
-        image = _reduced_cached(project, micrograph)
-    else:
-        image = _reduced(project.file_of(micrograph), 1.0 if scale == 1 else scale)
-    cut = _cut(image, whole, region, scale)
-    if lowpass is not None:
-        pixel_size = micrograph.pixel_size if lowpass_unit(project) == "Å" else None
-        length_px = lowpass / (pixel_size or 1.0)
-        cut = _lowpassed(cut, length_px * scale)
+    side = CACHED_SIDE if scale * max(whole) <= CACHED_SIDE else max(whole)
+    cut = _cut(decode(copy_of(project, micrograph, side)), whole, region, scale)
+    cut = _lowpassed(cut, _length_px(project, micrograph, lowpass) * scale)
     return _jpeg(cut, quality)
+
+
+def tile(
+    project: Project,
+    item: int,
+    factor: int,
+    place: tuple[int, int],
+    lowpass: float | None = None,
+    contrast: tuple[float, float] | None = None,
+) -> bytes:
+    """A square of `TILE` px of the item's micrograph, an 8-bit grayscale JPEG; smaller at the far edges.
+
+    Args:
+        project: whose item it is.
+        item: its number.
+        factor: pixels of the micrograph per pixel of the tile, one of `tile_factors`.
+        place: (row, column) of the tile, from 0 at the top and on the left.
+        lowpass: as of `picture`.
+        contrast: `tile_contrast` with the same arguments, where it is known.
+
+    Raises:
+        ProjectError: there is no such item or tile, or the micrograph is not there.
+        DataError: the micrograph cannot be read.
+    """
+    image, length_px = _tiled(project, item, factor, lowpass)
+    top, left = (TILE * index for index in place)
+    height, width = min(TILE, image.shape[0] - top), min(TILE, image.shape[1] - left)
+    if top < 0 or left < 0 or height <= 0 or width <= 0:
+        raise ProjectError(f"tile {place}: item {item} has no such tile")
+    cut = _lowpassed_part(image, (top, left, height, width), length_px)
+    return _jpeg(cut, 90, contrast or tile_contrast(project, item, factor, lowpass))
+
+
+def tile_contrast(project: Project, item: int, factor: int, lowpass: float | None) -> tuple[float, float]:
+    """What becomes black and what white in the tiles of an item; arguments and errors as of `tile`."""
+    image, length_px = _tiled(project, item, factor, lowpass)
+    tops, lefts = (np.linspace(0, max(n - PATCH, 0), N_PATCHES).astype(int).tolist() for n in image.shape)
+    patches = [_lowpassed_part(image, (y, x, PATCH, PATCH), length_px) for y in tops for x in lefts]
+    return _contrast(np.concatenate(patches))
+
+
+def _tiled(
+    project: Project, item: int, factor: int, lowpass: float | None
+) -> tuple[NDArray[np.uint8], float]:
+    """The copy of a micrograph that tiles are cut from, and the low-pass length in its px."""
+    if factor not in tile_factors(project, item):
+        raise ProjectError(f"factor={factor}: item {item} has no such tiles")
+    micrograph = project.micrograph_of(item)
+    side = max(micrograph.height_px, micrograph.width_px)
+    return copy_of(project, micrograph, side, factor), _length_px(project, micrograph, lowpass) / factor
+
+
+def tile_factors(project: Project, item: int) -> list[int]:
+    """Factors of the tiles that are offered of an item, ascending, such as 1 and 2; none where it is small.
+
+    Raises:
+        ProjectError: there is no such item.
+    """
+    longest = max(shown_region(project, item)[2:])
+    return [factor for factor in (1, 2, 4, 8) if longest / factor > CACHED_SIDE]
 
 
 def shown_region(project: Project, item: int) -> tuple[int, int, int, int]:
@@ -107,13 +163,13 @@ def shown_region(project: Project, item: int) -> tuple[int, int, int, int]:
 
 
 def levels(project: Project, item: int) -> list[int]:
-    """Long sides in px of the pictures that are offered of an item, ascending; the last is full resolution.
+    """Long sides in px of the pictures that are offered of an item whole, ascending; finer are its tiles.
 
     Raises:
         ProjectError: there is no such item.
     """
     longest = max(shown_region(project, item)[2:])
-    return [*(side for side in LONG_SIDES if side < longest), min(longest, LONG_SIDES[-1])]
+    return [*(side for side in LONG_SIDES if side < longest), *([longest] if longest <= CACHED_SIDE else [])]
 
 
 def lowpass_unit(project: Project) -> Literal["Å", "px"]:
@@ -162,9 +218,10 @@ def write_thumbnail(project: Project, item: int) -> None:
         image = -image
     content = np.ascontiguousarray(image[: record.content_height, : record.content_width])
     scale = min(1.0, THUMBNAIL_SIDE / max(content.shape))
-    small = _resized(content, (0.0, 0.0, *content.shape), scale)
+    small = resized(content, (0.0, 0.0, *content.shape), scale)
     particle_px = record.diameter_px * record.scale * scale
-    write_bytes(thumbnail(project, item), _jpeg(_lowpassed(small, particle_px * DEFAULT * 2), 85))
+    shown = _lowpassed(small, particle_px * DEFAULT * 2)
+    write_bytes(thumbnail(project, item), _jpeg(shown, 85))
 
 
 def _record(project: Project, item: int) -> ImageRecord:
@@ -188,28 +245,7 @@ def _cut(
     down, across = image.shape[0] / whole[0], image.shape[1] / whole[1]
     top, left, height, width = region
     box = (top * down, left * across, (top + height) * down, (left + width) * across)
-    return _resized(image, box, scale / down, (_side(height, scale), _side(width, scale)))
-
-
-def _side(n: int, scale: float) -> int:
-    return max(1, round(n * scale))
-
-
-def _resized(
-    image: NDArray[np.float32],
-    box: tuple[float, float, float, float],
-    scale: float,
-    shape: tuple[int, int] | None = None,
-) -> NDArray[np.float32]:
-    """The part (top, left, bottom, right) of an image, antialiased, as an image of its own."""
-    top, left, bottom, right = box
-    bottom, right = min(bottom, image.shape[0]), min(right, image.shape[1])
-    height, width = shape or (_side(round(bottom - top), scale), _side(round(right - left), scale))
-    if (top, left) == (0, 0) and image.shape == (height, width):
-        return image
-    source = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
-    resized = source.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
-    return np.asarray(resized)
+    return resized(image, box, scale / down, (whole_side(height, scale), whole_side(width, scale)))
 
 
 def _lowpassed(image: NDArray[np.float32], length_px: float) -> NDArray[np.float32]:
@@ -219,61 +255,80 @@ def _lowpassed(image: NDArray[np.float32], length_px: float) -> NDArray[np.float
     return np.asarray(ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3.0))
 
 
-def _jpeg(image: NDArray[np.float32], quality: int) -> bytes:
+def _length_px(project: Project, micrograph: MicrographRow, lowpass: float | None) -> float:
+    """A low-pass length in px of the micrograph; 0: no filter.
+
+    Raises:
+        ProjectError: it is no length.
+    """
+    if lowpass is None:
+        return 0.0
+    if not 0 < lowpass < math.inf:
+        raise ProjectError(f"lowpass={lowpass:g}: must be a positive length")
+    pixel_size = micrograph.pixel_size if lowpass_unit(project) == "Å" else None
+    return lowpass / (pixel_size or 1.0)
+
+
+def _lowpassed_part(
+    image: NDArray[np.uint8], part: tuple[int, int, int, int], length_px: float
+) -> NDArray[np.float32]:
+    """The part (top, left, height, width) of a low-passed copy, of which no more than that is looked at."""
+    top, left, height, width = part
+    margin = math.ceil(3 * SIGMA_PER_LENGTH * length_px) + 1
+    start = max(top - margin, 0), max(left - margin, 0)
+    around = decode(image[start[0] : top + height + margin, start[1] : left + width + margin])
+    return _lowpassed(around, length_px)[top - start[0] :, left - start[1] :][:height, :width]
+
+
+def _contrast(image: NDArray[np.float32]) -> tuple[float, float]:
+    """What becomes black and what white, in the units of ``image``."""
     stride = max(1, math.isqrt(image.size >> 18))
     sample = image[::stride, ::stride]
     low, median, high = np.percentile(sample, (STRETCH[0], 50, STRETCH[1]))
     spread = MAD_TO_SIGMA * float(np.median(np.abs(sample - median)))
     if spread > 0:
         low, high = max(low, median - SIGMAS[0] * spread), min(high, median + SIGMAS[1] * spread)
-    gain = np.float32(255 / max(float(high - low), 1e-6))
+    return float(low), float(high)
+
+
+def _jpeg(image: NDArray[np.float32], quality: int, contrast: tuple[float, float] | None = None) -> bytes:
+    low, high = contrast or _contrast(image)
+    gain = np.float32(255 / max(high - low, 1e-6))
     gray = np.clip((image - np.float32(low)) * gain + np.float32(0.5), 0, 255).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(gray).save(stream, format="JPEG", quality=quality)
     return stream.getvalue()
 
 
-def _reduced(path: Path, scale: float) -> NDArray[np.float32]:
-    """A micrograph at ``scale`` in standard deviations, from its first to its last pixel's edge."""
-    pixels = read_micrograph(path).pixels
-    if scale < 1:
-        small = _resized(remove_hot_pixels(pixels), (0.0, 0.0, *pixels.shape), scale)
-        return normalize(small).image
-    return normalize(pixels).image
+def cutouts(
+    project: Project, item: int, centers_yx: NDArray[np.float64], lowpass: float | None, *, side: int = CUTOUT
+) -> bytes:
+    """Small pictures of places of an item's micrograph, one beside the other, an 8-bit grayscale JPEG.
 
+    Args:
+        project: whose item it is.
+        item: its number.
+        centers_yx: (n, 2) pixels of the micrograph.
+        lowpass: as of `picture`.
+        side: of each picture, px; it shows `CUTOUT_DIAMETERS` particle diameters.
 
-def _reduced_cached(project: Project, micrograph: MicrographRow) -> NDArray[np.float32]:
-    folder = project.previews_path
-    number = project.items_of[micrograph.name][0].number
-    file = folder / f"{number}_{CACHED_SIDE}.npy"
-    try:
-        stored: NDArray[np.uint8] = np.load(file)
-    except (OSError, ValueError, EOFError):
-        pass
-    else:
-        with contextlib.suppress(OSError):
-            os.utime(file)  # the least recently used are removed first
-        return decode(stored)
-    scale = min(1.0, CACHED_SIDE / max(micrograph.height_px, micrograph.width_px))
-    encoded = encode(_reduced(project.file_of(micrograph), scale))
-    # The cache may be on a full disk, or not ours to write: pictures are made all the same.
-    with contextlib.suppress(OSError):
-        folder.mkdir(exist_ok=True)
-        with write_file(file) as stream:
-            np.save(stream, encoded)
-        _prune(folder)
-    return decode(encoded)
-
-
-def _prune(folder: Path) -> None:
-    """Remove the copies that were not used for longest, beyond `CACHE_BYTES`."""
-    found = []
-    for file in folder.glob("*.npy"):
-        with contextlib.suppress(FileNotFoundError):
-            about = file.stat()
-            found.append((about.st_mtime, about.st_size, file))
-    total = 0
-    for _, size, file in sorted(found, key=lambda entry: -entry[0]):
-        total += size
-        if total > CACHE_BYTES:
-            file.unlink(missing_ok=True)
+    Raises:
+        ProjectError: there is no such item, or the micrograph is not there.
+        DataError: the micrograph cannot be read.
+    """
+    record, micrograph = _record(project, item), project.micrograph_of(item)
+    whole = max(record.height_px, record.width_px)
+    step = CUTOUT_DIAMETERS * record.diameter_px / side  # px of the micrograph per px of a cutout
+    copied = copy_of(project, micrograph, CACHED_SIDE if whole / step <= CACHED_SIDE else whole)
+    scale = copied.shape[0] / record.height_px
+    length_px = _length_px(project, micrograph, lowpass) * scale
+    grid = (np.arange(side) - (side - 1) / 2) * step * scale
+    cuts = []
+    for center in (centers_yx + 0.5) * scale - 0.5:
+        top, left = np.floor(center + grid[0]).astype(int) - 1
+        wide = math.ceil(grid[-1] - grid[0]) + 4
+        first = np.clip((top, left), 0, np.array(copied.shape) - 1)
+        part = _lowpassed_part(copied, (int(first[0]), int(first[1]), wide, wide), length_px)
+        at = np.meshgrid(center[0] + grid - first[0], center[1] + grid - first[1], indexing="ij")
+        cuts.append(ndimage.map_coordinates(part, at, order=1, mode="constant"))
+    return _jpeg(np.concatenate(cuts, axis=1), 85)

@@ -9,8 +9,7 @@ from cryoquery.network.checkpoint import SHIPPED, read_model, start_path
 from cryoquery.picking.picker import load_picker
 from cryoquery.project.folder import Project
 from cryoquery.project.step.query import suggestions
-from cryoquery.project.step_files import START, SUGGESTIONS
-from cryoquery.storage.atomic import write_json
+from cryoquery.project.step_files import OF_START, picks_file
 
 
 def start_settings(name: str) -> dict[str, Any]:
@@ -25,18 +24,13 @@ def start_settings(name: str) -> dict[str, Any]:
     return {"start": name if name in SHIPPED else str(path.absolute()), "model": read_model(path).model}
 
 
-def suggest(project: Project, items: Sequence[int], progress: Callable[[int, int], None]) -> str | None:
-    """Write what the model that ``project`` starts from suggests on ``items``.
+def suggest(project: Project, items: Sequence[int], progress: Callable[[int, int], None]) -> None:
+    """Write what the model that ``project`` starts from suggests on ``items``, if it starts from one.
 
-    Returns:
-        what this model is called in the queue; None where the project starts from random weights.
+    It is what is suggested until the first step, unless there are picks of another program.
     """
     path = start_path(project.config.start)
-    if path is None:
-        return None
-    picker = load_picker(path, project.config.device)
-    found = suggestions(picker, project, items, lambda done: progress(done, len(items)))
-    folder = project.steps_path / START
-    folder.mkdir(parents=True)
-    write_json(folder / SUGGESTIONS, found)
-    return START
+    if path is not None:
+        picker = load_picker(path, project.config.device)
+        found = suggestions(picker, project, items, lambda done: progress(done, len(items)))
+        found.write(picks_file(project.path, OF_START))

@@ -117,6 +117,13 @@ class Label:
     done: tuple[NDArray[np.float64], ...] = ()
     """(k, 2) polygons within which all is marked; none: everywhere is."""
 
+    def counted_yx(self) -> NDArray[np.float64]:
+        """(n, 2) centers of the particles that do not lie in a region to be ignored."""
+        inside = np.zeros(len(self.particles_yx), dtype=bool)
+        for polygon in self.ignore:
+            inside |= within(polygon, self.particles_yx)
+        return self.particles_yx[~inside]
+
     def said(self) -> dict[str, Any]:
         """Everything but when it was said, as plain types."""
         return {
@@ -188,6 +195,16 @@ def _item_labels(task: TaskState, last: Submission) -> ItemLabels:
         diameters_px=np.array(stated, dtype=np.float64),
         **also,
     )
+
+
+def within(polygon: NDArray[np.float64], points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) whether points lie in a polygon (k, 2), by the even-odd rule; all in the same pixels."""
+    inside = np.zeros(len(points_yx), dtype=bool)
+    y, x = points_yx.T
+    for (y0, x0), (y1, x1) in zip(polygon, np.roll(polygon, 1, axis=0), strict=True):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+    return inside
 
 
 def points_yx(particles: Iterable[Particle]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""What the steps of a project left, as far as the page shows it."""
+"""What the steps of a project left, and the picks that were brought along, as far as the page shows them."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from cryoquery.config import in_one_line
@@ -18,13 +20,20 @@ from cryoquery.project.state import QueueEntry
 from cryoquery.storage.atomic import read_json
 from cryoquery.storage.leases import Owner
 
-START = "start"
-"""Folder of what was suggested before the first step, and what the model of these suggestions is called."""
 SUGGESTIONS = "suggestions.json"
 UNDER_WAY = "stepping.json"
 """A step writes it when it begins, and removes it at its end."""
 STALE_SECONDS = 15 * 60.0
 """A step of which nothing was heard for so long is not believed to be under way."""
+MAPS = "maps"
+"""Folder of the probabilities, in that of a step."""
+N_BINS = 100
+MOST_PICKS = 5000
+"""Suggested on one item, the best ones."""
+PICKS = re.compile(r"picks_(0|[1-9][0-9]{0,5})")
+"""Name of picks that were there before the first step, where the name of a step's model may stand."""
+OF_START = 0
+"""Number of the picks of the model that the project starts from; those of other programs follow."""
 MOST_KEPT = 4
 """Steps whose suggestions are kept in memory."""
 
@@ -97,22 +106,70 @@ def step_under_way(project: Path) -> dict[str, Any] | None:
     return None if ended else {"since": since, "message": message}
 
 
-class StepFiles:
-    """Suggestions of the steps in ``folder``; those of the latest ones asked for stay in memory."""
+def picks_file(project: Path, number: int) -> Path:
+    """Where picks of another program lie that are suggested."""
+    return project / "picks" / f"picks_{number}.json"
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+
+def picks_numbers(project: Path) -> list[int]:
+    """The numbers of the picks that there are."""
+    names = [path.stem for path in (project / "picks").glob("*.json")]
+    return sorted(int(match[1]) for name in names if (match := PICKS.fullmatch(name)))
+
+
+class StepFiles:
+    """What is suggested in a ``project``; that of the latest ones asked for stays in memory."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
         self._read = lru_cache(MOST_KEPT)(_read_suggestions)
+        self._count = lru_cache(MOST_KEPT)(lambda path: _count_scores(self._read(path)))
 
     def suggestions(self, model: str | None, item: int) -> Suggestions:
-        """What ``model`` (``step_2``, or `START`) suggests for an item; nothing where there is no model.
+        """What ``model`` (``step_2``, ``picks_1``) suggests for an item; nothing where there is no model.
 
         Raises:
             DataError: the step's file is damaged.
         """
-        if model is None or (model != START and STEP.fullmatch(model) is None):
-            return NONE
-        return self._read(self._folder / model / SUGGESTIONS).get(item, NONE)
+        path = self._path(model)
+        return NONE if path is None else self._read(path).get(item, NONE)
+
+    def scores(self, model: str | None) -> Scores:
+        """The scores of all that ``model`` suggests; raises as `suggestions`."""
+        path = self._path(model)
+        return Scores(0, (0,) * N_BINS) if path is None else self._count(path)
+
+    def map_path(self, model: str | None, first_item: int) -> Path | None:
+        """The picture of ``model``'s probabilities on the micrograph of this first item, if there is one."""
+        path = self._path(model)
+        file = None if path is None else path.with_name(MAPS) / f"{first_item}.png"
+        return file if file is not None and file.is_file() else None
+
+    def _path(self, model: str | None) -> Path | None:
+        if model is not None and (match := PICKS.fullmatch(model)):
+            return picks_file(self._project, int(match[1]))
+        if model is None or STEP.fullmatch(model) is None:
+            return None
+        return self._project / "steps" / model / SUGGESTIONS
+
+    def newest_picks(self) -> str | None:
+        """The name of the picks that were brought along last."""
+        numbers = picks_numbers(self._project)
+        return f"picks_{numbers[-1]}" if numbers else None
+
+
+class Scores(NamedTuple):
+    """Of all suggestions of a model."""
+
+    n_items: int
+    counts: tuple[int, ...]
+    """Of scores in `N_BINS` equal bins of [0, 1]."""
+
+
+def _count_scores(found: Mapping[int, Suggestions]) -> Scores:
+    scores = [pick.score for suggestions in found.values() for pick in suggestions.picks]
+    counts, _ = np.histogram(scores, N_BINS, (0.0, 1.0))
+    return Scores(sum(bool(suggestions.picks) for suggestions in found.values()), tuple(counts.tolist()))
 
 
 def _read_suggestions(path: Path) -> Mapping[int, Suggestions]:

@@ -43,7 +43,7 @@ def summarize(project: Project, state: ProjectState) -> dict[str, Any]:
         "n_items": len(project.items),
         "n_labeled": len(label_set.labels),
         "n_held_out": sum(project.items[item].split != "train" for item in label_set.labels),
-        "n_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
+        "n_particles": sum(len(label.counted_yx()) for label in label_set.labels.values()),
         "n_left_out": len(label_set.left_out),
         "n_held_out_left_out": n_held_out_left_out(project, label_set),
         "hours": total_seconds(state) / 3600,
@@ -63,7 +63,7 @@ def _picks(project: Project, state: ProjectState) -> dict[tuple[str, int], np.nd
 
     Held-out items are shown without suggestions always, not by chance: they are left out.
     """
-    files = StepFiles(project.steps_path)
+    files = StepFiles(project.path)
     found = {}
     for model, item in sorted(picks_to_compare(state)):
         if project.items[item].split != "train":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 
 from cryoquery.project.labeling import TaskState, task_id
 from cryoquery.project.state import ProjectState
@@ -13,7 +14,15 @@ REPEAT_AFTER_ITEMS = 5
 REPEAT_AFTER_SECONDS = 30 * 60.0
 
 
-def next_task(state: ProjectState, person: str, now: float, *, repeat_share: float, seed: int) -> str | None:
+def next_task(
+    state: ProjectState,
+    person: str,
+    now: float,
+    *,
+    repeat_share: float,
+    seed: int,
+    besides: Collection[str] = (),
+) -> str | None:
     """The task that ``person`` is to do next.
 
     First what this person has begun, then the queue by rank; what others have begun and left comes last.
@@ -27,6 +36,7 @@ def next_task(state: ProjectState, person: str, now: float, *, repeat_share: flo
         now: seconds since the epoch.
         repeat_share: of all tasks of a person, how many are to be blind repeats, in [0, 1).
         seed: of the project; decides which items are repeated, and after how many the first one comes.
+        besides: tasks that are passed over.
 
     Returns:
         None where nothing is left for this person.
@@ -36,13 +46,14 @@ def next_task(state: ProjectState, person: str, now: float, *, repeat_share: flo
     """
     if not 0 <= repeat_share < 1:
         raise ValueError(f"repeat_share={repeat_share}: must be at least 0 and below 1")
-    begun = _begun(state, person, now)
+    begun = _begun(state, person, now, besides)
     if begun is not None:
         return begun
-    waiting = _waiting(state, person, now)
+    waiting = _waiting(state, person, now, besides)
     if waiting is None:
         return None  # a lone repeat in an empty queue would not be blind
-    return _repeat(state, person, now, repeat_share, seed) or waiting
+    repeat = _repeat(state, person, now, repeat_share, seed)
+    return waiting if repeat is None or repeat in besides else repeat
 
 
 def open_repeats(
@@ -79,12 +90,13 @@ def is_suggested(seed: int, task: str, share: float, *, held_out: bool = False) 
     return not held_out and "." not in task and _uniform(seed, "suggested", task) < share
 
 
-def _begun(state: ProjectState, person: str, now: float) -> str | None:
+def _begun(state: ProjectState, person: str, now: float, besides: Collection[str]) -> str | None:
     """What this person holds or has drafted, and no other has taken; what was begun first comes first."""
     mine = [
         (task.touched, name)
         for name, task in state.tasks.items()
         if task.phase == "open"
+        and name not in besides
         and (
             task.holder(now) == person or (task.has_draft and task.drafter == person and not task.holder(now))
         )
@@ -92,12 +104,14 @@ def _begun(state: ProjectState, person: str, now: float) -> str | None:
     return min(mine)[1] if mine else None
 
 
-def _waiting(state: ProjectState, person: str, now: float) -> str | None:
+def _waiting(state: ProjectState, person: str, now: float, besides: Collection[str] = ()) -> str | None:
     left_by_others = None
     for entry in state.queue.entries:
         name = task_id(entry.item)
         task = state.tasks.get(name)
-        if entry.purpose == "repeat" or (task is not None and not _is_free(task, person, now)):
+        if entry.purpose == "repeat" or name in besides:
+            continue
+        if task is not None and not _is_free(task, person, now):
             continue
         if task is None or not task.has_draft:
             return name

@@ -1,6 +1,6 @@
 // What keys and buttons do.
 
-import { keepLook } from "./look.js";
+import { DEFAULT, keepLook } from "./look.js";
 import { showHelp } from "./dialogs.js";
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -8,7 +8,7 @@ const MARKS = ["circle", "box", "point"];
 const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
 
 /** The actions by name; `flow` has submit, skip and what else concerns the server; `shown()`: redraw. */
-export function makeActions({ labeling, stage, tools, look, flow, list, shown }) {
+export function makeActions({ gallery, labeling, stage, tools, look, flow, list, shown, say }) {
   const { view } = stage;
   const setLook = (name, value) => {
     look[name] = value;
@@ -17,10 +17,11 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     stage.redraw(true);
     shown();
   };
-  const edit = (change) => () => labeling.task && change();
+  const edit = (change) => () => labeling.task && stage.picture.ready && change();
 
   const cursorAt = () => tools.cursor ?? tools.pointer ?? view.toImage(view.width / 2, view.height / 2);
   const setCursor = ({ y, x }) => {
+    tools.spot = null;
     const [top, left, height, width] = labeling.task.region ?? [0, 0, labeling.task.height, labeling.task.width];
     tools.cursor = { y: clamp(y, top - 0.5, top + height - 0.5), x: clamp(x, left - 0.5, left + width - 0.5) };
     if (tools.carried) tools.preview = { key: tools.carried.point.key, ...tools.cursor };
@@ -34,6 +35,20 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     tools.carried = tools.preview = null;
     if (preview) tools.drop(carried, preview);
     stage.redraw();
+  };
+
+  // To the suggestion after or before the cursor, by what `key` says.
+  const walk = (key) => {
+    if (!labeling.task || !labeling.undecided.length) return;
+    const next = neighbor(labeling.undecided, tools.cursor, labeling.diameter, key === "j" ? 1 : -1);
+    if (!view.fitted) view.center(next.y, next.x);
+    setCursor(next);
+    tools.walking = true;
+  };
+  // Decide on the suggestion under the cursor, and go on if that was come to by walking.
+  const decide = (decided) => {
+    if (decided && tools.walking) walk("j");
+    return decided;
   };
 
   const loop = (what) => {
@@ -74,6 +89,7 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
       if (!labeling.task) return;
       const [dy, dx] = ARROWS[key];
       const at = cursorAt();
+      tools.walking = false;
       setCursor({ y: at.y + (dy * step) / view.scale, x: at.x + (dx * step) / view.scale });
     },
     enter: edit(() => {
@@ -81,7 +97,8 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
       if (tools.carried) return setDown();
       if (loop("accept") || !at || tools.keyCorner()) return undefined;
       const hit = tools.hitAt(at.y, at.x);
-      if (hit?.kind === "suggestion") return labeling.accept([hit.point]);
+      if (hit?.kind === "suggestion") return decide(labeling.accept([hit.point]));
+      if (!hit && tools.spot?.point) return labeling.accept([tools.spot.point]);
       return hit ? undefined : labeling.add(at.y, at.x);
     }),
     carry: edit(() => {
@@ -94,6 +111,12 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     }),
     delete: edit(() => {
       if (loop("delete") || tools.dropCorner()) return;
+      if (tools.selected !== null) {
+        const key = tools.selected;
+        tools.selected = null;
+        labeling.delete([key]);
+        return;
+      }
       const at = tools.place();
       if (at) tools.remove(at.y, at.x);
     }),
@@ -101,16 +124,31 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
       if (loop("reject")) return;
       const at = tools.place();
       const hit = at && tools.hitAt(at.y, at.x);
-      if (hit?.kind === "suggestion") labeling.reject([hit.point.key]);
+      if (hit?.kind === "suggestion") decide(labeling.reject([hit.point.key]));
     }),
     acceptAll: edit(() => labeling.accept(labeling.undecided)),
     setThreshold: (value) => labeling.task && labeling.setThreshold(value),
     threshold: (_, key) => labeling.task && labeling.setThreshold(labeling.threshold + (key === "[" ? -0.02 : 0.02)),
-    suggestion: (_, key) => {
-      if (!labeling.task || !labeling.undecided.length) return;
-      const next = neighbor(labeling.undecided, tools.cursor, labeling.diameter, key === "j" ? 1 : -1);
-      if (!view.fitted) view.center(next.y, next.x);
-      setCursor(next);
+    suggestion: (_, key) => walk(key),
+    gallery: () => gallery.open(),
+    go: (place) => {
+      view.zoom(Math.max(1, 90 / (labeling.diameter * view.scale)));
+      view.center(place.y, place.x);
+      setCursor(place);
+    },
+    doubt: (_, key) => {
+      if (!labeling.task) return;
+      const spots = labeling.doubts;
+      if (!spots.length) {
+        say("There is nothing that the model doubts.");
+        return;
+      }
+      const spot = neighbor(spots, tools.cursor, labeling.diameter, key === "u" ? 1 : -1);
+      if (view.fitted) view.zoom(Math.max(1, 90 / (labeling.diameter * view.scale)));
+      view.center(spot.y, spot.x);
+      setCursor(spot);
+      tools.spot = spot;
+      say(spot.text, "spot");
     },
     close: () => tools.path && tools.closePath(),
     cancel: () => {
@@ -144,6 +182,13 @@ export function makeActions({ labeling, stage, tools, look, flow, list, shown })
     invert: () => setLook("invert", !look.invert),
     contrast: (_, key) => setLook("contrast", clamp(look.contrast + (key === "," ? -10 : 10), 20, 400)),
     brightness: (_, key) => setLook("brightness", clamp(look.brightness + (key === "<" ? -6 : 6), 20, 200)),
+    resetLook: () => {
+      for (const name of ["contrast", "brightness", "gamma"]) look[name] = DEFAULT[name];
+      setLook("invert", false);
+    },
+    heat: () => setLook("heat", !look.heat),
+    theme: () => setLook("theme", look.theme === "dark" ? "light" : "dark"),
+    marks: (_, key) => setLook("size", clamp(look.size + (key === "{" ? -10 : 10), 30, 200)),
     mark: () => setLook("mark", MARKS[(MARKS.indexOf(look.mark) + 1) % MARKS.length]),
     hide: () => setLook("hidden", !look.hidden),
     wide: () => setLook("wide", !look.wide),

@@ -52,12 +52,18 @@ export const introduce = (person) => request("POST", "/api/session", { person })
 export const queue = () => request("GET", "/api/queue");
 export const status = () => request("GET", "/api/status");
 export const lease = (task) => request("POST", "/api/lease", task === undefined ? {} : { task });
+export function ahead(besides) {
+  const named = besides.map((task) => `besides=${encodeURIComponent(task)}`).join("&");
+  return request("GET", `/api/ahead?${named}`);
+}
 export const document = (task) => request("GET", taskPath(task));
 export const sendCommands = (task, commands) => request("POST", `${taskPath(task)}/commands`, { commands });
 
 export const thumbnailPath = (item) => `/api/items/${item}/thumbnail`;
 
-export function picturePath(item, size, lowpass) {
-  const filter = lowpass ? `&lowpass=${lowpass}` : "";
-  return `/api/items/${item}/picture?size=${size}${filter}`;
-}
+const filtered = (lowpass) => (lowpass ? `&lowpass=${lowpass}` : "");
+export const picturePath = (item, size, lowpass) => `/api/items/${item}/picture?size=${size}${filtered(lowpass)}`;
+export const cutoutsPath = (item, places, lowpass) => `/api/items/${item}/cutouts?at=${places.join(";")}${filtered(lowpass)}`;
+export const heatPath = (item, model) => `/api/items/${item}/heat?model=${encodeURIComponent(model)}`;
+export const tilePath = (item, factor, row, column, lowpass) =>
+  `/api/items/${item}/tile?factor=${factor}&row=${row}&column=${column}${filtered(lowpass)}`;

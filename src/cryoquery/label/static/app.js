@@ -6,6 +6,7 @@ import { makeActions } from "./actions.js";
 import { askName } from "./dialogs.js";
 import { Flow, rememberedTask } from "./flow.js";
 import { describe, listen } from "./keys.js";
+import { Gallery } from "./gallery.js";
 import { Labeling } from "./labeling.js";
 import { storedLook } from "./look.js";
 import { Outbox } from "./outbox.js";
@@ -43,6 +44,7 @@ class News {
       const arrived = this.queue !== null && queue.step !== this.queue.step;
       this.queue = queue;
       this.#show(queue);
+      this.flow.check(queue.entries);
       if (arrived) this.#arrived(queue);
       if (arrived || !this.status) this.#showStatus(await api.status());
     } catch (error) {
@@ -52,8 +54,10 @@ class News {
 
   #show(queue) {
     this.list.show(queue.entries, this.person);
-    byId("queue-count").textContent = `${queue.n_waiting} waiting, ${queue.n_submitted} done`;
+    const open = queue.entries.filter(({ status }) => ["waiting", "leased", "drafted"].includes(status)).length;
+    byId("queue-count").textContent = `${open} open, ${queue.n_submitted} submitted`;
     byId("sentence").textContent = queue.sentence ?? "";
+    byId("f1").hidden = /^F1 of picks/.test(queue.sentence ?? "");
     byId("progress").title = queue.sentence ?? "";
     const note = byId("queue-note");
     note.hidden = !queue.stepping;
@@ -63,6 +67,7 @@ class News {
   #arrived(queue) {
     const waits = this.flow.labeling.task === null;
     say(`A new model (step ${queue.step}) and a new list have arrived.${waits ? "" : " They count from the next micrograph on."}`);
+    this.flow.forgetAhead();
     if (waits) this.flow.next();
   }
 
@@ -75,17 +80,17 @@ class News {
 /** What `step` measured, with its 95 % interval; undefined: there is no step yet. */
 function f1(step) {
   if (!step) return "F1 of picks: not known before the first step";
-  const { particle_f1: value, particle_f1_low: low, particle_f1_high: high, n_labeled_items: n } = step;
+  const { particle_f1: value, particle_f1_low: low, particle_f1_high: high } = step;
   if (typeof value !== "number") return "F1 of picks: not known yet";
-  const range = typeof low === "number" ? ` (${low.toFixed(3)} to ${high.toFixed(3)})` : " (held out: too few for an interval)";
-  return `F1 of picks ${value.toFixed(3)}${range}${typeof n === "number" ? ` with ${n} labeled` : ""}`;
+  if (typeof low !== "number") return "F1 of picks: too early to say";
+  return `F1 of picks ${value.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
 }
 
 function describeTask(labeling, flow, queue) {
   const { task } = labeling;
   byId("nothing").hidden = task !== null;
   byId("nothing").textContent = flow.nothing;
-  byId("title").hidden = byId("size").hidden = task === null;
+  byId("title").hidden = byId("facts").hidden = task === null;
   byId("banner").hidden = !labeling.closed;
   if (!task) return;
   byId("title").textContent = task.reason ? `${task.micrograph} – ${task.reason}` : task.micrograph;
@@ -103,7 +108,11 @@ async function start() {
   const activity = new Activity();
   const outbox = new Outbox(`cryoquery/${session.id}/${encodeURIComponent(session.person)}`, api.sendCommands);
   const labeling = new Labeling(outbox, activity);
-  const stage = new Stage(labeling, look, (message) => say(`The picture does not come (${message}); trying again.`, "warn"));
+  const stage = new Stage(labeling, look, {
+    failed: (message) => say(`The picture does not come (${message}); trying again.`, "warn"),
+    arrived: () => flow.lookAhead(),
+    noHeat: () => say("There is no heat map here: this one is shown without suggestions, or its step left none."),
+  });
   const list = new QueueList(byId("queue"), (task) => flow.open(task));
   const shown = () => {
     showLabeling(labeling, tools.tool);
@@ -112,6 +121,7 @@ async function start() {
     showLook(look, offered, labeling.task ? stage.lowpass() : 0, Boolean(labeling.task?.pixel_size));
   };
   const tools = new Tools(byId("overlay"), stage.view, labeling, {
+    ready: () => stage.picture.ready,
     changed: () => stage.redraw(),
     moved: () => stage.redraw(true),
     looped: shown,
@@ -131,9 +141,10 @@ async function start() {
     shown();
     news.poll();
   };
-  const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say });
+  const flow = new Flow({ labeling, outbox, project: session.id, person: session.person, opened, say, prepare: (task) => stage.prepare(task) });
   const news = new News(list, flow, session.person);
-  const actions = makeActions({ labeling, stage, tools, look, flow, list, shown });
+  const gallery = new Gallery(labeling, () => stage.lowpass(), (place) => actions.go(place));
+  const actions = makeActions({ gallery, labeling, stage, tools, look, flow, list, shown, say });
   connect(actions);
   listen(actions, (held) => tools.setSpace(held));
   describe(byId("help-keys"));
@@ -144,7 +155,7 @@ async function start() {
     shown();
     stage.redraw();
   });
-  labeling.addEventListener("say", (event) => say(event.detail.text, "warn"));
+  labeling.addEventListener("say", (event) => say(event.detail.text, event.detail.kind));
   const saving = () => showSaving(outbox.state, outbox.pending());
   outbox.addEventListener("state", saving);
   outbox.addEventListener("full", () => say("This browser's storage is full: do not reload before all is saved.", "warn"));

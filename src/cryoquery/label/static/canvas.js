@@ -10,6 +10,7 @@ export const COLORS = {
   done: "#2fb58c",
   cursor: "#f0e442",
 };
+const SCORE_COLORS = ["#d1495b", "#e06a3c", "#ec8f2e", "#f3b02b", "#f7d038"];
 const HALO = "rgba(0, 0, 0, 0.55)";
 const VEIL = "rgba(8, 9, 11, 0.38)"; // over what is not to be labeled
 const SPRITE_LIMIT = 160; // radius in device px above which circles are drawn one by one
@@ -54,6 +55,19 @@ export function drawPicture(canvas, view, bitmap, ratio) {
   );
 }
 
+/** Draw `tiles`, [{bitmap, y, x, factor}] with their first pixels at (y, x) of the image. */
+export function drawTiles(canvas, view, tiles, ratio) {
+  const context = canvas.getContext("2d", { alpha: false });
+  for (const { bitmap, y, x, factor } of tiles) {
+    context.imageSmoothingEnabled = view.scale * ratio * factor < 3;
+    const from = view.toScreen(y - 0.5, x - 0.5);
+    const to = view.toScreen(y + bitmap.height * factor - 0.5, x + bitmap.width * factor - 0.5);
+    // Whole pixels of the device: tiles would show seams otherwise.
+    const [left, top, right, bottom] = [from.x, from.y, to.x, to.y].map((value) => Math.round(value * ratio));
+    context.drawImage(bitmap, left, top, right - left, bottom - top);
+  }
+}
+
 /** Draws one `scene`, see `draw`; keeps pictures of circles so that thousands of them cost little. */
 export class Overlay {
   constructor(canvas) {
@@ -63,27 +77,41 @@ export class Overlay {
   }
 
   /**
-   * `scene`: {diameter, mark: "circle" | "box" | "point", particles, suggestions, rejected,
+   * `scene`: {diameter, size: of marks in diameters, mark: "circle" | "box" | "point", particles, suggestions, rejected,
    * selected: Set of keys, hover: key or null, regions, shown: [top, left, height, width] of the picture,
-   * frame: the same of what is to be labeled, outlined, path, cursor, hidden}.
+   * frame: the same of what is to be labeled, outlined, path, cursor, brush, hidden, heat: canvas over
+   * whole: [top, left, height, width] or null}.
    */
   draw(view, scene, ratio) {
     const { context } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    if (scene.heat) this.#heat(view, scene);
     this.#dim(view, scene);
     for (const region of scene.regions) this.#region(view, region, scene.hover === region.key);
     if (!scene.hidden) this.#marks(view, scene, ratio);
     if (scene.path) this.#path(view, scene.path);
     if (scene.cursor) this.#cursor(view, scene);
+    if (scene.brush) this.#brush(view, scene.brush);
+  }
+
+  #heat(view, { heat, whole, shown }) {
+    const { context } = this;
+    context.save();
+    context.beginPath();
+    context.rect(...this.#rectangle(view, shown));
+    context.clip();
+    context.imageSmoothingQuality = "medium";
+    context.drawImage(heat, ...this.#rectangle(view, whole));
+    context.restore();
   }
 
   #marks(view, scene, ratio) {
-    const radius = (scene.diameter / 2) * view.scale;
+    const radius = (scene.diameter / 2) * scene.size * view.scale;
     const draw = (points, color, kind) => this.#points(view, points, radius, color, kind, scene.mark, ratio);
     draw(scene.rejected, COLORS.rejected, "cross");
-    draw(scene.suggestions, COLORS.suggestion, "dashed");
+    for (const [color, points] of byScore(scene.suggestions)) draw(points, color, "dashed");
     draw(scene.particles, COLORS.particle, "solid");
     const all = [...scene.particles, ...scene.suggestions];
     const chosen = scene.selected.size ? all.filter((point) => scene.selected.has(point.key)) : [];
@@ -248,6 +276,17 @@ export class Overlay {
     }
   }
 
+  #brush(view, { y, x, radius, accepts }) {
+    const at = view.toScreen(y, x);
+    for (const [width, color] of [[3, HALO], [1.2, accepts ? COLORS.particle : COLORS.hover]]) {
+      this.context.beginPath();
+      this.context.arc(at.x, at.y, radius * view.scale, 0, 2 * Math.PI);
+      this.context.lineWidth = width;
+      this.context.strokeStyle = color;
+      this.context.stroke();
+    }
+  }
+
   #cursor(view, scene) {
     const { context } = this;
     const at = view.toScreen(scene.cursor.y, scene.cursor.x);
@@ -263,6 +302,18 @@ export class Overlay {
       context.stroke();
     }
   }
+}
+
+// The lower the score, the redder.
+function byScore(suggestions) {
+  const groups = new Map(SCORE_COLORS.map((color) => [color, []]));
+  for (const point of suggestions) groups.get(scoreColor(point.score)).push(point);
+  return groups;
+}
+
+/** The color of a suggestion with this score, in [0, 1]. */
+export function scoreColor(score) {
+  return SCORE_COLORS[Math.min(Math.floor(score * SCORE_COLORS.length), SCORE_COLORS.length - 1)];
 }
 
 /** One mark around the origin; `kind`: solid, dashed, thick, "dashed thick" or cross. */

@@ -74,18 +74,22 @@ export async function askReason(bad) {
     : "Its labels do not count. Somebody else may still be asked for it; you will not.";
   byId("skip-ok").textContent = bad ? "Mark as bad" : "Skip";
   byId("reason").value = "";
-  byId("reasons").replaceChildren(...REASONS.map((words, i) => choice(words, i === (bad ? 2 : 0))));
-  const answered = ask(byId("skip-dialog"));
-  byId("reasons").querySelector("input:checked").focus();
-  if (!(await answered)) return null;
-  const own = byId("reason").value.trim();
-  return own || byId("reasons").querySelector("input:checked").value;
+  byId("skip-error").hidden = true;
+  byId("reasons").replaceChildren(...REASONS.map(choice));
+  const given = () => byId("reason").value.trim() || byId("reasons").querySelector("input:checked")?.value;
+  const check = async () => {
+    byId("skip-error").hidden = Boolean(given());
+    return Boolean(given());
+  };
+  const answered = ask(byId("skip-dialog"), check);
+  byId("reasons").querySelector("input").focus();
+  return (await answered) ? given() : null;
 }
 
-function choice(words, checked) {
+function choice(words) {
   const label = document.createElement("label");
   const input = document.createElement("input");
-  Object.assign(input, { type: "radio", name: "why", value: words, checked });
+  Object.assign(input, { type: "radio", name: "why", value: words });
   label.append(input, words);
   return label;
 }

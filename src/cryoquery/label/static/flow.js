@@ -1,6 +1,7 @@
 // From one task to the next: leases, submissions, and what is lost and found on the way.
 
 import * as api from "./api.js";
+import { Ahead } from "./ahead.js";
 import { askLost, askReason, askSubmit } from "./dialogs.js";
 
 const RENEW_MS = 60000;
@@ -11,11 +12,15 @@ const opened = (project) => `cryoquery/${project}/open`; // not in the address: 
 /** The task of `project` that was open in this tab before it was loaded again, or null. */
 export const rememberedTask = (project) => sessionStorage.getItem(opened(project));
 
-/** `opened()` after another task was opened or none; `say(text, kind)` tells the person. */
+/**
+ * `opened()` after another task was opened or none; `say(text, kind)` tells the person; `prepare(task)` fetches the
+ * picture of a task that is opened later.
+ */
 export class Flow {
-  constructor({ labeling, outbox, project, person, opened, say }) {
+  constructor({ labeling, outbox, project, person, opened, say, prepare }) {
     Object.assign(this, { labeling, outbox, project, person, opened, say });
     this.nothing = "";
+    this.ahead = new Ahead(api.ahead, prepare);
     this.turn = 0; // of the last wish to open something; older ones no longer count
     this.renewed = Date.now();
     labeling.addEventListener("stale", () => this.reload());
@@ -29,6 +34,12 @@ export class Flow {
   async next() {
     const turn = ++this.turn;
     this.#leave();
+    const kept = this.ahead.take();
+    if (kept) {
+      this.#show({ ...kept, mine: true, status: kept.status === "drafted" ? "drafted" : "leased" });
+      this.#confirm(turn, kept.task);
+      return;
+    }
     this.nothing = "Looking for the next one …";
     this.opened();
     for (;;) {
@@ -52,6 +63,43 @@ export class Flow {
         if (turn !== this.turn) return;
       }
     }
+  }
+
+  // What was shown at once is now taken; another person may have been faster.
+  async #confirm(turn, task) {
+    try {
+      await this.#sent();
+      const answer = await api.lease(task);
+      if (turn !== this.turn) return;
+      if (this.labeling.untouched) this.labeling.show(answer);
+    } catch (error) {
+      if (turn !== this.turn || !(error instanceof api.Refused) || !this.labeling.untouched) return;
+      this.say(`${error.message}.`, "warn");
+      this.labeling.close();
+      this.next();
+    }
+  }
+
+  /** Read what comes next, so that it is here when it is wanted. */
+  lookAhead() {
+    if (this.labeling.task) this.ahead.fill(this.labeling.name);
+  }
+
+  forgetAhead() {
+    this.ahead.drop();
+    this.lookAhead();
+  }
+
+  /** Look at the `entries` of the queue: what others have taken, and what this person did in another window. */
+  check(entries) {
+    const rows = new Map(entries.map((entry) => [entry.task, entry]));
+    this.ahead.drop((task) => {
+      const row = rows.get(task);
+      return !row || row.status === "waiting" || row.person === this.person;
+    });
+    const { labeling } = this;
+    const row = rows.get(labeling.name);
+    if (row && row.touched > (labeling.task.touched ?? 0) && !this.outbox.pending(labeling.name)) this.reload();
   }
 
   /** Open `task`: to label if it can be, else to look at. */
@@ -79,7 +127,7 @@ export class Flow {
       await this.#sent();
       const answer = await api.document(task);
       const current = turn === this.turn && this.labeling.name === task && !this.outbox.pending(task);
-      if (current) this.labeling.open(answer);
+      if (current) this.labeling.show(answer);
     } catch (error) {
       this.say(`${error.message}.`, "warn");
     }
@@ -96,7 +144,8 @@ export class Flow {
   #show(answer) {
     this.nothing = "";
     this.renewed = Date.now();
-    this.labeling.open(answer);
+    this.ahead.drop((task) => task !== answer.task);
+    this.labeling.show(answer);
     sessionStorage.setItem(opened(this.project), answer.task);
     this.opened();
   }
@@ -159,6 +208,7 @@ export class Flow {
     if (task !== labeling.name || this.outbox.pending(task)) return;
     this.renewed = Date.now();
     labeling.task.lease_until = answer.lease_until;
+    labeling.task.touched = answer.touched;
     const same = answer.cursor === labeling.document.cursor && answer.n_ops === labeling.document.nOps;
     // Another window of the same person has changed it too.
     if (!same || (labeling.editable && answer.status !== labeling.task.status)) this.reload();

@@ -7,8 +7,8 @@ const GROUPS = ["Marking", "Keyboard cursor", "Suggestions", "Regions and loops"
  * or a name with an argument.
  */
 const TABLE = [
-  [0, ["p"], "P", "pick: click adds or accepts, drag moves", ["tool", "pick"]],
-  [0, ["e"], "E", "erase: click removes", ["tool", "erase"]],
+  [0, ["p"], "P", "pick: click adds, accepts or selects", ["tool", "pick"]],
+  [0, ["e"], "E", "erase: click or brush over what is to go; Shift: accept what is under the brush", ["tool", "erase"]],
   [0, ["l"], "L", "lasso: draw around many", ["tool", "lasso"]],
   [0, ["ctrl+z"], "Ctrl Z", "undo", ["undo"]],
   [0, ["ctrl+shift+z", "ctrl+y"], "Ctrl Y", "redo; also Ctrl Shift Z", ["redo"]],
@@ -20,7 +20,8 @@ const TABLE = [
   [1, ["delete", "backspace"], "Del", "remove the nearest; the last corner; what is in the loop", ["delete"]],
   [2, ["a"], "A", "accept all above the slider", ["acceptAll"]],
   [2, ["j", "k"], "J, K", "go to the next, to the one before", ["suggestion"]],
-  [2, ["r"], "R", "reject", ["reject"]],
+  [2, ["r"], "R", "reject; like Enter it goes on to the next", ["reject"]],
+  [2, ["u", "shift+u"], "U, Shift U", "go to the next doubtful spot, to the one before", ["doubt"]],
   [2, ["[", "]"], "[, ]", "lower, raise the score", ["threshold"]],
   [3, ["i"], "I", "outline a region to ignore (carbon, ice)", ["region", "ignore"]],
   [3, ["d"], "D", "outline a region that is done", ["region", "done"]],
@@ -34,20 +35,24 @@ const TABLE = [
   [4, [",", "."], ",  .", "less, more contrast", ["contrast"]],
   [4, ["<", ">"], "<  >", "darker, brighter", ["brightness"]],
   [4, ["b"], "B", "circle, box, point", ["mark"]],
+  [4, ["{", "}"], "{  }", "smaller, larger marks", ["marks"]],
   [4, ["h"], "H", "hide the marks", ["hide"]],
+  [4, ["o"], "O", "lay the model's probability over the picture", ["heat"]],
+  [4, ["t"], "T", "light or dark page", ["theme"]],
   [4, ["w"], "W", "more room: hide the list", ["wide"]],
   [5, ["ctrl+enter"], "Ctrl Enter", "submit", ["submit"]],
   [5, ["s"], "S", "skip, because …", ["skip"]],
   [5, ["x"], "X", "bad micrograph", ["bad"]],
+  [5, ["g"], "G", "all marks and suggestions as small pictures", ["gallery"]],
   [5, ["q"], "Q", "go to the list (arrows, Enter)", ["queue"]],
   [5, ["?"], "?", "this help", ["help"]],
 ];
 
 const MOUSE = [
   ["Click", "add, or accept a suggestion; Shift: add even close to another"],
-  ["Drag", "move a particle or a suggestion; elsewhere: pan"],
+  ["Drag", "pan; with Ctrl, or after a click on a particle: move it"],
   ["Right click", "delete, reject; also Alt and click"],
-  ["Wheel", "zoom about the mouse"],
+  ["Wheel", "zoom about the mouse; two fingers pan, and zoom when they spread"],
   ["Other buttons", "drag: pan; so does Space with the left one"],
   ["Outline", "drag freely, or click corners and double-click"],
 ];

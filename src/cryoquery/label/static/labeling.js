@@ -1,10 +1,18 @@
 // One open task: what is marked in it, what the model suggests, and the commands that change it.
 
 import { Document, Forgotten, Impossible, holds } from "./document.js";
+import { doubts } from "./doubts.js";
 import { newId } from "./outbox.js";
 import { Grid, contains } from "./shapes.js";
 
 const SHORT = 10; // characters of a key
+
+const THRESHOLD = "cryoquery/threshold/"; // outlives a reload of the page
+
+function storedThreshold(task) {
+  const stored = sessionStorage.getItem(THRESHOLD + task);
+  return stored === null ? null : Number(stored);
+}
 
 const round = (value) => Math.round(value * 100) / 100;
 
@@ -20,15 +28,15 @@ export class Labeling extends EventTarget {
     this.task = null;
   }
 
-  /** `answer`: the task's document as the server tells it. */
-  open(answer) {
+  /** Show the task's document, as the server tells it in `answer`. */
+  show(answer) {
     const { document, cursor, n_ops: nOps, steps, suggestions, ...task } = answer;
     const same = this.task?.task === task.task;
     this.task = task;
     this.suggestions = suggestions;
     this.extent = { height: task.height, width: task.width, region: task.region };
     this.document = new Document(document, cursor, nOps, steps);
-    if (!same) this.threshold = task.threshold ?? 0.5;
+    if (!same) this.threshold = storedThreshold(task.task) ?? task.threshold ?? 0.5;
     this.#changed();
   }
 
@@ -122,8 +130,8 @@ export class Labeling extends EventTarget {
     return false;
   }
 
-  #say(text) {
-    this.dispatchEvent(new CustomEvent("say", { detail: { text } }));
+  #say(text, kind = "warn") {
+    this.dispatchEvent(new CustomEvent("say", { detail: { text, kind } }));
   }
 
   #changed() {
@@ -133,6 +141,7 @@ export class Labeling extends EventTarget {
 
   setThreshold(value) {
     this.threshold = Math.min(Math.max(round(value), 0), 1);
+    sessionStorage.setItem(THRESHOLD + this.name, String(this.threshold));
     this.#changed();
   }
 
@@ -154,6 +163,7 @@ export class Labeling extends EventTarget {
     this.lists = {
       particles,
       undecided,
+      open: open.filter((s) => !document.rejected.has(s.key)),
       rejected: open.filter((s) => document.rejected.has(s.key)),
       nearParticles: taken,
       nearSuggestions: new Grid(undecided, this.diameter),
@@ -169,6 +179,18 @@ export class Labeling extends EventTarget {
   /** Suggestions from the slider's score on, neither accepted nor rejected nor covered by a particle. */
   get undecided() {
     return this.#made().undecided;
+  }
+
+  /** Suggestions of any score that are neither accepted nor rejected nor covered. */
+  get open() {
+    return this.#made().open;
+  }
+
+  /** Where a second look is worth it, see doubts.js. */
+  get doubts() {
+    const lists = this.#made();
+    lists.doubts ??= doubts(this);
+    return lists.doubts;
   }
 
   get rejected() {
@@ -201,7 +223,11 @@ export class Labeling extends EventTarget {
   }
 
   move(key, y, x) {
-    return this.do({ op: "move", key, y: round(y), x: round(x) });
+    const before = this.document.particles.get(key);
+    if (!this.do({ op: "move", key, y: round(y), x: round(x) })) return false;
+    const far = Math.round(Math.hypot(y - before.y, x - before.x));
+    this.#say(`Moved a particle by ${far} px; Ctrl Z takes it back.`, "");
+    return true;
   }
 
   delete(keys) {
@@ -210,6 +236,13 @@ export class Labeling extends EventTarget {
 
   reject(keys) {
     return keys.length > 0 && this.do({ op: "reject", keys });
+  }
+
+  /** Delete particles and reject suggestions; also those that the particles came from, so that they stay away. */
+  erase(particles, suggestions) {
+    this.delete(particles);
+    const known = new Set(this.suggestions.map(({ key }) => key));
+    this.reject([...particles.filter((key) => known.has(key)), ...suggestions]);
   }
 
   /** Make particles of `suggestions`, where they are or, for one, at `place`. */
@@ -244,9 +277,16 @@ export class Labeling extends EventTarget {
     return "Nothing is marked. Say “no particles here” (N), or mark a region as done (D).";
   }
 
+  /** Particles in regions to ignore: they are not exported, and count as nothing. */
+  get ignored() {
+    const regions = this.regions.filter((region) => region.kind === "ignore");
+    return this.particles.filter(({ y, x }) => regions.some((region) => contains(region.polygon, y, x)));
+  }
+
   /** What submitting means, in sentences. */
   summary() {
-    const n = this.particles.length;
+    const left = this.ignored.length;
+    const n = this.particles.length - left;
     const undecided = this.undecided.length;
     const ignored = this.regions.filter((region) => region.kind === "ignore").length;
     const done = this.regions.some((region) => region.kind === "done");
@@ -257,6 +297,7 @@ export class Labeling extends EventTarget {
     }
     if (done) lines.push("Outside of the done regions nothing counts.");
     else lines.push(`Everything else in this ${this.task.region ? "field" : "micrograph"} counts as background.`);
+    if (left) lines.push(`${left} ${left === 1 ? "particle lies" : "particles lie"} in ignored regions and will be left out.`);
     if (ignored) lines.push(`${ignored} ignored ${ignored === 1 ? "region counts" : "regions count"} as nothing.`);
     return lines;
   }

@@ -1,7 +1,18 @@
 // How the picture is shown. Kept in this browser.
 
 const KEY = "cryoquery/look";
-const DEFAULT = { contrast: 100, brightness: 85, invert: false, mark: "circle", lowpass: null, wide: false };
+export const DEFAULT = {
+  contrast: 100, // %
+  brightness: 85, // %
+  gamma: 1,
+  size: 100, // of marks, % of the particle's diameter
+  invert: false,
+  mark: "circle",
+  lowpass: null,
+  wide: false,
+  heat: false,
+  theme: "dark",
+};
 
 export function storedLook() {
   let stored = {};

@@ -1,10 +1,16 @@
 // The tools beside the micrograph: what is marked, what is suggested, how the picture is shown.
 
+import { inWords } from "./doubts.js";
+import { drawHistogram, leftOf } from "./histogram.js";
+
 const byId = (id) => document.getElementById(id);
 const write = (id, text) => {
   byId(id).textContent = text;
 };
 const press = (id, on) => byId(id).setAttribute("aria-pressed", String(on));
+
+const percent = (value) => `${value} %`;
+const SLIDERS = { contrast: percent, brightness: percent, gamma: (value) => value.toFixed(2), size: percent };
 
 /** Connect buttons and sliders to `actions`. */
 export function connect(actions) {
@@ -18,11 +24,16 @@ export function connect(actions) {
   for (const name of ["undo", "redo", "empty", "skip", "bad", "submit", "invert", "hide"]) click(name, name);
   click("accept-all", "acceptAll");
   click("next-suggestion", "suggestion", undefined, "j");
+  click("gallery-button", "gallery");
+  click("next-doubt", "doubt", undefined, "u");
   click("help-button", "help");
   byId("threshold").addEventListener("input", (event) => actions.setThreshold(Number(event.target.value)));
-  for (const name of ["contrast", "brightness"]) {
+  for (const name of Object.keys(SLIDERS)) {
     byId(name).addEventListener("input", (event) => actions.setLook(name, Number(event.target.value)));
   }
+  click("auto", "resetLook");
+  click("theme", "theme");
+  click("heat", "heat");
   byId("mark").addEventListener("change", (event) => actions.setLook("mark", event.target.value));
   byId("lowpass").addEventListener("change", (event) => actions.setLook("lowpass", Number(event.target.value)));
   // After the mouse, keys belong to the micrograph again.
@@ -34,6 +45,16 @@ export function connect(actions) {
   addEventListener("click", (event) => event.detail > 0 && event.target.closest("button") && back(event));
   addEventListener("change", (event) => event.target.closest("select, input[type=range]") && back(event));
 }
+
+let announcement = 0;
+
+// For those who do not see the counts: a moment after the last change.
+function announce(text) {
+  clearTimeout(announcement);
+  announcement = setTimeout(() => write("live", text), 700);
+}
+
+const many = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
 
 /** Show how `labeling` stands. */
 export function showLabeling(labeling, tool) {
@@ -52,6 +73,8 @@ export function showLabeling(labeling, tool) {
   const { particles, regions } = labeling;
   const accepted = particles.filter((particle) => particle.origin === "suggestion").length;
   write("n-particles", particles.length);
+  write("particles-word", particles.length === 1 ? "particle" : "particles");
+  announce(`${many(particles.length, "particle")}, ${many(labeling.undecided.length, "suggestion")} undecided`);
   write("n-origin", accepted ? `${accepted} accepted` : "");
   write("n-ignore", regions.filter((region) => region.kind === "ignore").length);
   write("n-done", regions.filter((region) => region.kind === "done").length);
@@ -60,7 +83,7 @@ export function showLabeling(labeling, tool) {
   const size = [`⌀ ${Math.round(labeling.diameter)} px`];
   const { pixel_size: pixel, height, width } = labeling.task;
   if (pixel) size.unshift(`⌀ ${Math.round(labeling.diameter * pixel)} Å`);
-  write("size", `${size.join(" = ")} · ${width} × ${height} px`.replace("= ⌀ ", "= "));
+  write("facts", `${size.join(" = ")} · ${width} × ${height} px`.replace("= ⌀ ", "= "));
 }
 
 function showSuggestions(labeling) {
@@ -69,20 +92,31 @@ function showSuggestions(labeling) {
   byId("unsuggested").hidden = any || !labeling.task.model;
   if (!any) return;
   const { undecided, rejected, threshold, editable } = labeling;
+  write("suggestion-title", labeling.task.model.startsWith("picks_") ? "Suggested by picks of another program" : "Suggested by the model");
   write("n-suggestions", undecided.length);
   write("n-rejected", rejected.length ? `${rejected.length} rejected` : "");
   byId("threshold").value = threshold;
   write("threshold-value", threshold.toFixed(2));
+  byId("threshold").setAttribute("aria-valuetext", `${threshold.toFixed(2)}, ${undecided.length} undecided`);
+  drawHistogram(byId("histogram"), labeling.suggestions.map((suggestion) => suggestion.score), threshold);
+  const { counts, n_items: nItems } = labeling.task.all_scores;
+  write("n-here", labeling.suggestions.filter(({ score }) => score >= threshold).length.toLocaleString("en"));
+  write("n-everywhere", nItems > 1 ? `, ${leftOf(counts, threshold).toLocaleString("en")} in all ${nItems}` : "");
+  write("doubts", inWords(labeling.doubts));
+  byId("doubts-row").hidden = !labeling.doubts.length;
   byId("accept-all").disabled = !editable || !undecided.length;
   byId("next-suggestion").disabled = !undecided.length;
 }
 
 /** Show how the picture is shown; `offered`: low-passes of this task, `lowpass`: the one in use. */
 export function showLook(look, offered, lowpass, angstrom) {
-  for (const name of ["contrast", "brightness"]) {
+  for (const [name, words] of Object.entries(SLIDERS)) {
     byId(name).value = look[name];
-    write(`${name}-value`, `${look[name]} %`);
+    write(`${name}-value`, words(look[name]));
   }
+  press("heat", look.heat);
+  document.documentElement.dataset.theme = look.theme;
+  write("theme", look.theme === "dark" ? "Light" : "Dark");
   press("invert", look.invert);
   press("hide", look.hidden);
   byId("mark").value = look.mark;
@@ -133,7 +167,7 @@ export function showSaving({ name, retryAt }, pending) {
 export function say(text, kind = "") {
   const toasts = byId("toasts");
   const last = toasts.lastElementChild;
-  if (last?.textContent === text) last.remove();
+  if (last?.textContent === text || (kind && last?.className === kind && kind !== "warn")) last.remove();
   const toast = document.createElement("p");
   toast.textContent = text;
   toast.className = kind;

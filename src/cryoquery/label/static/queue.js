@@ -1,8 +1,26 @@
 // The list of what to label next, and why.
 
 import { thumbnailPath } from "./api.js";
+import { shortNames } from "./names.js";
 
-const NAME_LENGTH = 22;
+const byId = (id) => document.getElementById(id);
+const OPEN = ["leased", "drafted"];
+const FILTERS = {
+  all: () => true,
+  open: ({ status }) => status === "waiting" || OPEN.includes(status),
+  mine: (entry, person) => entry.person === person,
+  submitted: ({ status }) => status === "submitted",
+  skipped: ({ status }) => status === "skipped" || status === "bad",
+  measure: ({ purpose }) => purpose === "measure",
+};
+const last = (value) => value ?? Infinity;
+const ORDERS = {
+  rank: null,
+  name: (a, b) => a.micrograph.localeCompare(b.micrograph, "en", { numeric: true }),
+  particles: (a, b) => b.n_particles - a.n_particles,
+  defocus: (a, b) => last(a.defocus_um) - last(b.defocus_um),
+  ice: (a, b) => last(a.ice) - last(b.ice),
+};
 const STATES = { leased: "open", drafted: "begun", submitted: "submitted", skipped: "skipped", bad: "bad" };
 
 export class QueueList {
@@ -12,17 +30,34 @@ export class QueueList {
     this.choose = choose;
     this.rows = new Map();
     this.current = null;
+    this.entries = [];
+    this.person = null;
     list.addEventListener("keydown", (event) => this.#walk(event));
+    for (const id of ["filter", "order"]) byId(id).addEventListener("change", () => this.#list());
+    byId("search").addEventListener("input", () => this.#list());
   }
 
-  /** Show `entries`, those that `person` has begun first; those that stay keep their place on the page and their focus. */
+  /** Show `entries` as they are filtered and sorted, those that `person` has begun first. */
   show(entries, person) {
+    Object.assign(this, { entries, person });
+    this.#list();
+  }
+
+  // Those that stay keep their place on the page and their focus.
+  #list() {
+    const { entries, person } = this;
     const kept = new Map();
-    const own = ({ status, person: who }) => who === person && (status === "leased" || status === "drafted");
-    const sorted = [...entries.filter(own), ...entries.filter((entry) => !own(entry))];
+    const names = shortNames(entries.map((entry) => entry.micrograph));
+    const own = ({ status, person: who }) => who === person && OPEN.includes(status);
+    const words = byId("search").value.trim().toLowerCase();
+    const wanted = FILTERS[byId("filter").value];
+    const found = entries.filter((entry) => wanted(entry, person) && entry.micrograph.toLowerCase().includes(words));
+    const by = ORDERS[byId("order").value];
+    const sorted = by ? found.toSorted(by) : [...found.filter(own), ...found.filter((entry) => !own(entry))];
+    byId("no-rows").hidden = found.length > 0 || !entries.length;
     const rows = sorted.map((entry) => {
       const row = this.rows.get(entry.task) ?? this.#row(entry);
-      this.#fill(row, entry, person);
+      this.#fill(row, entry, person, names.get(entry.micrograph));
       kept.set(entry.task, row);
       return row.place;
     });
@@ -72,7 +107,7 @@ export class QueueList {
     return { place, button, name, why, state };
   }
 
-  #fill({ button, name, why, state }, entry, person) {
+  #fill({ button, name, why, state }, entry, person, short) {
     const other = entry.person !== null && entry.person !== person;
     const open = entry.status === "leased" || entry.status === "drafted";
     const word = STATES[entry.status] ?? "";
@@ -81,8 +116,13 @@ export class QueueList {
     button.dataset.item = entry.item;
     button.dataset.other = String(other && open);
     const rank = entry.rank === null ? "" : `${entry.rank + 1}. `;
-    name.textContent = `${rank}${ending(entry.micrograph)}`;
-    state.textContent = who && entry.reason ? `${who} · ` : who;
+    name.textContent = `${rank}${short}`;
+    const facts = [who];
+    if (entry.n_particles) facts.push(`${entry.n_particles} ${entry.n_particles === 1 ? "particle" : "particles"}`);
+    if (entry.defocus_um !== null) facts.push(`${entry.defocus_um.toFixed(1)} µm`);
+    if (entry.ice !== null) facts.push(`ice ${entry.ice.toPrecision(2)}`);
+    const said = facts.filter(Boolean).join(" · ");
+    state.textContent = said && entry.reason ? `${said} · ` : said;
     why.textContent = entry.reason;
     const score = typeof entry.score === "number" ? `, score ${entry.score.toPrecision(3)}` : "";
     button.title = entry.reason ? `${entry.micrograph}: ${entry.reason}${score}` : entry.micrograph;
@@ -96,9 +136,4 @@ export class QueueList {
     const next = buttons[buttons.indexOf(document.activeElement) + step];
     next?.focus();
   }
-}
-
-// Names of micrographs begin alike and end differently.
-function ending(name) {
-  return name.length > NAME_LENGTH ? `…${name.slice(1 - NAME_LENGTH)}` : name;
 }

@@ -2,6 +2,7 @@
 
 import { area, simplify, toSegment } from "./shapes.js";
 import { COLORS } from "./canvas.js";
+import { Gestures } from "./gestures.js";
 
 const CLICK_PX = 4; // farther is a drag
 const CLOSE_PX = 9; // to the first corner of a polygon
@@ -9,15 +10,16 @@ const CORNERS = 500;
 const PATH_COLORS = { lasso: COLORS.selected, ignore: COLORS.ignore, done: COLORS.done };
 
 /**
- * Listens on `canvas`. Calls `changed()` to redraw, `moved()` when the view changed, `looped(loop)`
- * when the lasso closed around something.
+ * Listens on `canvas`. Asks `ready()` whether there is a picture; calls `changed()` to redraw, `moved()` when the
+ * view changed, `looped(loop)` when the lasso closed around something.
  */
 export class Tools {
-  constructor(canvas, view, labeling, { changed, moved, looped }) {
-    Object.assign(this, { canvas, view, labeling, changed, moved, looped });
+  constructor(canvas, view, labeling, { ready, changed, moved, looped }) {
+    Object.assign(this, { canvas, view, labeling, ready, changed, moved, looped });
     this.tool = "pick";
     this.space = false;
     this.reset();
+    this.gestures = new Gestures(canvas, view, { open: () => labeling.task !== null, moved, taken: () => this.cancel() });
     const on = (name, handler, options) => canvas.addEventListener(name, handler.bind(this), options);
     on("pointerdown", this.#down);
     on("pointermove", this.#move);
@@ -25,13 +27,15 @@ export class Tools {
     on("pointercancel", this.cancel);
     on("pointerleave", this.#leave);
     on("dblclick", this.#double);
-    on("wheel", this.#wheel, { passive: false });
     on("contextmenu", (event) => event.preventDefault());
   }
 
   /** Forget everything that belongs to the task before. */
   reset() {
     this.hover = null;
+    this.selected = null; // key of a particle that was clicked, and that a drag moves
+    this.spot = null; // {y, x, point} a doubtful one that keys have gone to
+    this.walking = false; // from suggestion to suggestion, by keys
     this.pointer = null; // {y, x} image px, where the mouse is
     this.cursor = null; // {y, x} image px, moved by arrow keys
     this.carried = null; // {kind, point} moved by arrow keys
@@ -49,8 +53,9 @@ export class Tools {
 
   /** Give up what was begun; whether there was something. */
   cancel() {
-    const begun = Boolean(this.path || this.loop || this.press || this.cursor);
-    this.path = this.loop = this.press = this.preview = this.cursor = this.carried = null;
+    const begun = Boolean(this.path || this.loop || this.press || this.cursor || this.selected);
+    this.path = this.loop = this.press = this.preview = this.cursor = this.carried = this.selected = null;
+    this.walking = false;
     this.changed();
     return begun;
   }
@@ -84,11 +89,12 @@ export class Tools {
 
   #down(event) {
     this.canvas.focus({ preventScroll: true });
-    if (!this.labeling.task || this.press) return;
+    if (!this.labeling.task || !this.ready() || this.press || this.gestures.pinching) return;
     event.preventDefault();
     this.canvas.setPointerCapture(event.pointerId);
     const at = this.#at(event);
     this.cursor = this.carried = null;
+    this.walking = false;
     this.press = { from: at, last: at.screen, moved: false, hit: this.hitAt(at.y, at.x), does: null };
     const primary = event.button === 0;
     if (!primary || this.space) {
@@ -97,10 +103,13 @@ export class Tools {
     } else if (event.altKey) {
       this.press.click = "remove";
     } else if (this.tool === "pick") {
-      this.press.click = this.press.hit && !event.shiftKey ? this.press.hit.kind : "add";
-      this.press.does = this.press.click === "add" ? "pan" : "carry";
+      const { hit } = this.press;
+      this.press.click = hit && !event.shiftKey ? hit.kind : "add";
+      const holds = hit && (event.ctrlKey || event.metaKey || hit.point.key === this.selected);
+      this.press.does = holds ? "carry" : "pan";
     } else if (this.tool === "erase") {
-      this.press.click = "remove";
+      this.press.click = event.shiftKey ? "suggestion" : "remove";
+      this.press.does = event.shiftKey ? "accept" : "erase";
     } else {
       this.press.does = "draw";
       this.#corner(at);
@@ -116,11 +125,13 @@ export class Tools {
     const { press } = this;
     if (!press) {
       this.cursor = this.carried ? this.cursor : null;
+      this.spot = null;
       this.#hoverAt(at);
       if (this.path) this.path.points = [...this.path.corners, [at.y, at.x]];
       this.changed();
       return;
     }
+    if (this.gestures.pinching) return;
     const distance = Math.hypot(at.screen.x - press.from.screen.x, at.screen.y - press.from.screen.y);
     if (!press.moved && distance < CLICK_PX) return;
     press.moved = true;
@@ -130,6 +141,8 @@ export class Tools {
     } else if (press.does === "carry" && this.labeling.editable) {
       const { point } = press.hit;
       this.preview = { key: point.key, y: point.y + at.y - press.from.y, x: point.x + at.x - press.from.x };
+    } else if (press.does === "erase" || press.does === "accept") {
+      this.#brush(press, at);
     } else if (press.does === "draw" && this.path) {
       this.path.freehand = true;
       for (const passed of event.getCoalescedEvents?.() ?? []) this.#trail(this.#at(passed));
@@ -145,6 +158,37 @@ export class Tools {
     this.path.corners.push([y, x]);
   }
 
+  // Everything between the last place and this one is under the brush.
+  #brush(press, at) {
+    press.under ??= { particles: new Set(), suggestions: new Map() };
+    const { under } = press;
+    const last = press.at ?? press.from;
+    press.at = at;
+    const reach = this.brushRadius();
+    const near = ({ y, x }) => toSegment([y, x], [last.y, last.x], [at.y, at.x]) <= reach;
+    if (press.does === "erase") for (const point of this.labeling.particles) if (near(point)) under.particles.add(point.key);
+    for (const point of this.labeling.undecided) if (near(point)) under.suggestions.set(point.key, point);
+  }
+
+  /** Image px. */
+  brushRadius() {
+    return Math.max(0.5 * this.labeling.diameter, 8 / this.view.scale);
+  }
+
+  /** Keys of what the lasso holds, the brush has gone over, or a click has selected. */
+  get marked() {
+    const { press, loop, selected } = this;
+    if (press?.under) return new Set([...press.under.particles, ...press.under.suggestions.keys()]);
+    if (loop) return new Set([...loop.particles, ...loop.suggestions]);
+    return new Set(selected === null ? [] : [selected]);
+  }
+
+  /** {radius, does} of the brush under the mouse, or null. */
+  get brush() {
+    if (this.tool !== "erase" || !this.pointer || !this.labeling.task) return null;
+    return { ...this.pointer, radius: this.brushRadius(), accepts: this.press?.does === "accept" };
+  }
+
   #up(event) {
     const { press } = this;
     if (!press) return;
@@ -154,6 +198,10 @@ export class Tools {
       if (press.moved) this.closePath();
     } else if (!press.moved) {
       if (press.click) this.#click(press.click, press.hit, from);
+    } else if (press.under) {
+      const suggestions = [...press.under.suggestions.values()];
+      if (press.does === "accept") this.labeling.accept(suggestions);
+      else this.labeling.erase([...press.under.particles], suggestions.map((point) => point.key));
     } else if (this.preview) {
       this.drop(press.hit, this.preview);
     }
@@ -163,8 +211,9 @@ export class Tools {
   }
 
   #click(what, hit, { y, x }) {
+    this.selected = what === "particle" && hit.point.key !== this.selected ? hit.point.key : null;
     if (what === "add") this.labeling.add(y, x);
-    else if (what === "suggestion") this.labeling.accept([hit.point]);
+    else if (what === "suggestion" && hit?.kind === "suggestion") this.labeling.accept([hit.point]);
     else if (what === "remove") this.remove(y, x);
   }
 
@@ -179,29 +228,20 @@ export class Tools {
     if (this.path) this.closePath();
   }
 
-  #wheel(event) {
-    event.preventDefault();
-    if (!this.labeling.task) return;
-    const { screen } = this.#at(event);
-    const lines = event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1;
-    const delta = Math.min(Math.max(event.deltaY * lines, -240), 240);
-    this.view.zoom(Math.exp(-delta * (event.ctrlKey ? 0.008 : 0.002)), screen.x, screen.y);
-    this.moved();
-  }
-
   #hoverAt({ y, x, screen }) {
     const inside = screen.x >= 0 && screen.y >= 0;
     const hit = inside && !this.path ? this.hitAt(y, x) : null;
     const region = !hit && this.tool === "erase" && inside ? this.regionAt(y, x) : null;
     this.hover = hit?.point.key ?? region?.key ?? null;
-    this.#shape(hit?.kind ?? (region ? "region" : null));
+    const held = hit !== null && hit.point.key === this.selected;
+    this.#shape(held ? "held" : hit?.kind ?? (region ? "region" : null));
   }
 
   #shape(over = null) {
     let shape = "crosshair";
     if (this.press?.does === "pan" && this.press.moved) shape = "grabbing";
     else if (this.space) shape = "grab";
-    else if (this.press?.does === "carry") shape = "move";
+    else if (this.press?.does === "carry" || over === "held") shape = "move";
     else if (this.tool === "erase") shape = over ? "pointer" : "default";
     else if (this.tool === "pick" && over) shape = "pointer";
     this.canvas.dataset.cursor = shape;

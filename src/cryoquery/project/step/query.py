@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.picking.picker import Picker, PickOptions, prepare_file
 from cryoquery.project.cold_start import held_out_order, spread
 from cryoquery.project.folder import Project
 from cryoquery.project.label_set import LabelSet
+from cryoquery.project.step_files import MAPS, MOST_PICKS
+from cryoquery.storage.atomic import write_json
 
 LOWEST_SCORE = 0.05
 """Picks below it are not even suggested."""
-MOST_PICKS = 5000
-"""Suggested on one item, the best ones."""
 MEASURED = "drawn at random to measure F1"
 SKIPPED = "skipped by one person, and left to the others"
 
@@ -72,10 +75,26 @@ def query_entries(chosen: Sequence[Mapping[str, Any]], plan: QueryPlan) -> list[
     return [{**entry, "rank": rank} for rank, entry in enumerate([*spread(entries, random), *last])]
 
 
+class Suggested(NamedTuple):
+    """What a model sees on the micrographs of items."""
+
+    picks: dict[str, dict[str, Any]]
+    """As written to `suggestions.json`, by item."""
+    maps: dict[int, NDArray[np.uint8]]
+    """(h, w) probability of a particle, 0 to 255, over a micrograph, by the number of its first item."""
+
+    def write(self, file: Path) -> None:
+        """Write picks into ``file``, and maps as pictures into the folder `MAPS` beside it."""
+        (file.parent / MAPS).mkdir(parents=True, exist_ok=True)
+        for first, probability in self.maps.items():
+            Image.fromarray(probability).save(file.parent / MAPS / f"{first}.png")
+        write_json(file, self.picks)
+
+
 def suggestions(
     picker: Picker, project: Project, items: Iterable[int], watch: Callable[[int], None] = lambda done: None
-) -> dict[str, dict[str, Any]]:
-    """What ``picker`` suggests on the original micrograph of each item, as written to `suggestions.json`.
+) -> Suggested:
+    """What ``picker`` suggests on the original micrograph of each item.
 
     A micrograph that cannot be picked gets no suggestions: a person may label it, or call it bad.
 
@@ -86,6 +105,7 @@ def suggestions(
     for item in items:
         by_micrograph.setdefault(project.items[item].micrograph, []).append(item)
     found: dict[str, dict[str, Any]] = {}
+    maps: dict[int, NDArray[np.uint8]] = {}
     for n_done, its in enumerate(by_micrograph.values(), 1):
         path = project.micrograph_path(its[0])
         options = PickOptions(
@@ -93,9 +113,12 @@ def suggestions(
         )
         try:
             prepared = prepare_file(picker, path, options)
-            picks = picker.find(prepared, picker.predict(prepared), options).picks
+            probability = picker.predict(prepared)
+            picks = picker.find(prepared, probability, options).picks
             assert picks.scores is not None, "picks of a network have scores"
             rows = np.column_stack([picks.centers_yx, picks.scores])
+            first = project.items_of[project.items[its[0]].micrograph][0].number
+            maps[first] = np.rint(255 * probability).astype(np.uint8)
         except (DataError, ConfigError):
             rows = np.empty((0, 3))
         for item in its:
@@ -105,4 +128,4 @@ def suggestions(
                 "picks": [[round(value, 3) for value in row] for row in inside[:MOST_PICKS]],
             }
         watch(n_done)
-    return found
+    return Suggested(found, maps)

@@ -7,6 +7,7 @@
       metrics.json       scores on the held-out micrographs, the learning curve so far, what is expected
       query.json         what to label next, and why
       suggestions.json   picks on these items
+      maps/7.png         the probability of a particle over a micrograph, by the number of its first item
       labels.json        the submissions that it was trained and measured on
 
 A step appears whole or not at all. Its training is kept in ``.cache`` as it goes, so that a step that was
@@ -137,7 +138,7 @@ def _do(
     with staged_directory(folder) as staged:
         link(iteration.entry / MODEL, staged / MODEL)
         write_json(staged / QUERY, query)
-        write_json(staged / SUGGESTIONS, found)
+        found.write(staged / SUGGESTIONS)
         write_json(staged / LABELS, label_set.seqs)
         write_json(staged / METRICS, metrics)
     for old in (project.path / WORK).glob("dataset_*"):

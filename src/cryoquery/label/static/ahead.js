@@ -1,0 +1,43 @@
+// What comes next, read and its picture fetched before it is wanted: nothing waits for the network between two
+// micrographs, and the page goes on where the connection does not.
+
+const N_AHEAD = 2;
+
+export class Ahead {
+  /** `ask(besides)` resolves to the document of the task that comes next; `prepare(task)` fetches its picture. */
+  constructor(ask, prepare) {
+    Object.assign(this, { ask, prepare });
+    this.kept = [];
+    this.filling = null;
+  }
+
+  /** The one that comes next and is here, or null. */
+  take() {
+    return this.kept.shift() ?? null;
+  }
+
+  /** Read what is missing, beside the task `open`. */
+  fill(open) {
+    this.filling ??= this.#fill(open)
+      .catch(() => {}) // it is asked for again when it is needed
+      .finally(() => {
+        this.filling = null;
+      });
+    return this.filling;
+  }
+
+  async #fill(open) {
+    while (this.kept.length < N_AHEAD) {
+      const { kept } = this;
+      const answer = await this.ask([open, ...kept.map(({ task }) => task)]);
+      if (answer.task === null || kept !== this.kept) return;
+      kept.push(answer);
+      this.prepare(answer);
+    }
+  }
+
+  /** Forget all that `may(task)` does not let stay. */
+  drop(may = () => false) {
+    this.kept = this.kept.filter(({ task }) => may(task));
+  }
+}
