@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-all check docs format
+.PHONY: setup demo test test-all check docs general-model format
 
 setup: $(INSTALLED)
 
@@ -22,9 +22,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-re
 test: setup
 	$(PYTEST)
 
-# The tests that `make test` does with some of many random cases, with all of them.
+# The tests that `make test` does with some of many random cases, with all of them; and the benchmarks at toy size.
 test-all: setup
-	$(PYTEST) --all -m thorough
+	$(PYTEST) --all -m "thorough or second_tier"
 
 check: setup
 	$(BIN)/ruff check
@@ -36,6 +36,10 @@ check: setup
 # The site of docs/, into site/; a broken link is an error. Needs no network.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The model that comes with the package, from simulated micrographs: about an hour on two cores. May be interrupted.
+general-model: setup
+	$(BIN)/python benchmarks/general_model.py all
 
 format: setup
 	$(BIN)/ruff check --fix-only

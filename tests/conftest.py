@@ -47,7 +47,11 @@ LONGEST = (
 """Files to begin with, so that no process is left alone with one of them in the end."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not tiers.full:
+        left = [item for item in items if item.get_closest_marker("second_tier")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     first = {str(TESTS / name): place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(str(item.path), len(first)))
 

@@ -1,6 +1,7 @@
-"""Large numbers of the same random case: `make test` takes some of them, `make test-all` takes all.
+"""What `make test` leaves to `make test-all`, which CI runs as well.
 
-A test that does so is marked ``thorough``, and asks `take` how many.
+Of large numbers of the same random case the first tier takes some: such a test is marked ``thorough``, and
+asks `take` how many. What is marked ``second_tier`` is in the second tier alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pytest
 Some = TypeVar("Some")
 
 thorough = pytest.mark.thorough
+second_tier = pytest.mark.second_tier
 full = False
 """Whether pytest was given ``--all``."""
 

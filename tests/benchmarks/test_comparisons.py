@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from label_project import SPAWN
+from tiers import second_tier
 
 from cryoquery import run_experiment
 from cryoquery.config import parse
@@ -76,6 +77,7 @@ def load(name: str) -> ModuleType:
 
 
 # Processes that are started afresh print warnings of torch about what a CPU does not have.
+@second_tier
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TOYS)
 def test_a_benchmark_runs_at_toy_size(

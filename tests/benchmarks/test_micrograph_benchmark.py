@@ -3,6 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiers import second_tier
+
+pytestmark = second_tier
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
