@@ -121,7 +121,7 @@ def read_parts(
 
 
 def _known_format(file: Path, micrograph: str) -> str | None:
-    """Of a file whose micrograph a job of RELION knows: its STAR files may be empty, whatever their ending."""
+    """Of a file whose micrograph a job of RELION knows: its STAR files may be empty, however they end."""
     return "star" if micrograph and file.suffix.lower() == ".star" else None
 
 
