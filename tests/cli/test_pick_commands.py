@@ -60,6 +60,24 @@ def test_pick_then_evaluate_then_convert(
     assert len(read_coordinates("p.txt")) == len(picks)
 
 
+def test_micrographs_and_their_optics_from_a_star_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    labels = ("OpticsGroup", "MicrographPixelSize", "Voltage", "SphericalAberration")
+    optics = "data_optics\n\nloop_\n" + "".join(f"_rln{label}\n" for label in labels)
+    named = "data_micrographs\n\nloop_\n_rlnMicrographName\n_rlnOpticsGroup\nmics/a.mrc 1\n"
+    Path("mics.star").write_text(f"{optics}1 1.5 200 1.4\n\n{named}")
+    picking = ["pick", "model.pt", "mics.star", "--out", "p.star", "--diameter-px", "20", "--threshold", "0"]
+    assert run(monkeypatch, *picking, "--for", "relion") == 0
+    assert "on 1 micrograph" in capsys.readouterr().out
+    picks = read_coordinates("p.star")
+    assert picks.optics["rlnVoltage"].tolist() == ["200"]
+    assert run(monkeypatch, "convert", "truth", "q.star", "--optics", "mics.star", "--voltage", "300") == 0
+    assert read_coordinates("q.star").optics["rlnVoltage"].tolist() == ["300.000000"]
+    assert run(monkeypatch, "convert", "truth", "q.star", "--cs", "2.7") == 1
+    assert "give --voltage" in capsys.readouterr().err
+
+
 def test_a_bad_micrograph_is_reported_and_the_rest_is_done(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

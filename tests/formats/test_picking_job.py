@@ -64,6 +64,8 @@ def test_the_list_of_suffixes_says_which_files_are_picks_and_of_what(job: Path) 
     assert rows(job) == dict(zip(NAMES, (0, 1, 2), strict=True))
     assert rows(job / "coords_suffix_log.star") == rows(job)
     assert coordinates_in(job).keys() == {"a", "a_1", "b"}
+    (job / "Other" / "b_log.star").write_bytes(b"")
+    assert not len(read_by_micrograph(job)[NAMES[2]])
 
 
 def test_the_summary_of_relion_autopick_does_so_too(job: Path) -> None:
@@ -122,6 +124,10 @@ def test_names_are_those_of_the_micrographs_given(job: Path) -> None:
         assert list(read_by_micrograph(Path(f"job_{len(given)}"))) == list(NAMES)
     assert Path("job_9/coords_suffix_autopick.star").read_text() == "mics.star\n"
     assert not Path("job_9/micrographs.star").exists()
+    convert(boxes, "out.star", micrographs=NAMES, optics=Optics(200.0))
+    assert read_coordinates("out.star").optics["rlnMicrographPixelSize"].tolist() == ["1.500000"], (
+        "of headers"
+    )
     named = Picks.of([[1, 2]], micrograph="b")
     write_coordinates("named.star", named)
     assert convert("named.star", "o.star", micrographs="mics.star").micrographs.tolist() == ["b"], "as read"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from project_micrographs import (
     DIAMETER_PX,
     SHAPE,
@@ -18,7 +18,6 @@ from project_micrographs import (
     write_micrographs,
 )
 
-from cryoquery import cli
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import Picks, read_coordinates, write_coordinates
 from cryoquery.formats.placement import Orientation, Placement
@@ -143,6 +142,22 @@ def test_diameters_that_labels_came_with_are_kept(tmp_path: Path) -> None:
         order = [int(np.argmin(np.abs(centers - point).sum(axis=1))) for point in picks.centers_yx]
         np.testing.assert_array_equal(picks.diameters_px, expected[order])
     assert read_coordinates(tmp_path / "out.star").diameters_px.tolist() == expected[order].tolist()
+
+
+def test_labels_for_another_program(
+    labeled: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.star"
+    for more, status, said in (
+        ([], 0, "no table of optics groups"),
+        (["--for", "relion"], 1, "relion needs a table of optics groups; give --voltage"),
+        (["--for", "relion", "--voltage", "300", "--cs", "2.7"], 0, ""),
+    ):
+        assert run(monkeypatch, "export", labeled.path, out, *more) == status
+        assert said in capsys.readouterr().err
+    optics = read_coordinates(out).optics
+    assert optics["rlnVoltage"].tolist() == ["300.000000"]
+    assert optics["rlnMicrographPixelSize"].tolist() == ["2.000000"], "of the headers"
 
 
 def test_the_size_of_a_box_is_not_a_diameter(tmp_path: Path) -> None:
@@ -338,14 +353,6 @@ def test_micrographs_are_picked_on_the_device_of_the_settings(
     outcome = export_picks(open_project(project.path), tmp_path / "picks.star", threshold=0.0)
     assert (outcome.n_done, seen) == (3, [("cpu", "bf16-mixed", device.threads)])
     assert torch.get_num_threads() == before
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command in this process; its exit status."""
-    monkeypatch.setattr(sys, "argv", ["cryoquery", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def test_the_commands(

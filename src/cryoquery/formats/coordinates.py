@@ -116,8 +116,13 @@ def read_parts(
     return [
         part._replace(micrograph=part.micrograph or name)
         for file, name in files.items()
-        for part in _read_file(file, format, micrograph_shape)
+        for part in _read_file(file, format or _known_format(file, name), micrograph_shape)
     ]
+
+
+def _known_format(file: Path, micrograph: str) -> str | None:
+    """Of a file whose micrograph a job of RELION knows: its STAR files may be empty, however they end."""
+    return "star" if micrograph and file.suffix.lower() == ".star" else None
 
 
 def _named(part: Part, is_one_of_many: bool = True) -> Part:

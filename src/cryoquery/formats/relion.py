@@ -285,6 +285,8 @@ def _optics_columns(
     if picks.optics:
         n = len(picks.optics[OPTICS_GROUP])
         columns = {name: list(map(str, values)) for name, values in picks.optics.items()}
+        if not any("PixelSize" in name for name in columns):
+            pixel_size = pixel_size or picks.pixel_size
     else:
         n, pixel_size = 1, pixel_size or picks.pixel_size
         columns = {"rlnOpticsGroupName": ["opticsGroup1"], OPTICS_GROUP: ["1"]}
