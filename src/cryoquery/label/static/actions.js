@@ -1,5 +1,7 @@
 // What keys and buttons do.
 
+import * as api from "./api.js";
+import { showOverview } from "./overview.js";
 import { DEFAULT, keepLook } from "./look.js";
 import { showHelp } from "./dialogs.js";
 
@@ -131,6 +133,13 @@ export function makeActions({ gallery, labeling, stage, tools, look, flow, list,
     threshold: (_, key) => labeling.task && labeling.setThreshold(labeling.threshold + (key === "[" ? -0.02 : 0.02)),
     suggestion: (_, key) => walk(key),
     gallery: () => gallery.open(),
+    overview: async () => {
+      try {
+        showOverview(await api.status(), list.entries);
+      } catch (error) {
+        say(`${error.message}.`, "warn");
+      }
+    },
     go: (place) => {
       view.zoom(Math.max(1, 90 / (labeling.diameter * view.scale)));
       view.center(place.y, place.x);

@@ -44,6 +44,7 @@ const TABLE = [
   [5, ["s"], "S", "skip, because …", ["skip"]],
   [5, ["x"], "X", "bad micrograph", ["bad"]],
   [5, ["g"], "G", "all marks and suggestions as small pictures", ["gallery"]],
+  [5, ["y"], "Y", "progress: the learning curve, and who does what", ["overview"]],
   [5, ["q"], "Q", "go to the list (arrows, Enter)", ["queue"]],
   [5, ["?"], "?", "this help", ["help"]],
 ];

@@ -25,6 +25,7 @@ export function connect(actions) {
   click("accept-all", "acceptAll");
   click("next-suggestion", "suggestion", undefined, "j");
   click("gallery-button", "gallery");
+  click("overview-button", "overview");
   click("next-doubt", "doubt", undefined, "u");
   click("help-button", "help");
   byId("threshold").addEventListener("input", (event) => actions.setThreshold(Number(event.target.value)));
