@@ -120,3 +120,11 @@ def test_flipped_picks_are_refused_where_micrographs_are_given(
         assert run(monkeypatch, *command, "--micrographs", "m", "--flip-y") == 0
     turned = read_coordinates("g.csv").centers_yx
     assert turned == pytest.approx(centers, abs=0.01)
+
+
+def test_pick_without_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    picking = ["pick", "log", "mics", "--out", "p.star", "--diameter-px", "20", "--overlays", "o"]
+    assert run(monkeypatch, *picking) == 0
+    assert "p.star: " in capsys.readouterr().out
+    assert len(list(Path("o").iterdir())) == 2
+    assert len(read_coordinates("p.star")) > 10

@@ -18,7 +18,9 @@ PixelSize = Annotated[float | None, typer.Option(help="Å/px, where the files do
 
 
 def pick(
-    model: Annotated[Path, typer.Argument(help="model.pt of a finished iteration.")],
+    model: Annotated[
+        str, typer.Argument(help="model.pt of a finished iteration; or log, which needs no training.")
+    ],
     micrographs: Annotated[list[Path], typer.Argument(help="Micrographs, or folders of them.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="FILE.star .box .cbox .csv .txt .cs .json, or a new folder.")
@@ -51,21 +53,21 @@ def pick(
         int | None, typer.Option(min=1, help="Threads beside the network (default: one per core).")
     ] = None,
 ) -> None:
-    """Pick particles with a trained model and write them in any coordinate format.
+    """Pick particles with a trained model, or without one, and write them in any coordinate format.
 
     A micrograph that cannot be picked is reported, and the others are done; exit status 1 then.
     """
     given = dict(locals())
     from cryoquery.formats import micrograph_files, read_optics_pixel_size
     from cryoquery.picking.batch import check_target, pick_micrographs
-    from cryoquery.picking.picker import PickOptions, load_picker
+    from cryoquery.picking.picker import PickOptions, open_picker
 
     if optics is not None:
         given["optics_pixel_size"] = read_optics_pixel_size(optics)
     options = PickOptions(**keys(PickOptions, given))
     files = [file for path in micrographs for file in (micrograph_files(path) if path.is_dir() else [path])]
     check_target(out, files, file_format)
-    picker = load_picker(model)
+    picker = open_picker(model)
     with counting("picking") as progress:
         outcome = pick_micrographs(
             picker, files, out, options,

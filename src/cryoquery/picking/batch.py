@@ -23,7 +23,13 @@ from cryoquery.formats import (
     write_coordinates,
 )
 from cryoquery.picking.overlays import draw_histogram, draw_overlay
-from cryoquery.picking.picker import PickedMicrograph, Picker, PickOptions, PreparedMicrograph, prepare_file
+from cryoquery.picking.picker import (
+    AnyPicker,
+    PickedMicrograph,
+    PickOptions,
+    PreparedMicrograph,
+    prepare_file,
+)
 from cryoquery.picking.pipeline import in_stages
 
 
@@ -41,7 +47,7 @@ class BatchResult:
 
 
 def pick_micrographs(
-    picker: Picker,
+    picker: AnyPicker,
     micrographs: Sequence[Path],
     out: Path,
     options: PickOptions,
@@ -59,7 +65,7 @@ def pick_micrographs(
     be picked.
 
     Args:
-        picker: the network.
+        picker: what picks.
         micrographs: files.
         out: a file in one of the coordinate formats, by its suffix; or a folder, for a file per
             micrograph.
