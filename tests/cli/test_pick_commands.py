@@ -128,3 +128,11 @@ def test_pick_without_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert "p.star: " in capsys.readouterr().out
     assert len(list(Path("o").iterdir())) == 2
     assert len(read_coordinates("p.star")) > 10
+
+
+def test_a_diameter_that_is_not_stated_is_estimated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert run(monkeypatch, "pick", "log", "mics", "--out", "p.star", "--diameter-plot", "d.png") == 0
+    assert "no diameter is stated; estimated: " in capsys.readouterr().out
+    assert Path("d.png").read_bytes().startswith(b"\x89PNG")

@@ -74,8 +74,11 @@ def test_the_response_is_centered_and_in_its_own_deviations() -> None:
 def test_two_kinds_are_parted_between_them() -> None:
     rng = np.random.default_rng(0)
     low, high = rng.normal(1, 0.2, 300), rng.normal(5, 0.2, 40)
-    assert low.max() < between_two_kinds(np.concatenate([low, high])) < high.min()
-    assert between_two_kinds(np.array([3.0])) == 3
+    cut, share = between_two_kinds(np.concatenate([low, high]))
+    assert low.max() < cut < high.min()
+    assert share > 0.95
+    assert between_two_kinds(low)[1] == pytest.approx(2 / np.pi, abs=0.05)
+    assert between_two_kinds(np.array([3.0])) == (3, 0)
 
 
 def test_no_maxima_are_no_picks() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cryoquery.cli.terminal import complain, counting, keys
+
+if TYPE_CHECKING:
+    from cryoquery.picking.picker import AnyPicker, PickOptions
 
 FlipY = Annotated[bool, typer.Option("--flip-y", help="Count rows from the last one of the micrograph.")]
 FlipX = Annotated[bool, typer.Option("--flip-x", help="Count columns from the last one.")]
@@ -48,6 +51,9 @@ def pick(
         str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the picks.")] = None,
+    diameter_plot: Annotated[
+        Path | None, typer.Option(help="FILE.png: how well diameters fit, and circles of their sizes.")
+    ] = None,
     histograms: Annotated[Path | None, typer.Option(help="Folder for histograms of the scores.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads beside the network (default: one per core).")
@@ -68,6 +74,7 @@ def pick(
     files = [file for path in micrographs for file in (micrograph_files(path) if path.is_dir() else [path])]
     check_target(out, files, file_format)
     picker = open_picker(model)
+    options = _with_diameter(picker, files, options, diameter_plot)
     with counting("picking") as progress:
         outcome = pick_micrographs(
             picker, files, out, options,
@@ -175,6 +182,31 @@ def convert(
     )  # fmt: skip
     n_micrographs = len(set(written.micrographs.tolist()))
     typer.echo(f"{target}: {_counted(len(written), n_micrographs)}")
+
+
+def _with_diameter(
+    picker: AnyPicker, files: list[Path], options: PickOptions, plot: Path | None
+) -> PickOptions:
+    """The options with a diameter: estimated where the blob picker is told none."""
+    from cryoquery.formats import read_micrograph
+    from cryoquery.picking.diameter import draw_estimate, estimate_from_files
+    from cryoquery.picking.picker import LogPicker
+    from cryoquery.storage.atomic import write_bytes
+
+    stated = options.diameter_px is not None or options.diameter_angstrom is not None
+    missing = not stated and isinstance(picker, LogPicker)
+    if not missing and plot is None:
+        return options
+    estimate = estimate_from_files(files, picker, invert=options.invert)
+    if plot is not None:
+        write_bytes(plot, draw_estimate(estimate, read_micrograph(files[0]).pixels))
+        typer.echo(f"how well diameters fit: {plot}")
+    if missing:
+        typer.echo(f"no diameter is stated; estimated: {estimate}")
+        return options.model_copy(update={"diameter_px": estimate.best_px})
+    if options.diameter_px is not None and (warning := estimate.warning(options.diameter_px)):
+        complain([warning], "note: ")
+    return options
 
 
 def _counted(n_picks: int, n_micrographs: int) -> str:

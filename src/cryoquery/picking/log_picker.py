@@ -44,28 +44,50 @@ def find_blobs(response: NDArray[np.float32], min_distance_px: float) -> Detecti
 
     The height h₀ that scores 1/2 parts the maxima of this micrograph in two (`between_two_kinds`).
     """
+    centers, heights = maxima(response, min_distance_px)
+    if not len(centers):
+        return Detections(centers, heights)
+    return Detections(centers, heights / (heights + _part(heights)[0]))
+
+
+def maxima(
+    response: NDArray[np.float32], min_distance_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centers (n, 2) and heights (n,) of the maxima above 0, the highest first."""
     peaks = (response == ndimage.maximum_filter(response, size=3)) & (response > 0)
     centers = np.argwhere(peaks).astype(np.float64)
     heights = response[peaks].astype(np.float64)
-    if not len(centers):
-        return Detections(centers, heights)
-    kept = apart(centers, heights, min_distance_px)
-    heights = heights[kept]
-    limited = np.minimum(heights, np.quantile(heights, HIGHEST))
-    return Detections(centers[kept], heights / (heights + between_two_kinds(limited)))
+    if len(centers):
+        kept = apart(centers, heights, min_distance_px)
+        centers, heights = centers[kept], heights[kept]
+    return centers, heights
 
 
-def between_two_kinds(values: NDArray[np.float64]) -> float:
-    """The value that parts ``values`` (n,) in two groups with the largest variance between them (Otsu)."""
+def separation(heights: NDArray[np.float64]) -> float:
+    """How clearly maxima of these heights (n,) part in two kinds: variance between over all, in [0, 1]."""
+    return _part(heights)[1] if len(heights) > 1 else 0.0
+
+
+def between_two_kinds(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The value that parts ``values`` (n,) in two groups with the largest variance between them (Otsu).
+
+    Returns:
+        that value, and the variance between the groups over all variance.
+    """
     rising = np.sort(values)
     n = len(rising)
-    if n < 2:
-        return float(rising[0])
+    if n < 2 or rising[0] == rising[-1]:
+        return float(rising[0]), 0.0
     below = np.arange(1, n)
     sums = np.cumsum(rising)
     difference = (sums[-1] - sums[:-1]) / (n - below) - sums[:-1] / below
-    best = int(np.argmax(below * (n - below) * difference**2))
-    return float(rising[best] + rising[best + 1]) / 2
+    variance = below * (n - below) / n**2 * difference**2
+    best = int(np.argmax(variance))
+    return float(rising[best] + rising[best + 1]) / 2, float(variance[best] / rising.var())
+
+
+def _part(heights: NDArray[np.float64]) -> tuple[float, float]:
+    return between_two_kinds(np.minimum(heights, np.quantile(heights, HIGHEST)))
 
 
 def _filtered(image: NDArray[np.float32], diameter_px: float) -> NDArray[np.float32]:
