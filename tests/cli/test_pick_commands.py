@@ -100,7 +100,6 @@ def test_a_bad_micrograph_is_reported_and_the_rest_is_done(
     ("arguments", "message"),
     [
         (["pick", "none.pt", "mics", "-o", "p.star", "--diameter-px", "20"], "none.pt: no such model"),
-        (["pick", "model.pt", "mics", "-o", "p.star"], "the particle diameter is not known"),
         (["pick", "model.pt", "mics", "-o", "p.xyz", "--diameter-px", "20"], "p.xyz: unknown suffix"),
         (["pick", "model.pt", "truth", "-o", "p.star"], "truth: no micrographs in it"),
         (["evaluate", "none.star", "truth"], "none.star: no such file"),

@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from conftest import disc_mask
 
 from cryoquery.errors import DataError
 from cryoquery.network.device import DeviceConfig
-from cryoquery.network.model import ModelConfig, initial_weights
-from cryoquery.network.predict import Predictor
-from cryoquery.picking.diameter import BLOBS, DiameterScore, draw_estimate, estimate_diameter, expected_skill
-from cryoquery.picking.picker import Picker
-from cryoquery.picking.threshold import PickingRecipe
+from cryoquery.picking.diameter import (
+    DiameterEstimate,
+    _read_off,
+    draw_estimate,
+    estimate_diameter,
+    expected_skill,
+)
+from cryoquery.picking.picker import Picker, load_picker
 
-SHAPE = (300, 300)
-CANDIDATES = np.geomspace(12, 48, 13)
+SHAPE = (400, 400)
+
+
+@cache
+def general() -> Picker:
+    return load_picker("general", DeviceConfig(accelerator="cpu"))
 
 
 def micrograph(diameter: float, seed: int = 0) -> np.ndarray:
@@ -28,34 +37,40 @@ def micrograph(diameter: float, seed: int = 0) -> np.ndarray:
     return noise - 10 * disc_mask(SHAPE, np.array(kept), diameter).astype(np.float32)
 
 
-def test_the_curve_is_read_off() -> None:
-    """Of a score that knows the answer: the maximum, a second one, and what lies between candidates."""
-
-    def fit(image: np.ndarray) -> float:
-        size = 300 * 10 / len(image)
-        return float(
-            np.exp(-(np.log(size / 20) ** 2) / 0.02) + 0.9 * np.exp(-(np.log(size / 40) ** 2) / 0.02)
-        )
-
-    estimate = estimate_diameter([micrograph(20)], DiameterScore(10, fit), CANDIDATES)
-    assert estimate.best_px == pytest.approx(20, rel=0.03)
-    assert estimate.second_px == pytest.approx(40, rel=0.07)
-    assert "or else" in str(estimate)
-    assert draw_estimate(estimate, micrograph(20)).startswith(b"\x89PNG")
+def read_off(*curve: float) -> DiameterEstimate:
+    return _read_off(np.array([10.0, 20.0, 40.0, 80.0]), np.array([curve]))
 
 
-def test_a_network_is_asked_for_its_expected_skill() -> None:
-    config = ModelConfig(base_channels=2)
-    network = config.build()
-    network.load_state_dict(initial_weights(config, 0))
-    recipe = PickingRecipe(
-        scale="particle", image_side=64, particle_px=8, particle_px_range=(8, 8), disc_fraction=1
-    )
-    picker = Picker(recipe, Predictor(network, DeviceConfig(accelerator="cpu").fabric()))
-    estimate = estimate_diameter([micrograph(20)], expected_skill(picker), CANDIDATES[::4])
-    assert ((estimate.curves >= 0) & (estimate.curves <= 1)).all()
+def test_of_diameters_that_fit_equally_well_the_smallest_is_taken() -> None:
+    estimate = read_off(0.2, 0.895, 0.9, 0.5)
+    assert 10 < estimate.interval_px[0] < estimate.best_px < 20.01
+    assert estimate.interval_px[1] == 40
+    assert read_off(0.9, 0.5, 0.3, 0.1).best_px == pytest.approx(10)
+    assert read_off(0.0, 0.0, 0.0, 0.9).best_px == pytest.approx(80, rel=0.02)
+
+
+def test_a_stated_diameter_that_does_not_fit_is_named() -> None:
+    estimate = read_off(0.2, 0.895, 0.9, 0.5)
+    assert estimate.warning(25) == ""
+    assert "a particle diameter of 11 px is stated" in estimate.warning(11)
+    assert "fits far better" in estimate.warning(80)
+
+
+def test_a_map_without_doubt_has_skill_and_a_flat_one_has_none() -> None:
+    sharp = disc_mask((64, 64), np.array([[30.0, 30.0]]), 18).astype(float)
+    assert expected_skill(sharp) == pytest.approx(1)
+    assert expected_skill(np.full((64, 64), 0.3)) == pytest.approx(0, abs=1e-9)
+    assert expected_skill(np.zeros((64, 64))) == 0
+
+
+@pytest.mark.parametrize("diameter", [18.0, 34.0])
+def test_the_general_model_finds_the_diameter_of_discs(diameter: float) -> None:
+    estimate = estimate_diameter([micrograph(diameter, seed) for seed in (0, 1)], general())
+    assert estimate.best_px == pytest.approx(diameter, rel=0.25), "flat discs are no particles"
+    assert estimate.interval_px[0] <= estimate.best_px <= estimate.interval_px[1]
+    assert draw_estimate(estimate, micrograph(diameter), general()).startswith(b"\x89PNG")
 
 
 def test_no_micrographs_are_an_error() -> None:
     with pytest.raises(DataError, match="no micrographs"):
-        estimate_diameter([], BLOBS)
+        estimate_diameter([], general())

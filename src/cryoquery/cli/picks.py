@@ -244,19 +244,19 @@ def complain_of_optics(out: Path, picks: Picks, optics: Optics | None, file_form
 def _with_diameter(
     picker: AnyPicker, files: list[Path], options: PickOptions, plot: Path | None
 ) -> PickOptions:
-    """The options with a diameter: estimated where the blob picker is told none."""
+    """The options with a diameter: estimated where none is stated and the model does not know it."""
     from cryoquery.formats import read_micrograph
     from cryoquery.picking.diameter import draw_estimate, estimate_from_files
-    from cryoquery.picking.picker import LogPicker
+    from cryoquery.picking.picker import load_picker
     from cryoquery.storage.atomic import write_bytes
 
-    stated = options.diameter_px is not None or options.diameter_angstrom is not None
-    missing = not stated and isinstance(picker, LogPicker)
+    missing = picker.needs_diameter and options.diameter_px is None and options.diameter_angstrom is None
     if not missing and plot is None:
         return options
-    estimate = estimate_from_files(files, picker, invert=options.invert)
+    general = load_picker("general")
+    estimate = estimate_from_files(files, general, invert=options.invert)
     if plot is not None:
-        write_bytes(plot, draw_estimate(estimate, read_micrograph(files[0]).pixels))
+        write_bytes(plot, draw_estimate(estimate, read_micrograph(files[0]).pixels, general))
         typer.echo(f"how well diameters fit: {plot}")
     if missing:
         typer.echo(f"no diameter is stated; estimated: {estimate}")

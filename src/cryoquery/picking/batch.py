@@ -105,7 +105,7 @@ def pick_micrographs(
 
 
 def find_picks(
-    picker: Picker,
+    picker: AnyPicker,
     micrographs: Sequence[Path],
     options: PickOptions,
     *,

@@ -63,11 +63,6 @@ def maxima(
     return centers, heights
 
 
-def separation(heights: NDArray[np.float64]) -> float:
-    """How clearly maxima of these heights (n,) part in two kinds: variance between over all, in [0, 1]."""
-    return _part(heights)[1] if len(heights) > 1 else 0.0
-
-
 def between_two_kinds(values: NDArray[np.float64]) -> tuple[float, float]:
     """The value that parts ``values`` (n,) in two groups with the largest variance between them (Otsu).
 

@@ -190,6 +190,13 @@ class AnyPicker(ABC):
             picks, prepared.shape, levels, avoided, scale, found.scores, threshold, prepared.note
         )
 
+    @property
+    def needs_diameter(self) -> bool:
+        """Whether the particle's diameter must be stated."""
+        low, high = self.recipe.particle_px_range
+        fits = self.recipe.scale == "fit" and high <= MAX_DIAMETER_RATIO * low
+        return self.recipe.diameter_angstrom is None and not fits
+
     def _diameter_px(
         self, options: PickOptions, pixel_size: float | None, shape: tuple[int, int], name: str
     ) -> float:
@@ -203,8 +210,7 @@ class AnyPicker(ABC):
             raise ConfigError(
                 f"{where}diameter of {angstrom:g} Å: the pixel size is not known; give --pixel-size (Å/px)"
             )
-        low, high = self.recipe.particle_px_range
-        if self.recipe.scale == "fit" and high <= MAX_DIAMETER_RATIO * low:
+        if not self.needs_diameter and self.recipe.diameter_angstrom is None:
             return self.recipe.particle_px / fit_scale(shape, self.recipe.image_side)
         raise ConfigError(
             f"{where}the particle diameter is not known; give --diameter-px, or --diameter-angstrom and "
@@ -268,7 +274,7 @@ class LogPicker(AnyPicker):
 
 
 def open_picker(model: Path | str, device: DeviceConfig | None = None) -> AnyPicker:
-    """The picker that ``model`` names: ``log``, the blob picker, or a `model.pt`, see `load_picker`."""
+    """The picker that ``model`` names: ``log``, the blob picker, or a network, see `load_picker`."""
     return LogPicker() if str(model) == LOG else load_picker(model, device)
 
 
