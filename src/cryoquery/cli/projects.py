@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cryoquery.active.progress import EpochEnded, Event
-from cryoquery.cli.picks import FlipX, FlipY, Force, Scale, SwapXY
+from cryoquery.cli.picks import Columns, FlipX, FlipY, Force, Origin, ParticleClass, Scale, SwapXY
 from cryoquery.cli.terminal import complain, counting, keys
 
 MadeFolder = Annotated[Path, typer.Argument(help="Folder that 'cryoquery init' made.")]
@@ -45,6 +45,9 @@ def init(
     flip_x: FlipX = False,
     swap_xy: SwapXY = False,
     scale: Scale = 1.0,
+    columns: Columns = None,
+    origin: Origin = None,
+    particle_class: ParticleClass = None,
     force: Force = False,
 ) -> None:
     """A new project of micrographs without labels; then: cryoquery label PROJECT.
@@ -55,6 +58,7 @@ def init(
     from cryoquery.errors import ProjectError
     from cryoquery.formats import micrograph_suffix
     from cryoquery.formats.placement import Placement
+    from cryoquery.formats.reading import Reading
     from cryoquery.project.new_project import InitOptions, init_project
 
     if rest or (micrographs and micrograph_suffix(project)):
@@ -66,7 +70,10 @@ def init(
     if not micrographs:
         raise typer.BadParameter("give --micrographs 'DIR/*.mrc', a folder, or files")
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
-    options = InitOptions(**keys(InitOptions, given), initial_items=initial, placement=placed)
+    reading = Reading.of(columns, origin, particle_class)
+    options = InitOptions(
+        **keys(InitOptions, given), initial_items=initial, placement=placed, reading=reading
+    )
     new = init_project(project, micrographs, options, table=table, labels=labels or [], report=counting)
     complain(new.notes, "note: ")
     complain(new.failures, "left out: ")
@@ -169,14 +176,19 @@ def import_labels(
     flip_x: FlipX = False,
     swap_xy: SwapXY = False,
     scale: Scale = 1.0,
+    columns: Columns = None,
+    origin: Origin = None,
+    particle_class: ParticleClass = None,
     force: Force = False,
 ) -> None:
     """Labels from a file into a project; what people have labeled there stays as it is."""
     from cryoquery.formats.placement import Placement
+    from cryoquery.formats.reading import Reading
     from cryoquery.project.folder import open_project
     from cryoquery.project.labels_io import import_labels as import_file
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
-    imported = import_file(open_project(project), labels, placed=placed, force=force)
+    reading = Reading.of(columns, origin, particle_class)
+    imported = import_file(open_project(project), labels, placed=placed, force=force, reading=reading)
     complain(imported.notes, "note: ")
     typer.echo(f"{project}: {imported.n_particles:,} particles for {imported.n_items} items from {labels}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cryoquery.formats import (
     write_coordinates,
 )
 from cryoquery.formats.placement import Placement, place
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.formats.writing import shape_of_each
 
 
@@ -35,6 +37,7 @@ def convert(
     diameter_px: float | None = None,
     optics: Optics | None = None,
     format: str | None = None,
+    reading: Reading = AS_RECOGNIZED,
 ) -> Picks:
     """Read picks, write them in another format, and return what was written.
 
@@ -50,6 +53,7 @@ def convert(
         diameter_px: of the particles in pixels of the micrographs, for picks without one.
         optics: for RELION's table of optics groups.
         format: of the target, where its suffix does not say.
+        reading: what a source that can be read in several ways does not say.
 
     Raises:
         DataError: a file cannot be read or written, a name fits no micrograph or several, or the
@@ -60,7 +64,7 @@ def convert(
         if value is not None and not 0 < value < np.inf:
             raise ConfigError(f"{name}={value:g}: must be a positive number")
     files = micrograph_files(micrographs) if micrographs is not None else []
-    picks = _read_named(Path(source), Path(target), files)
+    picks = _read_named(Path(source), Path(target), files, reading, diameter_px)
     shapes = known_shapes(picks, files)
     extents = np.ones((len(picks), 2))
     if flip_y or flip_x:
@@ -95,17 +99,24 @@ def known_shapes(picks: Picks, files: Iterable[Path | str]) -> dict[str, tuple[i
     files = list(files)
     if not files:
         return dict(picks.shapes)
-    names = dict.fromkeys(picks.micrographs.tolist())
+    names = dict.fromkeys([*picks.micrographs.tolist(), *picks.listed])
     found = match_micrographs((name for name in names if name), files)
     return {**picks.shapes, **{name: micrograph_shape(path) for name, path in found.items()}}
 
 
-def _read_named(source: Path, target: Path, files: list[Path]) -> Picks:
+def common_shape(files: Iterable[Path | str]) -> tuple[int, int] | None:
+    """(height, width) in pixels that all micrographs have; None where there are none, or they differ."""
+    shapes = set(map(micrograph_shape, files))
+    return shapes.pop() if len(shapes) == 1 else None
+
+
+def _read_named(
+    source: Path, target: Path, files: list[Path], reading: Reading, diameter_px: float | None
+) -> Picks:
     """Picks with the name of their micrograph: that of its file, else their own file's if one is needed."""
-    # The size of a single micrograph is for a .cs file that does not state it.
-    shape = micrograph_shape(files[0]) if len(files) == 1 else None
-    picks = read_coordinates(source, micrograph_shape=shape)
-    if picks.micrographs.all():
+    reading = replace(reading, diameter_px=diameter_px)
+    picks = read_coordinates(source, micrograph_shape=common_shape(files), reading=reading)
+    if picks.micrographs.all() and (len(picks) or picks.listed):
         return picks
     name = micrograph_key(source.name)
     if files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from cryoquery.formats.names import (
     COORDINATE_SUFFIXES,
     ONE_PER_FILE,
     SUFFIX_OF,
+    check_name,
     micrograph_key,
 )
 from cryoquery.formats.picks import Picks, concatenate
+from cryoquery.formats.plausible import check_plausible
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.formats.recognize import STAR_BLOCK, decode, recognize
-
-MAX_COORDINATE = 1e7
-"""Pixels; what is beyond is no coordinate."""
 
 SUFFIX_LIST = "coords_suffix"
 """How the file begins whose name says how the files of picks of a RELION 3.1 job end."""
@@ -32,6 +33,7 @@ def read_coordinates(
     format: str | None = None,
     diameter_px: float | None = None,
     micrograph_shape: tuple[int, int] | None = None,
+    reading: Reading = AS_RECOGNIZED,
 ) -> Picks:
     """Read the picks of a file, or of all files of coordinates in a folder.
 
@@ -41,10 +43,12 @@ def read_coordinates(
             that do not name their micrograph get the file's own name, without endings like ``_autopick``.
         format: one of `COORDINATE_FORMATS`, to read a file as this one.
         diameter_px: of the particles, for picks whose file does not say.
-        micrograph_shape: (height, width) in pixels, for a ``.cs`` file that does not say.
+        micrograph_shape: (height, width) in pixels, for fractions in a file that does not say.
+        reading: what a file that can be read in several ways does not say.
 
     Raises:
-        DataError: the file is missing, of an unknown kind, damaged, or a coordinate is not a number.
+        DataError: the file is missing, of an unknown kind, damaged, can be read in several ways, or holds
+            something else than picks on micrographs; or a coordinate is not a number.
 
     Examples:
         A corner and a box of 30 px, as EMAN writes them, are a center and a diameter here.
@@ -57,7 +61,8 @@ def read_coordinates(
     path = Path(path)
     if format is not None and format not in COORDINATE_FORMATS:
         raise DataError(f"{path}: unknown format {format!r}; one of {' '.join(COORDINATE_FORMATS)}")
-    return _together(_read(path, format, micrograph_shape), diameter_px)
+    reading = _completed(reading, micrograph_shape, diameter_px)
+    return _together(path, _read(path, format, reading), diameter_px)
 
 
 def read_by_micrograph(
@@ -65,6 +70,7 @@ def read_by_micrograph(
     *,
     diameter_px: float | None = None,
     micrograph_shape: tuple[int, int] | None = None,
+    reading: Reading = AS_RECOGNIZED,
 ) -> dict[str, Picks]:
     """Read picks as `read_coordinates` does: those of each micrograph by its name, without any included.
 
@@ -72,17 +78,15 @@ def read_by_micrograph(
     folder, of RELION's list, or of a format with one file per micrograph.
     """
     path = Path(path)
-    parts = _read(path, None, micrograph_shape)
+    reading = _completed(reading, micrograph_shape, diameter_px)
+    parts = _read(path, None, reading)
     if not path.is_dir():
         own = micrograph_key(path)
         parts = [
-            (name or own if len(picks) or picks.file_format in ONE_PER_FILE else name, picks)
+            (name or (own if len(picks) or picks.file_format in ONE_PER_FILE else ""), picks)
             for name, picks in parts
         ]
-    by_name = _together(parts, diameter_px).by_micrograph()
-    named = set(map(micrograph_key, by_name))
-    empty = {name: picks for name, picks in parts if name and not len(picks)}
-    return by_name | {name: picks for name, picks in empty.items() if micrograph_key(name) not in named}
+    return _together(path, parts, diameter_px).by_micrograph()
 
 
 def read_optics_pixel_size(path: Path | str) -> float:
@@ -106,22 +110,48 @@ Part = tuple[str, Picks]
 """Picks of one file and the micrograph that they are of, empty where nothing but the file's name tells."""
 
 
-def _read(path: Path, format: str | None, shape: tuple[int, int] | None) -> list[Part]:
-    return (_read_folder if path.is_dir() else _read_file)(path, format, shape)
+def _completed(reading: Reading, shape: tuple[int, int] | None, diameter_px: float | None) -> Reading:
+    return replace(
+        reading,
+        micrograph_shape=shape or reading.micrograph_shape,
+        diameter_px=diameter_px or reading.diameter_px,
+    )
 
 
-def _together(parts: list[Part], diameter_px: float | None) -> Picks:
-    picks = concatenate([picks.with_micrograph(name) for name, picks in parts])
+def _read(path: Path, format: str | None, reading: Reading) -> list[Part]:
+    return (_read_folder if path.is_dir() else _read_file)(path, format, reading)
+
+
+def _together(path: Path, parts: list[Part], diameter_px: float | None) -> Picks:
+    """All parts, each with the name of its micrograph; those without picks are listed."""
+    named = [picks.with_micrograph(name) for name, picks in parts]
+    _refuse_twice(path, named)
+    picks = concatenate(named)
     if diameter_px is not None:
         known = np.full(len(picks), np.nan) if picks.diameters_px is None else picks.diameters_px
         picks = picks.replace(diameters_px=np.where(np.isnan(known), diameter_px, known))
     return picks
 
 
-def _read_file(
-    path: Path, format: str | None, shape: tuple[int, int] | None, listed: bool = False
-) -> list[Part]:
+def _refuse_twice(path: Path, parts: list[Picks]) -> None:
+    """Refuse a micrograph whose picks are in two files, such as its own and a table for all.
+
+    Each would count twice. Names with folders that differ are two micrographs.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for i, picks in enumerate(parts if len(parts) > 1 else []):
+        for name in dict.fromkeys([*picks.micrographs.tolist(), *picks.listed]):
+            file, other = seen.setdefault(micrograph_key(name), (i, name))
+            if file != i and (other == name or not {"/", "\\"} & set(other) or not {"/", "\\"} & set(name)):
+                raise DataError(
+                    f"{path}: two of its files have picks of micrograph {name}; give one of them, or a "
+                    "folder with only the files of each micrograph"
+                )
+
+
+def _read_file(path: Path, format: str | None, reading: Reading, listed: bool = False) -> list[Part]:
     """Picks of one file, or of those that it lists; ``listed``: it comes from a list, and may not be one."""
+    check_name(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -129,42 +159,35 @@ def _read_file(
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if format == "cs" or (format is None and cryosparc.is_cs(content)):
-        picks = cryosparc.read_cs(path, content, shape)
+        return [("", check_plausible(path, cryosparc.read_cs(path, content, reading.micrograph_shape)))]
+    text = decode(path, content)
+    format = format or recognize(path, text)
+    if format in ("star", "cbox") and STAR_BLOCK.search(text):
+        found = star.read_tables(path, text)
+        if not listed and (
+            files := relion.read_listed(path, found, lambda p: _read_file(p, None, reading, True)[0][1])
+        ):
+            return files
+        has_boxes = any(map(boxes.holds_boxes, found)) and not any(map(relion.holds_picks, found))
+        picks = boxes.read_cbox(path, found, reading) if has_boxes else relion.read_relion(path, found)
     else:
-        text = decode(path, content)
-        format = format or recognize(path, text)
-        if format in ("star", "cbox") and STAR_BLOCK.search(text):
-            found = star.read_tables(path, text)
-            if not listed and (
-                files := relion.read_listed(path, found, lambda p: _read_file(p, None, None, True)[0][1])
-            ):
-                return files
-            has_boxes = any(map(boxes.holds_boxes, found)) and not any(map(relion.holds_picks, found))
-            picks = (boxes.read_cbox if has_boxes else relion.read_relion)(path, found)
-        else:
-            picks = _read_text(path, text, format)
-    too_large = np.abs(picks.centers_yx) > MAX_COORDINATE
-    if too_large.any():
-        value = picks.centers_yx[too_large][0]
-        raise DataError(f"{path}: a coordinate of {value:g} px; no micrograph is that large, correct it")
-    return [("", picks)]
+        picks = _read_text(path, text, format, reading)
+    return [("", check_plausible(path, picks))]
 
 
-def _read_text(path: Path, text: str, format: str) -> Picks:
+def _read_text(path: Path, text: str, format: str, reading: Reading) -> Picks:
     readers = {"coco": coco.read_coco, "box": boxes.read_box, "cbox": boxes.read_old_cbox}
-    if format in readers:
-        return readers[format](path, text)
+    if format in readers and not (reading.columns and format != "coco"):
+        return readers[format](path, text, reading)
     if format == "star":
         raise DataError(f"{path}: not a STAR file: no line begins with data_; check what it is")
-    stated = tables.layout_of(next(filter(str.strip, text[:100_000].splitlines()), ""))
-    usual = tables.CRYOPPP if format == "csv" else tables.TOPAZ
-    return tables.read_table(path, text, stated if stated and stated.name == format else usual)
+    return tables.read_table(path, text, reading, "corner" if path.suffix.lower() == ".box" else "center")
 
 
-def _read_folder(folder: Path, format: str | None, shape: tuple[int, int] | None) -> list[Part]:
+def _read_folder(folder: Path, format: str | None, reading: Reading) -> list[Part]:
     for name in ("autopick.star", "manualpick.star"):
         if (folder / name).is_file():
-            return _read_file(folder / name, "star", None)
+            return _read_file(folder / name, "star", reading)
     own = SUFFIX_OF.get(format or "", "")
     files = [p for p in coordinate_files(folder) if p.suffix.lower().endswith(own)]
     # A picking job of RELION 3.1 says how its files end; others in its folder are about the job.
@@ -180,4 +203,6 @@ def _read_folder(folder: Path, format: str | None, shape: tuple[int, int] | None
                 f"{folder}: {other.relative_to(folder)} and {p.relative_to(folder)} are both of micrograph "
                 f"{micrograph_key(p)}; give one subfolder, or one format with --format"
             )
-    return [(name or key, picks) for key, p in by_key.items() for name, picks in _read_file(p, format, shape)]
+    return [
+        (name or key, picks) for key, p in by_key.items() for name, picks in _read_file(p, format, reading)
+    ]

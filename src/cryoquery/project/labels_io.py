@@ -15,6 +15,7 @@ from typing import Any
 from cryoquery.errors import ProjectError
 from cryoquery.formats import Picks, concatenate, write_coordinates
 from cryoquery.formats.placement import AS_IN_FILE, Placement
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
@@ -169,7 +170,12 @@ class Imported:
 
 
 def import_labels(
-    project: Project, path: Path, *, placed: Placement = AS_IN_FILE, force: bool = False
+    project: Project,
+    path: Path,
+    *,
+    placed: Placement = AS_IN_FILE,
+    force: bool = False,
+    reading: Reading = AS_RECOGNIZED,
 ) -> Imported:
     """Record the labels of a file in a project.
 
@@ -178,6 +184,7 @@ def import_labels(
         path: as `read_labels` takes it, and so are the other arguments.
         placed: see there.
         force: see there.
+        reading: see there.
 
     Raises:
         ProjectError: another process writes to the project, or its log cannot be replayed.
@@ -185,7 +192,9 @@ def import_labels(
     """
     shapes = {name: (row.height_px, row.width_px) for name, row in project.micrographs.items()}
     diameters = {record.micrograph: record.diameter_px for record in project.dataset.records}
-    found = read_labels(path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force)
+    found = read_labels(
+        path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force, reading=reading
+    )
     with ProjectRepository.open(project.events_path, project.geometry) as journal:
         commands, notes = import_commands(project, journal.state, found)
         journal.record(commands, time.time())

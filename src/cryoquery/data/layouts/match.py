@@ -11,6 +11,7 @@ from cryoquery.data.layouts.options import Labels
 from cryoquery.errors import DataError
 from cryoquery.formats import COORDINATE_SUFFIXES, match_micrographs, micrograph_stem, micrograph_suffix
 from cryoquery.formats.folders import visible_files
+from cryoquery.formats.versions import one_version_each
 
 MASK_ENDING = "_mask"
 SUFFIXES_FOR_ALL = (".star", ".txt", ".cs", ".json")
@@ -69,9 +70,10 @@ def group_name(folder: Path) -> str:
 
 
 def images_in(folder: Path, notes: list[str]) -> list[Path]:
-    """Micrographs of a folder, sorted; files of other kinds are noted, hidden ones ignored."""
+    """Micrographs of a folder, sorted, one version of each; other files are noted, hidden ones ignored."""
     files = visible_files(folder)
-    images = [path for path in files if micrograph_suffix(path)]
+    images, versions = one_version_each(path for path in files if micrograph_suffix(path))
+    notes += [f"{folder}: {note}" for note in versions]
     others = [path.name for path in files if not micrograph_suffix(path)]
     if others:
         notes.append(f"{folder}: left out, not micrographs: {shorten(others)}")
