@@ -391,7 +391,7 @@ def test_boxes_are_noted_and_missing_diameters_refused(tmp_path: Path) -> None:
         read_source(root)
     two = Picks.of([[14, 14], [1, 2]], micrograph=["other", "another"], diameters_px=8)
     write_coordinates(root / "coordinates" / "mic_0.star", two)
-    with pytest.raises(DataError, match="picks of 2 micrographs, none named mic_0"):
+    with pytest.raises(DataError, match=r"picks of 2 micrographs \('other', …\), none named mic_0"):
         read_source(root)
 
 

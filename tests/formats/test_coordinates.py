@@ -78,7 +78,7 @@ def test_the_format_follows_from_the_content(
     if text.startswith("{") and suffix == ".box":
         return
     if text in (BOX, BOX_SCORED, OLD_CBOX) and suffix != ".box":
-        with pytest.raises(DataError, match="numbers without names|where the first has"):
+        with pytest.raises(DataError, match=r"numbers without names|where the first has"):
             read_coordinates(put(tmp_path / f"a{suffix}", text))
         return
     picks = read_coordinates(put(tmp_path / f"a{suffix}", text))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -90,6 +90,7 @@ def find_placement(
     read: Callable[[str], NDArray[np.float32]],
     *,
     diameter_px: float | None = None,
+    box_px: float | None = None,
     applied: Placement = AS_IN_FILE,
 ) -> PlacementVerdict:
     """Compare the contrast at picks as they are placed now with that of all other placements.
@@ -99,6 +100,8 @@ def find_placement(
         read: the pixels (h, w) of a micrograph by its name in ``picks``; called for at most
             `MAX_LOOKED_AT` of them, evenly chosen.
         diameter_px: of a particle in px of the micrographs; where unknown a range is tried.
+        box_px: side of the boxes in px of the file, where picks may be corners of boxes taken for centers, or
+            the other way about.
         applied: how the picks are placed now.
 
     Raises:
@@ -111,6 +114,8 @@ def find_placement(
     if n_picks < MIN_PICKS:
         return PlacementVerdict("undecided", applied, 0.0, 0.0, outside, len(views), n_picks)
     others = [Placement(turn, scale) for scale in SCALES for turn in ORIENTATIONS]
+    if box_px:
+        others += [replace(applied, shift_px=sign * box_px / 2) for sign in (1, -1)]
     strengths = _Strengths(views, [applied, *(other for other in others if other != applied)])
     if strengths.finding() == "undecided":
         scanned = _Strengths(views, [applied, *_scan(views)])
@@ -137,6 +142,7 @@ def check_placement(
     read: Callable[[str], NDArray[np.float32]],
     *,
     diameter_px: float | None = None,
+    box_px: float | None = None,
     applied: Placement = AS_IN_FILE,
     source: str = "the picks",
 ) -> PlacementVerdict:
@@ -146,6 +152,7 @@ def check_placement(
         picks: as for `find_placement`, and so are the other arguments.
         read: see there.
         diameter_px: see there.
+        box_px: see there.
         applied: see there.
         source: the file, for the message.
 
@@ -156,7 +163,7 @@ def check_placement(
         DataError: the picks are misplaced, and the message names the options that place them right;
             or what ``read`` raises.
     """
-    verdict = find_placement(picks, read, diameter_px=diameter_px, applied=applied)
+    verdict = find_placement(picks, read, diameter_px=diameter_px, box_px=box_px, applied=applied)
     now = f"with {applied.options}" if applied.options else "as they are"
     if verdict.finding == "outside":
         raise DataError(

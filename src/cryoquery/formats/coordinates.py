@@ -169,10 +169,25 @@ def _read_file(path: Path, format: str | None, reading: Reading, listed: bool = 
         ):
             return files
         has_boxes = any(map(boxes.holds_boxes, found)) and not any(map(relion.holds_picks, found))
-        picks = boxes.read_cbox(path, found, reading) if has_boxes else relion.read_relion(path, found)
+        if has_boxes:
+            picks = boxes.read_cbox(path, found, reading)
+        else:
+            picks = _from_corners(path, relion.read_relion(path, found), reading)
     else:
         picks = _read_text(path, text, format, reading)
     return [("", check_plausible(path, picks))]
+
+
+def _from_corners(path: Path, picks: Picks, reading: Reading) -> Picks:
+    """Picks of a STAR file: centers, unless a person says that they are corners of boxes."""
+    if reading.origin != "corner" or not len(picks):
+        return picks
+    sizes = reading.diameter_px if picks.diameters_px is None else picks.diameters_px[:, None]
+    if sizes is None or not np.isfinite(sizes).all():
+        raise DataError(
+            f"{path}: the corners of boxes without their size; give --diameter-px, or --origin center"
+        )
+    return picks.replace(centers_yx=picks.centers_yx + sizes / 2)
 
 
 def _read_text(path: Path, text: str, format: str, reading: Reading) -> Picks:

@@ -48,7 +48,8 @@ def check_plausible(path: Path, picks: Picks) -> Picks:
         return picks
     raise DataError(
         f"{path}: all coordinates lie between 0 and 1: fractions of a micrograph, not pixels; multiply them "
-        "by its width and height, or give --micrographs of one size"
+        "by its width and height, or say which columns they are (YOLO: --columns "
+        "x=2,y=3,width=4,height=5) and give micrographs of one size"
     )
 
 

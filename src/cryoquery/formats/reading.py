@@ -28,7 +28,7 @@ class Reading:
     classes: tuple[str, ...] = ()
     """Those that are particles, by name or number, in a file with several."""
     micrograph_shape: tuple[int, int] | None = None
-    """(height, width) in pixels, for fractions of a micrograph in a file that does not say its size."""
+    """(height, width) in pixels, for fractions in ``.cs`` files, and in columns that are said."""
     diameter_px: float | None = None
     """Of the particles, for picks whose file does not say."""
 

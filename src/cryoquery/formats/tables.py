@@ -117,7 +117,7 @@ def read_table(path: Path, text: str, reading: Reading, usual: Origin = "center"
         name: numbers(path, _title(table, at[name]), column, table.where, missing=name not in ("x", "y"))
         for name, column in zip(names, texts, strict=True)
     }
-    value, note = _in_pixels(value, reading.micrograph_shape)
+    value, note = _in_pixels(value, reading.micrograph_shape if reading.columns else None)
     width, height = _sides(value)
     diameters = value.get("diameter")
     if diameters is None and width is not None and height is not None:
@@ -185,9 +185,8 @@ def _as_named(table: TextTable, reading: Reading, usual: Origin) -> _Columns:
                 f"{table.path}: {names.count(names[i])} columns are called {table.names[i]}; give the "
                 f"number of that for {name} with --columns"
             )
-    return _with_origin(
-        at, reading.origin, "center" if pair in CENTERS else "corner" if pair in CORNERS else usual
-    )
+    called: Origin | None = "center" if pair in CENTERS else "corner" if pair in CORNERS else None
+    return _with_origin(at, reading.origin, called, usual)
 
 
 def _as_said(table: TextTable, reading: Reading, usual: Origin) -> tuple[TextTable, _Columns]:
@@ -210,16 +209,24 @@ def _as_said(table: TextTable, reading: Reading, usual: Origin) -> tuple[TextTab
         table = TextTable(
             table.path, (), [list(table.names), *table.rows], [first, *table.lines], table.delimiter
         )
-    return table, _with_origin(at, reading.origin, usual)
+    if _is_yolo(table):
+        return table, _Columns(at, reading.origin or "center")
+    return table, _with_origin(at, reading.origin, None, usual)
 
 
-def _with_origin(at: Mapping[str, int], said: Origin | None, usual: Origin) -> _Columns:
-    is_box = {"width", "height"} <= at.keys()
-    if said is not None or "x2" in at or not is_box:
-        return _Columns(at, said or usual)
-    return _Columns(
-        at, "corner", "x, y with width and height taken for the corner of a box (--origin center if not)"
-    )
+def _with_origin(
+    at: Mapping[str, int], said: Origin | None, called: Origin | None, usual: Origin
+) -> _Columns:
+    """What x and y are: what is said, else what they are called, else a corner where there are sizes.
+
+    Where columns of sizes stand beside them and nothing is said, a note tells.
+    """
+    is_box = {"width", "height"} <= at.keys() and "x2" not in at
+    origin = said or called or ("corner" if is_box else usual)
+    if said or not is_box or called == "corner":
+        return _Columns(at, origin)
+    what, other = ("a corner of a box", "center") if origin == "corner" else ("a center", "corner")
+    return _Columns(at, origin, f"x, y with width and height taken for {what} (--origin {other} if not)")
 
 
 def _in_pixels(

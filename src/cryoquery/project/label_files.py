@@ -66,7 +66,8 @@ def read_labels(
         files: of the project's micrographs, by name.
         shapes: (height, width) of them in pixels, by name.
         placed: how coordinates become pixels of the micrographs; not for the project's own JSON.
-        diameters_px: of the particles, by name of the micrograph, for the check of where picks lie.
+        diameters_px: of the particles, by name of the micrograph, for the check of where picks lie and for
+            corners of boxes of unknown size.
         force: take picks that lie beside the particles.
         reading: what a file that can be read in several ways does not say.
 
@@ -78,6 +79,8 @@ def read_labels(
     if path.suffix.lower() == ".json" and is_own_json(content := _json_in(path)):
         return _read_own(path, content, files)
     common = set(shapes.values())
+    diameter = float(np.median(list(diameters_px.values()))) if diameters_px else None
+    reading = replace(reading, diameter_px=diameter and diameter / placed.scale)
     by_name = read_by_micrograph(
         path, micrograph_shape=common.pop() if len(common) == 1 else None, reading=reading
     )
@@ -86,12 +89,12 @@ def read_labels(
     notes = [f"{path}: {note}" for note in said] + _left_out(path, by_name, known, files)
     _refuse_shared(path, known)
     if not force:
-        diameters = diameters_px or {}
-        medians = [diameters[name] for name in known.values() if name in diameters]
+        sizes = [size for picks in by_name.values() if (size := picks.diameter_px)]
         check_placement(
             {known[stated]: by_name[stated].centers_yx for stated in known if len(by_name[stated])},
             lambda name: read_micrograph(files[name]).pixels,
-            diameter_px=float(np.median(medians)) if medians else None,
+            diameter_px=diameter,
+            box_px=float(np.median(sizes)) if sizes else reading.diameter_px,
             applied=placed,
             source=str(path),
         )

@@ -121,7 +121,7 @@ def _own_picks(found: MatchedFiles, picks: Picks) -> Picks:
     own = match_micrographs(names, [found.image], allow_missing=True)
     if not own:
         raise DataError(
-            f"{found.coordinates}: of micrograph {next(iter(names))!r}, not {found.name}; rename it "
-            "like the micrograph that it is of"
+            f"{found.coordinates}: picks of {len(names)} micrographs ({next(iter(names))!r}, …), none named "
+            f"{found.name}; rename it"
         )
     return picks.rows(np.array([name in own for name in picks.micrographs.tolist()], dtype=bool))

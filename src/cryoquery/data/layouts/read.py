@@ -135,6 +135,7 @@ def refuse_misplaced(source: Source) -> None:
             {name: now.undo(m.particles[:, :2], m.shape) for name, m in by_name.items()},
             # The diameters of label files are no help: many are sizes of boxes, or at another scale.
             lambda name, by_name=by_name: by_name[name].read(),  # type: ignore[misc]
+            box_px=float(np.median([np.median(m.particles[:, 2]) for m in micrographs])) / now.scale,
             applied=now,
         )
         if verdict.finding == "misplaced":

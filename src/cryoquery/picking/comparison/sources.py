@@ -121,6 +121,7 @@ def read_comparison(
             images,
             lambda name: read_micrograph(sources[name]).pixels,
             diameter_px=diameter,
+            box_px=picked.everything.diameter_px or diameter,
             applied=picks.placement,
             source=str(picks.path),
         )
@@ -193,7 +194,8 @@ def check_picks(
     """
     files = micrograph_files(micrographs)
     reading = replace(reading, micrograph_shape=common_shape(files), diameter_px=diameter_px)
-    by_name = _read(source, None, reading).by_name
+    side = _read(source, None, reading)
+    by_name = side.by_name
     if len(by_name) == len(files) == 1 and by_name.keys() == {micrograph_key(source)}:
         found = dict.fromkeys(by_name, files[0])
     else:
@@ -202,6 +204,7 @@ def check_picks(
         {name: picks.centers_yx for name, picks in by_name.items() if len(picks)},
         lambda name: read_micrograph(found[name]).pixels,
         diameter_px=diameter_px,
+        box_px=side.everything.diameter_px or diameter_px,
         applied=placed,
         source=str(source),
     )
@@ -223,7 +226,8 @@ def _read(path: Path, diameter_px: float | None, reading: Reading) -> _Side:
     by_name = read_by_micrograph(path, diameter_px=diameter_px, reading=reading)
     picks = concatenate(list(by_name.values()))
     if not path.is_dir():
-        return _Side(path, by_name, picks, shapes=picks.shapes)
+        is_nameless = not len(picks) and by_name.keys() <= {micrograph_key(path)}
+        return _Side(path, {} if is_nameless else by_name, picks, shapes=picks.shapes)
     files = coordinate_files(path)
     groups = {micrograph_key(file): _folder_group(file, path) for file in files}
     known = {name: groups[key] for name in by_name if (key := micrograph_key(name)) in groups}
