@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.data.orientation import contrast_map, judge
+from cryoquery.data.orientation import TIMES_BETTER, contrast_map, judge
 from cryoquery.data.preprocess import evenly, normalize, rescale
 from cryoquery.errors import DataError
 from cryoquery.formats.placement import AS_IN_FILE, ORIENTATIONS, Orientation, Placement, to_scaled
@@ -32,6 +32,8 @@ SHIFTS = 8
 """The picks are moved to so many places in each direction to see what chance would give."""
 CLEARLY = 8.0
 """Contrast in standard errors that another placement must reach; wrong ones of real sets reach 5."""
+TIMES_BETTER_THAN_BESIDE = 1.2
+"""Times the contrast of picks beside their particles that picks on them must reach."""
 MAX_LOOKED_AT = 8
 """Micrographs whose pixels are looked at."""
 MAX_PICKS = 400
@@ -207,7 +209,10 @@ class _Strengths:
         self.best = int(np.argmax(np.abs(self.together)))
 
     def finding(self) -> Finding:
-        is_better, fits = judge(self.each, self.together, CLEARLY)
+        # Half a particle beside the center, what is dark at it looks bright, and nearly as much.
+        beside = self.placements[self.best].shift_px and self.together[0] * self.together[self.best] < 0
+        times_better = TIMES_BETTER_THAN_BESIDE if beside else TIMES_BETTER
+        is_better, fits = judge(self.each, self.together, CLEARLY, times_better)
         return "misplaced" if is_better else "fits" if fits else "undecided"
 
 

@@ -84,7 +84,7 @@ def read_text_table(path: Path, text: str, *, named: bool | None = None) -> Text
         named: whether the first line is names; None: it is, unless all of it are numbers.
 
     Raises:
-        DataError: a quote is not closed, or a row has more values than the first line.
+        DataError: a quote is not closed, or a row has more or fewer values than the first line.
     """
     lines = text.splitlines()
     if named is False:
@@ -114,9 +114,8 @@ def read_text_table(path: Path, text: str, *, named: bool | None = None) -> Text
         if quoted or (delimiter != "," and _count_up([own[0] for own in values])):
             values = [own[1:] for own in values]
     for (n, _), own in zip(rows, values, strict=True):
-        if len(own) > width or (not has_names and len(own) < width):
+        if len(own) != width:
             raise DataError(_ragged(path, n, len(own), found[0][0], width, has_names))
-        own += [""] * (width - len(own))
     return TextTable(path, names, values, [n for n, _ in rows], delimiter)
 
 
@@ -170,6 +169,8 @@ def _count_up(values: Sequence[str]) -> bool:
 def _ragged(path: Path, line: int, n: int, first: int, width: int, has_names: bool) -> str:
     if not has_names:
         return f"{path}: line {line} has {n} values where the first has {width}; correct it"
+    if n < width:
+        return f"{path}: line {line} has {n} values for {width} names in line {first}; correct it"
     return (
         f"{path}: line {line} has {n} values for {width} names in line {first}; decimal commas, marks of "
         "thousands or blanks in names? Write decimal points, and put such names in quotes"
