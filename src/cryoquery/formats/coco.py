@@ -165,13 +165,13 @@ def coco_text(path: Path, picks: Picks, shapes: Mapping[str, tuple[int, int]]) -
     Args:
         path: for messages.
         picks: to write; each needs a diameter.
-        shapes: (height, width) in pixels by the name of the micrograph, as far as known.
+        shapes: (height, width) in pixels by the name of the micrograph, as far as known; all are listed.
 
     Raises:
         DataError: a pick has no diameter.
     """
     sizes = diameters(path, picks)
-    names = dict.fromkeys([*picks.micrographs.tolist(), *picks.listed, *picks.shapes])
+    names = dict.fromkeys([*picks.micrographs.tolist(), *picks.listed, *shapes])
     ids = {name: i for i, name in enumerate(names, start=1)}
     images = []
     for name, i in ids.items():

@@ -114,11 +114,11 @@ def pair(
 ) -> Iterator[MatchedFiles]:
     """Micrographs with the labels of the same stem; labels that are left over are noted.
 
-    A file of coordinates may have an ending like ``_autopick``; a single one may be for all.
+    Names may differ in endings like ``_autopick`` and ``_DW``; a single file of coordinates may be for all.
     """
     images = list(images)
     stems = {micrograph_stem(image) for image in images}
-    coordinates = _with_endings(coordinates, images, stems)
+    coordinates, masks = (_with_endings(labels, images, stems) for labels in (coordinates, masks))
     for_all = None
     if len(coordinates) == 1 and len(images) > 1 and not coordinates.keys() & stems:
         alone_there = next(iter(coordinates.values()))
@@ -137,7 +137,7 @@ def pair(
 def _with_endings(
     coordinates: dict[str, Path], images: Sequence[Path], stems: Collection[str]
 ) -> dict[str, Path]:
-    """Files of coordinates by the stem of their micrograph, be it without a prefix or an ending."""
+    """Files of labels by the stem of their micrograph, be it without a prefix or an ending."""
     paired = {stem: path for stem, path in coordinates.items() if stem in stems}
     others = {path.name: path for stem, path in coordinates.items() if stem not in stems}
     matched = match_micrographs(others, images, allow_missing=True) if others else {}
