@@ -204,3 +204,13 @@ def test_the_pixel_size_of_optics_groups(tmp_path: Path) -> None:
             read_optics_pixel_size(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_optics_pixel_size(tmp_path / "missing.star")
+
+
+def test_a_label_that_is_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.star"
+    head = "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateX\n"
+    path.write_text(head + "1 2 1\n")
+    assert read_coordinates(path).centers_yx.tolist() == [[2, 1]]
+    path.write_text(head + "1 2 3\n")
+    with pytest.raises(DataError, match=r"label _rlnCoordinateX is there twice, with different values"):
+        read_coordinates(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from cryoquery.errors import DataError
 from cryoquery.formats.micrographs import MICROGRAPH_SUFFIXES
 
 SUFFIX_OF = {
@@ -39,6 +40,19 @@ SUFFIXES = (
     *("_pick", "_picks", "_picked", "_particles", "_particle", "_coords", "_coordinates", "_boxes"),
 )
 """What programs append to the name of a micrograph."""
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that is not text, and could be written to no file.
+
+    Raises:
+        DataError: its bytes are not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise DataError(f"{shown}: its name is not UTF-8; rename it") from None
 
 
 def micrograph_stem(name: Path | str) -> str:

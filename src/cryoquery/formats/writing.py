@@ -64,7 +64,7 @@ def write_coordinates(
 
     Raises:
         DataError: the format is unknown, cannot hold several micrographs in a file, or lacks what it
-            or the client needs; or the folder is not empty.
+            or the client needs; the folder is not empty; or a center is not a number.
 
     Examples:
         >>> from cryoquery.formats import read_coordinates
@@ -74,7 +74,7 @@ def write_coordinates(
         [[35.5, 25.0], [70.0, 8.0]]
     """
     path = Path(path)
-    picks = _prepared(picks, pixel_size, diameter_px)
+    picks = _prepared(path, picks, pixel_size, diameter_px)
     as_folder = path.is_dir() or not path.suffix or str(path).endswith("/")
     format = format or ("star" if as_folder else FORMAT_OF.get(path.suffix.lower()))
     if format is None:
@@ -149,14 +149,22 @@ def lacks_optics(path: Path | str, picks: Picks, optics: Optics | None, format: 
 
 
 def _prepared(
-    picks: Picks | NDArray[np.floating], pixel_size: float | None, diameter_px: float | None
+    path: Path, picks: Picks | NDArray[np.floating], pixel_size: float | None, diameter_px: float | None
 ) -> Picks:
     if not isinstance(picks, Picks):
         rows = np.asarray(picks, dtype=np.float64)
         rows = rows.reshape(-1, rows.shape[-1] if rows.ndim == 2 and rows.shape[1] in (2, 3) else 3)
         picks = Picks.of(rows[:, :2], diameters_px=rows[:, 2] if rows.shape[1] == 3 else None)
-    if diameter_px is not None and picks.diameters_px is None:
-        picks = picks.replace(diameters_px=np.full(len(picks), float(diameter_px)))
+    for name, values in (
+        ("center", picks.centers_yx),
+        ("diameter", picks.diameters_px),
+        ("score", picks.scores),
+    ):
+        if values is not None and not (np.isfinite(values) | (np.isnan(values) & (name != "center"))).all():
+            raise DataError(f"{path}: the {name} of a pick is not a finite number; leave that pick out")
+    if diameter_px is not None:
+        known = np.full(len(picks), np.nan) if picks.diameters_px is None else picks.diameters_px
+        picks = picks.replace(diameters_px=np.where(np.isnan(known), float(diameter_px), known))
     return picks if pixel_size is None else picks.replace(pixel_size=pixel_size)
 
 
