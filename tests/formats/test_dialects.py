@@ -239,3 +239,9 @@ def test_nothing_is_written_that_would_be_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="is not a finite number"):
             write_coordinates(tmp_path / "a.star", picks)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_locale_that_is_not_utf_8_is_named_as_the_cause(tmp_path: Path) -> None:
+    path = tmp_path / "é.box".encode().decode("ascii", "surrogateescape")
+    with pytest.raises(DataError, match=r"é\.box: its name is not read as UTF-8; set PYTHONUTF8=1"):
+        read_coordinates(path)
