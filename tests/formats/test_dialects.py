@@ -69,6 +69,7 @@ REFUSED = {
     "IMOD": ("model.txt", "1 1 512.5 300 0\n1 1 4 5 0\n", "numbers without names"),
     "CTFFIND": ("a_ctf.txt", "# Output\n# Pixel\n1.0 23563.3 23003.1 40.2 0 0.11 4.5\n", "without names"),
     "fractions": ("a.csv", "x,y,diameter\n0.1,0.2,0.07\n0.9,0.8,0.07\n", "between 0 and 1: fractions"),
+    "fractions, and diameters in px": ("a.csv", "x,y,diameter\n0.1,0.2,99\n0.9,0.8,99\n", "fractions"),
     "YOLO": ("a.txt", "0 0.35 0.33 0.09 0.09\n0 0.7 0.1 0.09 0.09\n", "fractions of a micrograph"),
     "fractions in a STAR": ("a.star", STAR.format("", "0.5 0.25"), "fractions"),
     "three dimensions": ("a.csv", "x,y,z\n100,200,5\n100,200,50\n", "three dimensions"),
@@ -130,6 +131,8 @@ def test_what_was_taken_is_noted(tmp_path: Path) -> None:
     assert "a corner of a box (--origin center if not)" in read_coordinates(table).notes[0]
     centers = read_coordinates(table, reading=Reading(origin="center"))
     assert (centers.centers_yx.tolist(), centers.notes) == ([[200, 100]], ())
+    level = put(tmp_path / "level.csv", "x,y,z\n1,2,5\n3,4,5\n")
+    assert "column z is the same for all picks" in read_coordinates(level).notes[0]
     ends = put(tmp_path / "helix.box", "1 1 9 9 -1\n80 70 9 9 -2\n")
     assert "ends of a helix" in read_coordinates(ends).notes[0]
     tubes = (
@@ -241,3 +244,9 @@ def test_nothing_is_written_that_would_be_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="is not a finite number"):
             write_coordinates(tmp_path / "a.star", picks)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_locale_that_is_not_utf_8_is_named_as_the_cause(tmp_path: Path) -> None:
+    path = tmp_path / "é.box".encode().decode("ascii", "surrogateescape")
+    with pytest.raises(DataError, match=r"é\.box: its name is not read as UTF-8; set PYTHONUTF8=1"):
+        read_coordinates(path)

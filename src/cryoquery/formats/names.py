@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from cryoquery.errors import DataError
@@ -42,16 +43,22 @@ SUFFIXES = (
 """What programs append to the name of a micrograph."""
 
 
+ESCAPED = "surrogateescape"
+"""How Python keeps bytes of a name that it cannot read."""
+
+
 def check_name(path: Path) -> None:
     """Refuse a name that is not text, and could be written to no file.
 
     Raises:
-        DataError: its bytes are not UTF-8.
+        DataError: its bytes are not UTF-8, or are not read as such.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        shown = str(path).encode(errors="backslashreplace").decode()
+        shown, raw = str(path).encode(errors="backslashreplace").decode(), str(path).encode(errors=ESCAPED)
+        with suppress(UnicodeDecodeError):
+            raise DataError(f"{raw.decode()}: its name is not read as UTF-8; set PYTHONUTF8=1") from None
         raise DataError(f"{shown}: its name is not UTF-8; rename it") from None
 
 

@@ -44,7 +44,13 @@ def check_plausible(path: Path, picks: Picks) -> Picks:
     if any(_are_ends(columns[name]) for name in TUBES if name in columns):
         note = "two picks on each helix are its ends, not particles; pick along it, or leave them out"
         picks = picks.replace(notes=(*picks.notes, note))
-    if picks.file_format == "cs" or not are_fractions(*picks.centers_yx.T):
+    flat = [name for name in columns if name in DEPTH and _depths(columns[name]).any()]
+    if flat:
+        note = f"column {flat[0]} is the same for all picks and not looked at"
+        picks = picks.replace(notes=(*picks.notes, note))
+    is_alone = len(picks) == 1 and (picks.diameter_px or 0) > 1
+    in_px = picks.file_format == "cs" or is_alone
+    if in_px or not are_fractions(*picks.centers_yx.T):
         return picks
     raise DataError(
         f"{path}: all coordinates lie between 0 and 1: fractions of a micrograph, not pixels; multiply them "
@@ -61,14 +67,14 @@ def are_fractions(*coordinates: NDArray[np.float64]) -> bool:
 
 
 def _is_deep(name: str, column: NDArray[Any]) -> bool:
-    """Whether a column says where picks lie in a third dimension; 0 or nothing is on a micrograph."""
-    if name == TOMOGRAM:
-        return True
-    if name not in DEPTH:
-        return False
-    values = np.array([number(str(text)) for text in column.tolist()])
-    known = np.unique(values[np.isfinite(values)])
-    return len(known) > 1 or (name not in ("slice", "frame") and bool(known.any()))
+    """Whether a column says that picks lie at several places of a third dimension."""
+    return name == TOMOGRAM or (name in DEPTH and len(_depths(column)) > 1)
+
+
+def _depths(column: NDArray[Any]) -> NDArray[np.float64]:
+    """The different numbers in a column."""
+    values = np.array([number(str(text)) for text in column.tolist()], dtype=np.float64)
+    return np.unique(values[np.isfinite(values)])
 
 
 def _are_ends(column: NDArray[Any]) -> bool:
