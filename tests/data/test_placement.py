@@ -58,6 +58,8 @@ def test_corners_taken_for_centers_are_found(sign: int, remedy: str) -> None:
         check_placement(picks, pixels, diameter_px=14.0, box_px=20.0)
     right = {name: simulated(name)[1] for name in ("1", "2")}
     assert check_placement(right, pixels, diameter_px=14.0, box_px=20.0).finding == "fits"
+    for wrong in (7.0, 28.0):
+        check_placement(right, pixels, diameter_px=wrong, box_px=wrong)
 
 
 @pytest.mark.parametrize("scale", [3838 / 1024, 0.7, 1 / 5])

@@ -117,7 +117,10 @@ def find_placement(
         return PlacementVerdict("undecided", applied, 0.0, 0.0, outside, len(views), n_picks)
     others = [Placement(turn, scale) for scale in SCALES for turn in ORIENTATIONS]
     if box_px:
-        others += [replace(applied, shift_px=sign * box_px / 2) for sign in (1, -1)]
+        shifted = [replace(applied, shift_px=sign * box_px / 2) for sign in (1, -1)]
+        near, far = np.sort(np.abs(_Strengths(views, shifted).together))[::-1]
+        # Of the two sides of picks in the middle of their particles neither is better, at any diameter.
+        others += shifted if near >= TIMES_BETTER * far else []
     strengths = _Strengths(views, [applied, *(other for other in others if other != applied)])
     if strengths.finding() == "undecided":
         scanned = _Strengths(views, [applied, *_scan(views)])
