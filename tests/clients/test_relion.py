@@ -84,6 +84,14 @@ def test_boxes_are_those_at_our_picks(project: Picks, monkeypatch: pytest.Monkey
     assert read_coordinates("AutoPick/again").micrographs.tolist() == project.micrographs.tolist()
 
 
+def test_picks_between_pixels_are_cut_at_the_nearest(project: Picks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RELION itself drops what comes after the point."""
+    offsets = np.random.default_rng(1).uniform(-0.49, 0.49, (len(project), 2))
+    write_coordinates("picks.star", project.replace(centers_yx=project.centers_yx + offsets))
+    assert run(monkeypatch, "convert", "picks.star", JOB, "--for", "relion") == 0
+    equal_boxes(JOB, project)
+
+
 def test_what_relion_has_picked_is_read_by_every_command(
     project: Picks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
