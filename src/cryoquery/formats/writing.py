@@ -59,8 +59,7 @@ def write_coordinates(
         diameter_px: for picks without one, where the format has boxes.
         micrograph_shapes: (height, width) in pixels of all, or of each by name; ``.cs`` needs them.
         star: RELION's STAR file of the micrographs, for the table of optics groups.
-        client: who will read them: rows are counted as it does (see `as_client_counts`), and what it needs
-            must be known.
+        client: who will read them, see `as_client_takes`; what it needs must be known.
 
     Raises:
         DataError: the format is unknown, cannot hold several micrographs in a file, or lacks what it
@@ -87,7 +86,7 @@ def write_coordinates(
         shapes = dict.fromkeys(picks.micrographs.tolist(), micrograph_shapes)
     else:
         shapes = {**picks.shapes, **(micrograph_shapes or {})}
-    picks = as_client_counts(path, picks, shapes, client)
+    picks = as_client_takes(path, picks, shapes, client)
     if as_folder:
         _write_folder(path, picks, format, pixel_size, optics, shapes, star)
         return
@@ -102,10 +101,12 @@ def write_coordinates(
     write_bytes(path, _content(path, picks, format, pixel_size, optics, shapes))
 
 
-def as_client_counts(
+def as_client_takes(
     path: Path | str, picks: Picks, shapes: Mapping[str, tuple[int, int]], client: Client | None
 ) -> Picks:
-    """Picks with rows counted as a program counts them: RELION reads TIFF files from the last row on.
+    """Picks as a program takes them: RELION reads TIFF files from the last row on, and cuts at whole pixels.
+
+    It drops what comes after the point, which would move boxes by half a pixel on average; so it is rounded.
 
     Args:
         path: of the picks, for messages.
@@ -116,10 +117,11 @@ def as_client_counts(
     Raises:
         DataError: a size that is needed is not known.
     """
-    names = picks.micrographs.tolist()
-    reverse = np.array([is_read_from_the_last_row(name, client) for name in names], dtype=bool)
-    if not reverse.any():
+    if client != "relion":
         return picks
+    names = picks.micrographs.tolist()
+    is_reverse = {name: is_read_from_the_last_row(name, client) for name in dict.fromkeys(names)}
+    reverse = np.array([is_reverse[name] for name in names], dtype=bool)
     own = picks.rows(reverse)
     extents = shape_of_each(
         own,
@@ -128,7 +130,7 @@ def as_client_counts(
     )
     centers = picks.centers_yx.copy()
     centers[reverse] = place(own, Placement.of(False, True, False), extents).centers_yx
-    return picks.replace(centers_yx=centers)
+    return picks.replace(centers_yx=np.floor(centers + 0.5))
 
 
 def is_read_from_the_last_row(micrograph: str, client: Client | None) -> bool:
