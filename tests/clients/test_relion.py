@@ -48,6 +48,8 @@ pytestmark = [
 
 LOG = ("--LoG", "--LoG_diam_min", 50, "--LoG_diam_max", 70, "--shrink", 0, "--lowpass", 20)
 JOB = "AutoPick/job004"
+KNOWN = ("--diameter-px", DIAMETER)
+"""The check of where picks lie is quicker with it."""
 
 
 @pytest.fixture
@@ -75,13 +77,29 @@ def test_boxes_are_those_at_our_picks(project: Picks, monkeypatch: pytest.Monkey
     write_coordinates("picks.star", project)
     write_coordinates("boxes", project, format="box")
     source = "picks.star" if named else "boxes"
-    assert run(monkeypatch, "convert", source, "AutoPick/cryoquery", "--micrographs", MICS) == 0
+    assert run(monkeypatch, "convert", source, "AutoPick/cryoquery", *KNOWN, "--micrographs", MICS) == 0
     equal_boxes("AutoPick/cryoquery", project)
     assert (
-        run(monkeypatch, "convert", source, "AutoPick/again", "--micrographs", "MotionCorr/job002/Movies")
+        run(
+            monkeypatch,
+            "convert",
+            source,
+            "AutoPick/again",
+            *KNOWN,
+            "--micrographs",
+            "MotionCorr/job002/Movies",
+        )
         == 0
     )
     assert read_coordinates("AutoPick/again").micrographs.tolist() == project.micrographs.tolist()
+
+
+def test_picks_between_pixels_are_cut_at_the_nearest(project: Picks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RELION itself drops what comes after the point."""
+    offsets = np.random.default_rng(1).uniform(-0.49, 0.49, (len(project), 2))
+    write_coordinates("picks.star", project.replace(centers_yx=project.centers_yx + offsets))
+    assert run(monkeypatch, "convert", "picks.star", JOB, "--for", "relion") == 0
+    equal_boxes(JOB, project)
 
 
 def test_what_relion_has_picked_is_read_by_every_command(
@@ -95,7 +113,7 @@ def test_what_relion_has_picked_is_read_by_every_command(
     write_coordinates("truth.star", project)
     assert run(monkeypatch, "evaluate", JOB, "truth.star") == 0
     assert float(capsys.readouterr().out.splitlines()[1].split()[5]) > 0.8
-    assert run(monkeypatch, "convert", JOB, "all.star", "--micrographs", MICS) == 0
+    assert run(monkeypatch, "convert", JOB, "all.star", *KNOWN, "--micrographs", MICS) == 0
     assert len(read_coordinates("all.star")) == sum(n.values())
     init = ["init", "p", "--micrographs", "MotionCorr/job002/Movies/*.mrc", "--diameter-px", "20"]
     assert run(monkeypatch, *init, "--labels", JOB) == 0
@@ -147,7 +165,7 @@ def test_the_way_through_import(project: Picks, monkeypatch: pytest.MonkeyPatch)
     assert f"cryoquery convert picks.star {folder} --micrographs {MICS}" in page
     assert f"`{pattern}`" in page.replace("\\*", "*")
     write_coordinates("picks.star", project)
-    assert run(monkeypatch, "convert", "picks.star", folder, "--micrographs", MICS) == 0
+    assert run(monkeypatch, "convert", "picks.star", folder, *KNOWN, "--micrographs", MICS) == 0
     Path("Import/job008").mkdir(parents=True)
     suffix_list = "coords_suffix_autopick.star"
     relion("import", "--do_coordinates", "--i", pattern, "--odir", "Import/job008/", "--ofile", suffix_list)
@@ -206,28 +224,17 @@ def test_relion_reads_tiff_from_the_last_row_on(
     monkeypatch.chdir(tmp_path)
     particles = write_project(".tif", "Micrographs")
     write_coordinates("picks.star", particles)
-    assert run(monkeypatch, "convert", "picks.star", JOB, "--micrographs", MICS, "--for", "relion") == 0
+    converting = ["convert", "picks.star", *KNOWN, "--micrographs", MICS, "--for"]
+    assert run(monkeypatch, *converting, "relion", JOB) == 0
     found = extract(JOB)
     for name, part in particles.by_micrograph().items():
         turned = part.centers_yx * (-1, 1) + (SHAPE[0] - 1, 0)
         expected = cut(read_micrograph(name).pixels[::-1], Picks.of(turned))
         np.testing.assert_array_equal(found[micrograph_stem(name)], expected)
-    assert (
-        run(
-            monkeypatch,
-            "convert",
-            "picks.star",
-            "AutoPick/sparc",
-            "--micrographs",
-            MICS,
-            "--for",
-            "cryosparc",
-        )
-        == 0
-    )
+    assert run(monkeypatch, *converting, "cryosparc", "AutoPick/sparc") == 0
     np.testing.assert_array_equal(read_coordinates("AutoPick/sparc"), particles)
     capsys.readouterr()
-    assert run(monkeypatch, "evaluate", JOB, "picks.star", "--micrographs", "Micrographs") == 1
+    assert run(monkeypatch, "evaluate", JOB, "picks.star", *KNOWN, "--micrographs", "Micrographs") == 1
     assert "--flip-y" in capsys.readouterr().err
 
 

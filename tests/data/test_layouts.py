@@ -391,7 +391,7 @@ def test_boxes_are_noted_and_missing_diameters_refused(tmp_path: Path) -> None:
         read_source(root)
     two = Picks.of([[14, 14], [1, 2]], micrograph=["other", "another"], diameters_px=8)
     write_coordinates(root / "coordinates" / "mic_0.star", two)
-    with pytest.raises(DataError, match="picks of 2 micrographs, none named mic_0"):
+    with pytest.raises(DataError, match=r"picks of 2 micrographs \('other', …\), none named mic_0"):
         read_source(root)
 
 
@@ -472,3 +472,39 @@ def test_compressed_micrographs_are_found(tmp_path: Path) -> None:
     assert micrograph.name == "m0"
     assert len(micrograph.particles) == 40
     assert micrograph.read().shape == (192, 256)
+
+
+def test_of_several_versions_the_labels_are_of_the_one_that_is_taken(tmp_path: Path) -> None:
+    root = unlabeled(tmp_path / "set", 2)
+    for i in range(2):
+        (root / "micrographs" / f"mic_{i}_DW.mrc").write_bytes(
+            (root / "micrographs" / f"mic_{i}.mrc").read_bytes()
+        )
+        (root / "coordinates" / f"mic_{i}.box").write_text("10 10 8 8\n")
+    source = read_source(root)
+    assert [one.name for one in source.micrographs] == ["mic_0_DW", "mic_1_DW"]
+    assert [one.particles.tolist() for one in source.micrographs] == [[[14, 14, 8]]] * 2
+    assert any("mic_0.mrc" in note for note in source.notes)
+
+
+def test_what_label_files_do_not_say_is_said(tmp_path: Path) -> None:
+    root = unlabeled(tmp_path / "set", 1)
+    table = root / "coordinates" / "mic_0.csv"
+    table.write_text("x,y,w,h\n10,10,8,8\n")
+    assert read_source(root).micrographs[0].particles.tolist() == [[14, 14, 8]]
+    assert any("a corner of a box" in note for note in read_source(root).notes)
+    as_centers = read_source(root, SourceOptions(origin="center"))
+    assert as_centers.micrographs[0].particles.tolist() == [[10, 10, 8]]
+    table.write_text("8 10 10\n")
+    with pytest.raises(DataError, match="--columns x=1,y=2"):
+        read_source(root)
+    said = SourceOptions(columns="diameter=1,x=2,y=3", origin="corner")
+    assert read_source(root, said).micrographs[0].particles.tolist() == [[14, 14, 8]]
+    with pytest.raises(ConfigError, match="--columns"):
+        SourceOptions(columns="x=1")
+    table.unlink()
+    write_coordinates(
+        root / "coordinates" / "mic_0.star", Picks.of([[14, 14]], micrograph="b.mrc", diameters_px=8)
+    )
+    with pytest.raises(DataError, match="none named mic_0"):
+        read_source(root)

@@ -51,6 +51,17 @@ def test_any_placement_is_found(turn: object, scale: float) -> None:
     assert (placed.finding, placed.best) == ("fits", right)
 
 
+@pytest.mark.parametrize(("sign", "remedy"), [(1, "--origin corner"), (-1, "--origin center")])
+def test_corners_taken_for_centers_are_found(sign: int, remedy: str) -> None:
+    picks = {name: simulated(name)[1] - sign * 10.0 for name in ("1", "2")}
+    with pytest.raises(DataError, match=f"use {remedy}, or --force"):
+        check_placement(picks, pixels, diameter_px=14.0, box_px=20.0)
+    right = {name: simulated(name)[1] for name in ("1", "2")}
+    assert check_placement(right, pixels, diameter_px=14.0, box_px=20.0).finding == "fits"
+    for wrong in (7.0, 28.0):
+        check_placement(right, pixels, diameter_px=wrong, box_px=wrong)
+
+
 @pytest.mark.parametrize("scale", [3838 / 1024, 0.7, 1 / 5])
 def test_a_scale_that_is_no_usual_binning_is_found_to_a_percent(scale: float) -> None:
     picks = {name: as_in_file(simulated(name)[1], Placement(scale=scale)) for name in ("1", "2", "3")}

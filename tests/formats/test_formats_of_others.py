@@ -33,7 +33,6 @@ EXPECTED = {
     "relion_star/casspper_Falcon_14_33_35.star": ("star", 567, (3912, 579)),
     "relion_star/cryofsl_10028_with_rlnDiameter.star": ("star", 8, (20, 2448)),
     "relion_star/cryosegnet_sample_10017.star": ("star", 629, (693, 3752)),
-    "relion_star/one_loop.star": ("star", 16, (1084.5, 1572.444)),
     "relion_star/relion31.star": ("star", 5, (983, 3277)),
     "relion_star/rln3.1_data_style.star": ("star", 2, (1268, 587)),
     "relion_star/sample_particles_relion30.star": ("star", 17, (3073.912, 2158.1119)),
@@ -49,6 +48,7 @@ REFUSED = {
     "relion_star/EMPIAR-10025_ctf_params.star": "no coordinates",
     "relion_star/default_pipeline.star": "no coordinates",
     "relion_star/loop_single_quote.star": "no coordinates",
+    "relion_star/one_loop.star": "three dimensions",
     "relion_star/sample_data_model.star": "no coordinates",
 }
 

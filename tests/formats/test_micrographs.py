@@ -566,3 +566,66 @@ def test_a_write_that_fails_halfway_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="wide"):
         write_micrograph(tmp_path / "a.mrc", ramp(np.float32), pixel_size="wide")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+LEVELS = (np.arange(12 * 20).reshape(12, 20) % 251).astype(np.uint8)
+INVERTING = np.stack([np.linspace(65535, 0, 256)] * 3).astype(np.uint16)
+SEEN_AS: dict[str, tuple[np.ndarray, dict[str, object]]] = {
+    "0 is white, 8 bits": (255 - LEVELS, {"photometric": "miniswhite"}),
+    "0 is white, 16 bits": (65535 - LEVELS.astype(np.uint16), {"photometric": "miniswhite"}),
+    "0 is white, floats": (-LEVELS.astype(np.float32), {"photometric": "miniswhite"}),
+    "a palette": (255 - LEVELS, {"photometric": "palette", "colormap": INVERTING}),
+    "colors in planes": (np.stack([LEVELS] * 3), {"photometric": "rgb", "planarconfig": "separate"}),
+    "gray and opacity": (
+        np.stack([LEVELS, np.full_like(LEVELS, 255)], axis=-1),
+        {"photometric": "minisblack", "extrasamples": ["unassalpha"], "planarconfig": "contig"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SEEN_AS)
+def test_tiff_is_read_as_it_is_to_be_seen(tmp_path: Path, kind: str) -> None:
+    stored, how = SEEN_AS[kind]
+    tifffile.imwrite(tmp_path / "a.tif", stored, **how)
+    pixels = read_image(tmp_path / "a.tif")
+    assert read_header(tmp_path / "a.tif").shape == pixels.shape == LEVELS.shape
+    assert np.corrcoef(pixels.ravel(), LEVELS.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("thumbnail_first", [False, True])
+def test_a_thumbnail_beside_the_image_is_passed_over(tmp_path: Path, thumbnail_first: bool) -> None:
+    pages = [(LEVELS, 0), (LEVELS[::4, ::4].copy(), 1)]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page, reduced in pages[:: -1 if thumbnail_first else 1]:
+            writer.write(page, photometric="minisblack", subfiletype=reduced)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), LEVELS)
+
+
+@pytest.mark.parametrize("how", [{"imagej": True}, {"volumetric": True}, {"ome": True}, {}])
+def test_a_movie_in_any_number_of_pages_is_a_stack(tmp_path: Path, how: dict[str, bool]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([LEVELS] * 6), photometric="minisblack", **how)
+    with pytest.raises(DataError, match="a stack of 6 frames; a micrograph is one"):
+        read_header(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(("center", "dtype"), [(0, np.int8), (128, np.uint8)])
+def test_bytes_without_a_hint_are_read_as_they_spread_least(tmp_path: Path, center: int, dtype: type) -> None:
+    path = tmp_path / "a.mrc"
+    pixels = np.random.default_rng(0).normal(center, 20, SHAPE).round().astype(dtype)
+    mrcfile.write(path, pixels.view(np.int8), voxel_size=1.5)
+    with_words(path, {76: floats(0, -1, -2)})
+    assert np.array_equal(read_image(path), pixels)
+
+
+def test_no_frames_are_named_as_the_cause(tmp_path: Path) -> None:
+    path = tmp_path / "a.mrc"
+    write_micrograph(path, ramp(np.float32))
+    with_words(path, {8: bytes(4)})
+    with pytest.raises(DataError, match=r"0 frames \(nz\) in its header"):
+        read_header(path)
+
+
+def test_pixels_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 pixels to write are NaN or infinite"):
+        write_micrograph(tmp_path / "a.mrc", np.array([[1.0, np.nan]]))
+    assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ SHAPE = (4096, 11520)
 TOLERANCE_PX = 0.005
 WITHOUT_DIAMETER = ("txt", "cs")
 
-coordinate = st.floats(-50, SHAPE[1], allow_nan=False, width=64)
+coordinate = st.floats(-50, SHAPE[1], allow_nan=False, width=64).filter(lambda value: not 0 < value < 1)
 score = st.floats(-1000, 1000, allow_nan=False, width=32).filter(lambda value: value != -999)
 diameter = st.floats(1, 1000, width=32)
 

@@ -144,8 +144,8 @@ def test_rows_with_values_missing_are_not_shifted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="_rlnCoordinate"):
         read(tmp_path, text + "a.mrc 1 2\n" * 4)
     tail = LOOP.replace("_rlnMicrographName #1\n", "") + "_rlnAutopickFigureOfMerit #3\n"
-    picks = read(tmp_path, tail + "1 2 0.5\n3 4\n")
-    np.testing.assert_array_equal(picks.scores, [0.5, np.nan])
+    with pytest.raises(DataError, match="has 2 values where rows before have 3"):
+        read(tmp_path, tail + "1 2 0.5\n3 4\n")
     assert np.asarray(read(tmp_path, tail + "1 2\n3 4\n5 6\n")).tolist() == [[2, 1], [4, 3], [6, 5]]
 
 
@@ -204,3 +204,13 @@ def test_the_pixel_size_of_optics_groups(tmp_path: Path) -> None:
             read_optics_pixel_size(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_optics_pixel_size(tmp_path / "missing.star")
+
+
+def test_a_label_that_is_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.star"
+    head = "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnCoordinateX\n"
+    path.write_text(head + "1 2 1\n")
+    assert read_coordinates(path).centers_yx.tolist() == [[2, 1]]
+    path.write_text(head + "1 2 3\n")
+    with pytest.raises(DataError, match=r"label _rlnCoordinateX is there twice, with different values"):
+        read_coordinates(path)

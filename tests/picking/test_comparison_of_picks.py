@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import Picks, write_coordinates, write_micrograph
 from cryoquery.formats.placement import Placement
+from cryoquery.formats.reading import Reading
 from cryoquery.picking.comparison import (
     PickFile,
     compare_picks,
@@ -266,3 +267,35 @@ def test_diameters_that_cannot_be(tmp_path: Path) -> None:
         evaluate_picks(read_comparison(PickFile(path), path))
     with pytest.raises(ConfigError, match="diameter_px=0: must be a positive number"):
         read_comparison(PickFile(path), path, diameter_px=0.0)
+
+
+def test_picks_of_another_micrograph_are_not_scored(tmp_path: Path) -> None:
+    for name in "ab":
+        write_coordinates(tmp_path / f"{name}.star", Picks.of([[1, 2]], micrograph=f"{name}.mrc"))
+        write_coordinates(tmp_path / f"{name}.box", Picks.of([[1, 2]], diameters_px=8))
+    with pytest.raises(DataError, match=r"picks of micrograph 'a\.mrc', and .*b\.star is of 'b\.mrc'"):
+        read_comparison(PickFile(tmp_path / "a.star"), tmp_path / "b.star")
+    for mine, truth in (("a.box", "b.box"), ("a.star", "b.box"), ("a.box", "b.star")):
+        notes = read_comparison(PickFile(tmp_path / mine), tmp_path / truth).notes
+        assert any("compared with" in note for note in notes)
+    assert not read_comparison(PickFile(tmp_path / "a.star"), tmp_path / "a.star").notes
+
+
+def test_images_of_coco_without_boxes_count_as_empty(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate("ab")],
+        "annotations": [{"image_id": 0, "bbox": [1, 2, 8, 8]}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    picks = Picks.of([[6, 5], [6, 5]], micrograph=["a.png", "b.png"])
+    write_coordinates(tmp_path / "picks.star", picks)
+    comparison = read_comparison(PickFile(tmp_path / "picks.star"), tmp_path / "truth.json")
+    assert evaluate_picks(comparison).overall["precision_micro"] == 0.5
+
+
+def test_options_of_reading_are_for_the_picks(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("9 1 2\n9 40 50\n")
+    write_coordinates(tmp_path / "a.csv", np.array([[6.0, 5.0], [54.0, 44.0]]))
+    reading = Reading.of("x=2,y=3,diameter=1", "corner")
+    comparison = read_comparison(PickFile(tmp_path / "a.txt", reading=reading), tmp_path / "a.csv")
+    assert evaluate_picks(comparison, "1px").overall["f1_macro"] == 1

@@ -84,3 +84,17 @@ def test_the_row_of_the_right_folder_is_taken(tmp_path: Path) -> None:
 def test_empty_lines_of_a_spreadsheet_name_nothing(tmp_path: Path) -> None:
     path = table(tmp_path, "micrograph,defocus_um", "a.mrc,1.5", ",", " , ")
     assert list(read_conditions(path).rows) == ["a.mrc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("micrograph,defocus_um\na,1.2\nb,1.5\n", "utf-16"),
+        ("micrograph;defocus_um\na;1,2\nb;1,5\n", "utf-8"),
+        ('"micrograph"\t"defocus_um"\n"1"\t"a"\t1.2\n"2"\t"b"\t1.5\n', "utf-8-sig"),
+    ],
+)
+def test_tables_of_any_dialect(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "ctf.csv"
+    path.write_bytes(text.encode(encoding))
+    assert {name: row.defocus_um for name, row in read_conditions(path).rows.items()} == {"a": 1.2, "b": 1.5}

@@ -16,7 +16,7 @@ from cryoquery.project.folder import open_project
 from cryoquery.project.image_size import choose_images
 from cryoquery.project.new_project import InitOptions, draw_held_out, init_project
 from cryoquery.project.settings import SETTINGS_FILE, read_settings, write_settings
-from cryoquery.project.sources import micrograph_paths
+from cryoquery.project.sources import find_micrographs, micrograph_paths
 
 PX = InitOptions(diameter_px=DIAMETER_PX, start="random")
 
@@ -296,3 +296,21 @@ def test_projects_of_one_name_are_told_apart_wherever_they_are(tmp_path: Path) -
     older = one.config.model_copy(update={"project_id": None})
     write_settings(tmp_path / "moved" / SETTINGS_FILE, older)
     assert open_project(tmp_path / "moved").id == one.dataset.fingerprint[:16]
+
+
+def test_brackets_in_a_name_are_no_pattern_where_they_are_there(tmp_path: Path) -> None:
+    folder = tmp_path / "grid [1]"
+    write_micrographs(folder, 2)
+    (tmp_path / "grid 1").mkdir()
+    assert len(micrograph_paths([f"{folder}/*.mrc"])) == 2
+    assert len(micrograph_paths([f"{tmp_path}/gri[cd] *1*/mic_0[01].mrc"])) == 2
+
+
+def test_versions_and_names_that_are_not_text_are_left_out_and_named(tmp_path: Path) -> None:
+    paths = write_micrographs(tmp_path, 3)
+    shutil.copy(paths[0], tmp_path / "mic_00_noDW.mrc")
+    shutil.copy(paths[0], tmp_path / "\udce9chant.mrc")
+    found = find_micrographs(micrograph_paths([tmp_path]))
+    assert [one.name for one in found.micrographs] == ["mic_00", "mic_01", "mic_02"]
+    assert "mic_00_noDW.mrc" in found.notes[0]
+    assert "chant.mrc: its name is not UTF-8; rename it" in found.failures[0]

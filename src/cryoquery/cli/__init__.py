@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -30,6 +31,9 @@ def main() -> None:
     Exit status: 0 done, 1 it cannot be done as it is, 2 wrong usage, 130 interrupted, 128 + its number:
     stopped by a signal.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name or a dash that the terminal cannot show ends no work
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cryoquery.cli.picks import Columns, Origin, ParticleClass
 from cryoquery.cli.terminal import counting, keys, make_console
 
 NewDataset = Annotated[Path, typer.Argument(help="Folder of the new dataset.")]
@@ -80,6 +81,9 @@ def import_(
     scale: Annotated[
         float, typer.Option(help="Micrograph pixels per pixel of the label files, before turning.")
     ] = 1.0,
+    columns: Columns = None,
+    origin: Origin = None,
+    particle_class: ParticleClass = None,
     invert: Annotated[bool, typer.Option("--invert", help="Invert the contrast.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Go on though the labels lie beside the particles.")

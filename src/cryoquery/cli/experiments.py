@@ -112,7 +112,7 @@ def compare(
 
     stated = {name: value for name, value in keys(LabelCost, given).items() if value is not None}
     folder = write_comparison(experiment, stated)
-    typer.echo((folder / "results_table.md").read_text())
+    typer.echo((folder / "results_table.md").read_text(encoding="utf-8"))
     print_answer(folder, make_console())
 
 

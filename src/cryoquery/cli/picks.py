@@ -18,6 +18,15 @@ FlipX = Annotated[bool, typer.Option("--flip-x", help="Count columns from the la
 SwapXY = Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y, before flipping.")]
 Scale = Annotated[float, typer.Option(help="Micrograph pixels per pixel of the file, before all else.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on though the picks lie beside the particles.")]
+Columns = Annotated[
+    str | None, typer.Option(help="Of tables that do not say: x=1,y=2, by number or name; also diameter, …")
+]
+Origin = Annotated[
+    Literal["center", "corner"] | None, typer.Option(help="What x and y are, where the file does not say.")
+]
+ParticleClass = Annotated[
+    str | None, typer.Option("--class", help="Of several classes in a file those that are particles: a,b.")
+]
 PixelSize = Annotated[float | None, typer.Option(help="Å/px, where the files do not say or are wrong.")]
 
 OpticsStar = Annotated[
@@ -84,13 +93,19 @@ def pick(
     given = dict(locals())
     from cryoquery.formats import micrograph_files, read_optics_pixel_size
     from cryoquery.formats.micrograph_star import read_micrograph_star
+    from cryoquery.formats.versions import one_version_each
     from cryoquery.picking.batch import check_target, pick_micrographs
     from cryoquery.picking.picker import PickOptions, open_picker
 
     if optics is not None:
         given["optics_pixel_size"] = read_optics_pixel_size(optics)
     options = PickOptions(**keys(PickOptions, given))
-    files = [file for path in micrographs for file in (micrograph_files(path) if path.exists() else [path])]
+    files: list[Path] = []
+    for path in micrographs:
+        found = micrograph_files(path) if path.exists() else [path]
+        kept, notes = one_version_each(found) if path.is_dir() else (found, [])
+        files += kept
+        complain([f"{path}: {note}" for note in notes], "note: ")
     stars = [path for path in (optics, *micrographs) if path and path.suffix.lower() == ".star"]
     said = stated_optics(voltage, cs, amplitude_contrast)
     check_target(out, files, file_format)
@@ -143,19 +158,23 @@ def evaluate(
     only_common: Annotated[
         bool, typer.Option("--only-common", help="Leave out micrographs that only one side knows.")
     ] = False,
+    columns: Columns = None,
+    origin: Origin = None,
+    particle_class: ParticleClass = None,
 ) -> None:
     """Particle precision, recall, F1 (macro and micro) and average precision of picks.
 
-    The options that flip, swap and scale apply to PICKS. A micrograph without picks counts its
-    particles as missed.
+    The options that flip, swap and scale, --columns and --origin apply to PICKS. A micrograph without
+    picks counts its particles as missed.
     """
     from cryoquery.formats.placement import Placement
+    from cryoquery.formats.reading import Reading
     from cryoquery.picking.comparison import evaluate_picks, format_table, read_comparison, write_agreement
     from cryoquery.picking.comparison.sources import PickFile
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
     comparison = read_comparison(
-        PickFile(picks, placed), truth,
+        PickFile(picks, placed, Reading.of(columns, origin, particle_class)), truth,
         micrographs=micrographs, group_pattern=group_pattern, split=split, only_common=only_common,
         diameter_px=diameter_px, pixel_size=pixel_size, force=force,
     )  # fmt: skip
@@ -190,25 +209,31 @@ def convert(
     cs: Cs = None,
     amplitude_contrast: AmplitudeContrast = None,
     client: For = None,
+    columns: Columns = None,
+    origin: Origin = None,
+    particle_class: ParticleClass = None,
 ) -> None:
     """Picks from one coordinate format into another."""
     from cryoquery.formats.convert import convert as convert_picks
     from cryoquery.formats.micrograph_star import read_micrograph_star
     from cryoquery.formats.placement import Placement
+    from cryoquery.formats.reading import Reading
     from cryoquery.picking.comparison.sources import check_picks
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
+    reading = Reading.of(columns, origin, particle_class)
     if micrographs is not None and not force:
-        check_picks(source, micrographs, placed, diameter_px)
+        check_picks(source, micrographs, placed, diameter_px, reading)
     said = stated_optics(voltage, cs, amplitude_contrast)
     written = convert_picks(
         source, target,
         micrographs=micrographs, swap_xy=swap_xy, flip_y=flip_y, flip_x=flip_x, scale=scale,
-        pixel_size=pixel_size, diameter_px=diameter_px, format=file_format,
+        pixel_size=pixel_size, diameter_px=diameter_px, format=file_format, reading=reading,
         optics=said, star=read_micrograph_star(optics) if optics else None, client=client,
     )  # fmt: skip
+    complain([f"{source}: {note}" for note in written.notes], "note: ")
     complain_of_optics(target, written, said, file_format)
-    n_micrographs = len(set(written.micrographs.tolist()))
+    n_micrographs = len({*written.micrographs.tolist(), *written.listed})
     typer.echo(f"{target}: {_counted(len(written), n_micrographs)}")
 
 

@@ -10,12 +10,15 @@ import typer
 from cryoquery.active.progress import EpochEnded, Event
 from cryoquery.cli.picks import (
     AmplitudeContrast,
+    Columns,
     Cs,
     FlipX,
     FlipY,
     For,
     Force,
     OpticsStar,
+    Origin,
+    ParticleClass,
     Scale,
     SwapXY,
     Voltage,
@@ -69,6 +72,9 @@ def init(
     flip_x: FlipX = False,
     swap_xy: SwapXY = False,
     scale: Scale = 1.0,
+    columns: Columns = None,
+    origin: Origin = None,
+    particle_class: ParticleClass = None,
     force: Force = False,
 ) -> None:
     """A new project of micrographs without labels; then: cryoquery label PROJECT.
@@ -79,6 +85,7 @@ def init(
     from cryoquery.errors import ProjectError
     from cryoquery.formats import micrograph_suffix
     from cryoquery.formats.placement import Placement
+    from cryoquery.formats.reading import Reading
     from cryoquery.project.new_project import InitOptions, init_project
 
     if rest or (micrographs and micrograph_suffix(project)):
@@ -90,7 +97,10 @@ def init(
     if not micrographs:
         raise typer.BadParameter("give --micrographs 'DIR/*.mrc', a folder, or files")
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
-    options = InitOptions(**keys(InitOptions, given), initial_items=initial, placement=placed)
+    reading = Reading.of(columns, origin, particle_class)
+    options = InitOptions(
+        **keys(InitOptions, given), initial_items=initial, placement=placed, reading=reading
+    )
     new = init_project(project, micrographs, options, table=table, labels=labels or [], picks=picks or [],
                        report=counting)  # fmt: skip
     complain(new.notes, "note: ")
@@ -214,16 +224,21 @@ def import_labels(
     flip_x: FlipX = False,
     swap_xy: SwapXY = False,
     scale: Scale = 1.0,
+    columns: Columns = None,
+    origin: Origin = None,
+    particle_class: ParticleClass = None,
     force: Force = False,
 ) -> None:
     """Labels from a file into a project; what people have labeled there stays as it is."""
     from cryoquery.formats.placement import Placement
+    from cryoquery.formats.reading import Reading
     from cryoquery.project.folder import open_project
     from cryoquery.project.labels_io import import_labels as import_file
     from cryoquery.project.picks_in import import_picks
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
+    reading = Reading.of(columns, origin, particle_class)
     take, what = (import_picks, "suggestions") if as_suggestions else (import_file, "particles")
-    imported = take(open_project(project), labels, placed=placed, force=force)
+    imported = take(open_project(project), labels, placed=placed, force=force, reading=reading)
     complain(imported.notes, "note: ")
     typer.echo(f"{project}: {imported.n_particles:,} {what} for {imported.n_items} items from {labels}")

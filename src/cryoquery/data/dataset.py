@@ -382,7 +382,7 @@ def _table(path: Path) -> Iterator[Any]:
     """The lines of a CSV file; errors in reading them name the file and the line."""
     lines = None
     try:
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8") as stream:
             lines = csv.reader(stream)
             yield lines
     except FileNotFoundError:

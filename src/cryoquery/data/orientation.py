@@ -92,20 +92,26 @@ def best_orientation(contrasts: Sequence[NDArray[np.float64]] | NDArray[np.float
     return Verdict("turned" if is_turned else "fits" if fits else "undecided", best, together)
 
 
-def judge(each: NDArray[np.float64], together: NDArray[np.float64], clearly: float) -> tuple[bool, bool]:
+def judge(
+    each: NDArray[np.float64],
+    together: NDArray[np.float64],
+    clearly: float,
+    times_better: float = TIMES_BETTER,
+) -> tuple[bool, bool]:
     """Whether another orientation than the first fits clearly better, and whether the first fits.
 
     Args:
         each: (n, k) contrasts of the micrographs under each orientation, in standard errors.
         together: (k,) of all of them.
         clearly: what another orientation must reach.
+        times_better: and so many times the contrast of the first.
     """
     best = np.argmax(np.abs(together))
     now, most = abs(together[0]), abs(together[best])
     same_way = each[:, best] * np.sign(together[best]) > np.abs(each[:, 0])
     agree = len(each) > 0 and same_way.mean() >= AGREEMENT
-    is_better = bool(most >= max(clearly, TIMES_BETTER * now) and agree)
-    return is_better, bool(now >= FITS and now * TIMES_BETTER > most)
+    is_better = bool(most >= max(clearly, times_better * now) and agree)
+    return is_better, bool(now >= FITS and now * times_better > most)
 
 
 def contrast_map(image: NDArray[np.float32], radius: float) -> NDArray[np.float64]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoquery.data.orientation import contrast_map, judge
+from cryoquery.data.orientation import TIMES_BETTER, contrast_map, judge
 from cryoquery.data.preprocess import evenly, normalize, rescale
 from cryoquery.errors import DataError
 from cryoquery.formats.placement import AS_IN_FILE, ORIENTATIONS, Orientation, Placement, to_scaled
@@ -32,6 +32,8 @@ SHIFTS = 8
 """The picks are moved to so many places in each direction to see what chance would give."""
 CLEARLY = 8.0
 """Contrast in standard errors that another placement must reach; wrong ones of real sets reach 5."""
+TIMES_BETTER_THAN_BESIDE = 1.2
+"""Times the contrast of picks beside their particles that picks on them must reach."""
 MAX_LOOKED_AT = 8
 """Micrographs whose pixels are looked at."""
 MAX_PICKS = 400
@@ -90,6 +92,7 @@ def find_placement(
     read: Callable[[str], NDArray[np.float32]],
     *,
     diameter_px: float | None = None,
+    box_px: float | None = None,
     applied: Placement = AS_IN_FILE,
 ) -> PlacementVerdict:
     """Compare the contrast at picks as they are placed now with that of all other placements.
@@ -99,6 +102,8 @@ def find_placement(
         read: the pixels (h, w) of a micrograph by its name in ``picks``; called for at most
             `MAX_LOOKED_AT` of them, evenly chosen.
         diameter_px: of a particle in px of the micrographs; where unknown a range is tried.
+        box_px: side of the boxes in px of the file, where picks may be corners of boxes taken for centers, or
+            the other way about.
         applied: how the picks are placed now.
 
     Raises:
@@ -111,6 +116,11 @@ def find_placement(
     if n_picks < MIN_PICKS:
         return PlacementVerdict("undecided", applied, 0.0, 0.0, outside, len(views), n_picks)
     others = [Placement(turn, scale) for scale in SCALES for turn in ORIENTATIONS]
+    if box_px:
+        shifted = [replace(applied, shift_px=sign * box_px / 2) for sign in (1, -1)]
+        near, far = np.sort(np.abs(_Strengths(views, shifted).together))[::-1]
+        # Of the two sides of picks in the middle of their particles neither is better, at any diameter.
+        others += shifted if near >= TIMES_BETTER * far else []
     strengths = _Strengths(views, [applied, *(other for other in others if other != applied)])
     if strengths.finding() == "undecided":
         scanned = _Strengths(views, [applied, *_scan(views)])
@@ -137,6 +147,7 @@ def check_placement(
     read: Callable[[str], NDArray[np.float32]],
     *,
     diameter_px: float | None = None,
+    box_px: float | None = None,
     applied: Placement = AS_IN_FILE,
     source: str = "the picks",
 ) -> PlacementVerdict:
@@ -146,6 +157,7 @@ def check_placement(
         picks: as for `find_placement`, and so are the other arguments.
         read: see there.
         diameter_px: see there.
+        box_px: see there.
         applied: see there.
         source: the file, for the message.
 
@@ -156,7 +168,7 @@ def check_placement(
         DataError: the picks are misplaced, and the message names the options that place them right;
             or what ``read`` raises.
     """
-    verdict = find_placement(picks, read, diameter_px=diameter_px, applied=applied)
+    verdict = find_placement(picks, read, diameter_px=diameter_px, box_px=box_px, applied=applied)
     now = f"with {applied.options}" if applied.options else "as they are"
     if verdict.finding == "outside":
         raise DataError(
@@ -200,7 +212,10 @@ class _Strengths:
         self.best = int(np.argmax(np.abs(self.together)))
 
     def finding(self) -> Finding:
-        is_better, fits = judge(self.each, self.together, CLEARLY)
+        # Half a particle beside the center, what is dark at it looks bright, and nearly as much.
+        beside = self.placements[self.best].shift_px and self.together[0] * self.together[self.best] < 0
+        times_better = TIMES_BETTER_THAN_BESIDE if beside else TIMES_BETTER
+        is_better, fits = judge(self.each, self.together, CLEARLY, times_better)
         return "misplaced" if is_better else "fits" if fits else "undecided"
 
 

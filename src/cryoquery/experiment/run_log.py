@@ -132,7 +132,7 @@ class RunLog:
 
     def _append(self, name: str, text: str) -> None:
         # A log that cannot be written, on a full disk say, ends no run.
-        with contextlib.suppress(OSError), (self.folder / name).open("a") as stream:
+        with contextlib.suppress(OSError), (self.folder / name).open("a", encoding="utf-8") as stream:
             stream.write(text)
 
     def _change(self, at_once: bool = False, **changes: Any) -> None:

@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import DECIMALS, number_texts, numbers, object_column, short_texts
 from cryoquery.formats.picks import Picks, no_picks
+from cryoquery.formats.reading import AS_RECOGNIZED, Origin, Reading
 from cryoquery.formats.star import VERSION, Table, table_text
+from cryoquery.formats.text_table import TextTable, decimal_points, read_text_table
 
 EMAN_FLAGS = frozenset((0.0, -1.0, -2.0, -3.0))
 """What EMAN 1 has in the fifth column: an ordinary box, or the ends of a helix. Not a score."""
+
+HELIX_ENDS = (-1.0, -2.0)
+HELIX_NOTE = (
+    "boxes flagged -1 and -2 are the two ends of a helix, not particles; pick along it, or leave them out"
+)
 
 CBOX_LABELS = (
     *("CoordinateX", "CoordinateY", "CoordinateZ", "Width", "Height", "Depth"),
@@ -30,72 +37,85 @@ _CBOX_HEADER = "\ndata_global\n\n_cbox_format_version 1.0\n\n"
 _CBOX_END = "\ndata_cryolo_include\n\nloop_\n_slice_index #1\n\n"
 
 
-def box_rows(text: str) -> list[tuple[int, list[str]]]:
-    """Lines that hold something, with their number, split into values."""
-    lines = enumerate(text.splitlines(), start=1)
-    split = ((number, line.replace(",", " ").split()) for number, line in lines)
-    return [(number, values) for number, values in split if values and not values[0].startswith("#")]
+def centers_of_boxes(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    width: NDArray[np.float64] | None,
+    height: NDArray[np.float64] | None,
+    origin: Origin = "corner",
+) -> NDArray[np.float64]:
+    """Centers (n, 2) of boxes in px; a box drawn towards smaller x has a negative width.
+
+    Args:
+        x: (n,) of the corner, or of the center.
+        y: likewise.
+        width: (n,); may be None for centers, as may ``height``.
+        height: see there.
+        origin: what x and y are.
+    """
+    if origin == "center" or width is None or height is None:
+        return np.column_stack([y, x])
+    return np.column_stack([y + height / 2, x + width / 2])
 
 
-def read_box(path: Path, text: str) -> Picks:
+def sizes_of_boxes(width: NDArray[np.float64], height: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The longer sides (n,) of boxes, which stand for the diameters of particles."""
+    return np.maximum(np.abs(width), np.abs(height))
+
+
+def read_box(path: Path, text: str, reading: Reading = AS_RECOGNIZED) -> Picks:
     """EMAN's ``.box``: x, y of the corner, width, height, and perhaps a score.
 
     Raises:
         DataError: a line has another number of values than the first, or one is not a number.
     """
-    rows = box_rows(text)
-    if not rows:
+    table = read_text_table(path, text, named=False)
+    if not table.rows:
         return no_picks("box")
-    n_columns = len(rows[0][1])
+    n_columns = len(table.rows[0])
     if n_columns not in (4, 5):
         raise DataError(
-            f"{path}: line {rows[0][0]} has {n_columns} values; a .box has x y width height [score]"
+            f"{path}: line {table.lines[0]} has {n_columns} values; a .box has x y width height [score]"
         )
-    x, y, width, height, *fifth = _columns(path, rows, ("x", "y", "width", "height", "score")[:n_columns])
-    extra = {} if np.array_equal(width, height) else {"Width": width, "Height": height}
+    names = ("x", "y", "width", "height", "score")[:n_columns]
+    x, y, width, height, *fifth = _columns(table, names)
+    extra = {} if np.array_equal(width, height) else {"Width": np.abs(width), "Height": np.abs(height)}
     scores = fifth[0] if fifth else None
+    notes: tuple[str, ...] = ()
     if scores is not None and set(np.unique(scores).tolist()) <= EMAN_FLAGS:
+        notes = (HELIX_NOTE,) if np.isin(scores, HELIX_ENDS).any() else ()
         extra["flag"], scores = scores, None
-    size = np.maximum(width, height)
+    size = sizes_of_boxes(width, height)
     return Picks(
-        np.column_stack([y + height / 2, x + width / 2]),
-        object_column([""] * len(rows)),
+        centers_of_boxes(x, y, width, height, reading.origin or "corner"),
+        object_column([""] * len(x)),
         scores,
         size if (size > 0).all() else None,
         extra=extra,
         file_format="box",
+        notes=notes,
     )
 
 
-def read_old_cbox(path: Path, text: str) -> Picks:
+def read_old_cbox(path: Path, text: str, reading: Reading = AS_RECOGNIZED) -> Picks:
     """The first ``.cbox`` of crYOLO: seven columns without a header.
 
     Raises:
         DataError: a line has another number of values than the first, or one is not a number.
     """
-    rows = box_rows(text)
-    if rows and len(rows[0][1]) < len(_OLD_CBOX):
-        raise DataError(f"{path}: line {rows[0][0]} has {len(rows[0][1])} values; an old .cbox has seven")
-    _columns(path, rows, _OLD_CBOX)
-    columns = zip(*(values for _, values in rows), strict=True)
-    return _from_cbox(path, dict(zip(_OLD_CBOX, columns, strict=False)))
+    table = read_text_table(path, text, named=False)
+    if table.rows and len(table.rows[0]) < len(_OLD_CBOX):
+        raise DataError(
+            f"{path}: line {table.lines[0]} has {len(table.rows[0])} values; an old .cbox has seven"
+        )
+    columns = _columns(table, _OLD_CBOX) if table.rows else []
+    return _from_cbox(path, dict(zip(_OLD_CBOX, map(short_texts, columns), strict=False)), reading)
 
 
-def _columns(
-    path: Path, rows: Sequence[tuple[int, list[str]]], names: Sequence[str]
-) -> list[NDArray[np.float64]]:
-    """Columns (n,) of numbers of lines that all have as many values as the first."""
-    n_values = len(rows[0][1]) if rows else 0
-    for number, values in rows:
-        if len(values) != n_values:
-            raise DataError(
-                f"{path}: line {number} has {len(values)} values where the first has {n_values}; correct it"
-            )
-
-    def where(i: int) -> str:
-        return f"line {rows[i][0]}"
-
-    return [numbers(path, name, [values[i] for _, values in rows], where) for i, name in enumerate(names)]
+def _columns(table: TextTable, names: Sequence[str]) -> list[NDArray[np.float64]]:
+    """The first columns (n,) of a table of bare numbers."""
+    texts = decimal_points(table, [table.column(i) for i in range(len(names))])
+    return [numbers(table.path, name, column, table.where) for name, column in zip(names, texts, strict=True)]
 
 
 def holds_boxes(table: Table) -> bool:
@@ -103,7 +123,7 @@ def holds_boxes(table: Table) -> bool:
     return {"CoordinateX", "CoordinateY", "Width", "Height"} <= table.columns.keys()
 
 
-def read_cbox(path: Path, tables: Sequence[Table]) -> Picks:
+def read_cbox(path: Path, tables: Sequence[Table], reading: Reading = AS_RECOGNIZED) -> Picks:
     """A ``.cbox`` of crYOLO: a STAR file with a block ``data_cryolo``.
 
     Raises:
@@ -114,10 +134,10 @@ def read_cbox(path: Path, tables: Sequence[Table]) -> Picks:
         raise DataError(
             f"{path}: no table with _CoordinateX, _CoordinateY, _Width and _Height; check the file"
         )
-    return _from_cbox(path, dict(table.columns))
+    return _from_cbox(path, dict(table.columns), reading)
 
 
-def _from_cbox(path: Path, columns: dict[str, Sequence[str]]) -> Picks:
+def _from_cbox(path: Path, columns: dict[str, Sequence[str]], reading: Reading) -> Picks:
     if not columns or not len(columns["CoordinateX"]):
         return no_picks("cbox")
 
@@ -125,14 +145,14 @@ def _from_cbox(path: Path, columns: dict[str, Sequence[str]]) -> Picks:
         return numbers(path, name, columns[name], lambda i: f"row {i + 1}", missing)
 
     x, y, width, height = (number(name) for name in ("CoordinateX", "CoordinateY", "Width", "Height"))
-    size = np.maximum(width, height)
+    size = sizes_of_boxes(width, height)
     if {"EstWidth", "EstHeight"} <= columns.keys():
         estimate = (number("EstWidth", missing=True) + number("EstHeight", missing=True)) / 2
         size = np.where(np.isnan(estimate), size, estimate)
     scores = number("Confidence", missing=True) if "Confidence" in columns else None
     own = ("CoordinateX", "CoordinateY", "Confidence")
     return Picks(
-        np.column_stack([y + height / 2, x + width / 2]),
+        centers_of_boxes(x, y, width, height, reading.origin or "corner"),
         object_column([""] * len(x)),
         None if scores is None or np.isnan(scores).all() else scores,
         size if (size > 0).all() else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from cryoquery.formats import (
     concatenate,
     match_micrographs,
     micrograph_files,
-    micrograph_key,
     micrograph_shape,
     read_header,
     write_coordinates,
@@ -24,6 +24,7 @@ from cryoquery.formats.columns import object_column
 from cryoquery.formats.coordinates import read_parts
 from cryoquery.formats.micrograph_star import MicrographStar, read_micrograph_star
 from cryoquery.formats.placement import Placement, place
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.formats.writing import Client, shape_of_each
 
 
@@ -42,6 +43,7 @@ def convert(
     star: MicrographStar | None = None,
     client: Client | None = None,
     format: str | None = None,
+    reading: Reading = AS_RECOGNIZED,
 ) -> Picks:
     """Read picks, write them in another format, and return them.
 
@@ -61,6 +63,7 @@ def convert(
         client: who will read them, see `write_coordinates`; for RELION all picks name their micrograph by its
             path, and rows may be counted differently from what is returned.
         format: of the target, where its suffix does not say.
+        reading: what a source that can be read in several ways does not say.
 
     Raises:
         DataError: a file cannot be read or written, a name fits no micrograph or several, or the
@@ -72,7 +75,13 @@ def convert(
             raise ConfigError(f"{name}={value:g}: must be a positive number")
     files, listed = _named_files(micrographs)
     star = star or listed
-    picks = _read_named(Path(source), Path(target), files, rename=client == "relion")
+    placed = Placement.of(swap_xy, flip_y, flip_x, scale)
+    reading = replace(
+        reading,
+        micrograph_shape=common_shape(files.values()),
+        diameter_px=diameter_px and diameter_px / scale,  # in pixels of the source
+    )
+    picks = _read_named(Path(source), Path(target), files, reading, rename=client == "relion")
     headers = _headers(picks, files.values())
     shapes = {**picks.shapes, **{name: header.shape for name, header in headers.items()}}
     extents = np.ones((len(picks), 2))
@@ -84,7 +93,7 @@ def convert(
                 f"{source}: to flip, the size of micrograph {name or Path(source).stem!r} must be known"
             ),
         )
-    picks = place(picks, Placement.of(swap_xy, flip_y, flip_x, scale), extents)
+    picks = place(picks, placed, extents)
     stated_in_headers = {header.pixel_size for header in headers.values()}
     in_headers = stated_in_headers.pop() if len(stated_in_headers) == 1 else None
     picks = picks.replace(shapes=shapes, pixel_size=pixel_size or picks.pixel_size or in_headers)
@@ -104,9 +113,15 @@ def convert(
     return picks
 
 
+def common_shape(files: Iterable[Path | str]) -> tuple[int, int] | None:
+    """(height, width) in pixels that all micrographs have; None where there are none, or they differ."""
+    shapes = set(map(micrograph_shape, files))
+    return shapes.pop() if len(shapes) == 1 else None
+
+
 def _headers(picks: Picks, files: Iterable[Path | str]) -> dict[str, Header]:
     """What the files of micrographs say of themselves, by the names that the picks have for them."""
-    names = [name for name in dict.fromkeys(picks.micrographs.tolist()) if name]
+    names = [name for name in dict.fromkeys([*picks.micrographs.tolist(), *picks.listed]) if name]
     files = list(files)
     found = match_micrographs(names, files) if files else {}
     return {name: read_header(path) for name, path in found.items()}
@@ -124,35 +139,32 @@ def _named_files(
     return {path.as_posix(): path for path in micrograph_files(micrographs)}, None
 
 
-def _read_named(source: Path, target: Path, files: Mapping[str, Path], rename: bool) -> Picks:
+def _read_named(
+    source: Path, target: Path, files: Mapping[str, Path], reading: Reading, rename: bool
+) -> Picks:
     """Picks with the name of their micrograph: as read, else its path, else its file's where one is needed.
 
     Args:
         source: of the picks.
         target: where they go.
         files: of the micrographs, by path.
+        reading: what the source does not say.
         rename: whether all get the path, also those that were read with a name.
     """
-    # The size of a single micrograph is for a .cs file that does not state it.
-    shape = micrograph_shape(next(iter(files.values()))) if len(files) == 1 else None
-    parts = [part for part in read_parts(source, micrograph_shape=shape) if len(part.picks)]
+    parts = read_parts(source, reading=reading)
     needed = not target.suffix or target.is_dir() or target.suffix.lower() in (".txt", ".json", ".cs")
-    unnamed = [not (part.micrograph or part.picks.micrographs.all()) for part in parts]
-    keys = [micrograph_key(part.path) for part in parts]
-    paths = _paths([key for key, its_own in zip(keys, unnamed, strict=True) if its_own], files)
-    picks = concatenate(
-        [
-            part.picks.with_micrograph(
-                part.micrograph or paths.get(key) or (key if needed or part.path != source else "")
-            )
-            for part, key in zip(parts, keys, strict=True)
-        ]
-    )
+    paths = _paths((part.guess for part in parts if part.guess), files)
+    named = []
+    for part in parts:
+        from_file = part.guess if needed or part.path != source else ""
+        named.append(part.picks.with_micrograph(part.stated or paths.get(part.guess, from_file)))
+    picks = concatenate(named)
     if not rename:
         return picks
-    names = picks.micrographs.tolist()
-    paths = _paths(names, files)
-    return picks.replace(micrographs=object_column([paths.get(name, name) for name in names]))
+    names = [*picks.micrographs.tolist(), *picks.listed]
+    paths = _paths(filter(None, names), files)
+    known = [paths.get(name, name) for name in names]
+    return picks.replace(micrographs=object_column(known[: len(picks)]), listed=tuple(known[len(picks) :]))
 
 
 def _paths(names: Iterable[str], files: Mapping[str, Path]) -> dict[str, str]:

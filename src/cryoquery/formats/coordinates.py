@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +17,14 @@ from cryoquery.formats.names import (
     COORDINATE_FORMATS,
     ONE_PER_FILE,
     SUFFIX_OF,
+    check_name,
     micrograph_key,
 )
 from cryoquery.formats.picking_job import files_of_picks, folder_of_job
 from cryoquery.formats.picks import Picks, concatenate, no_picks
+from cryoquery.formats.plausible import check_plausible
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.formats.recognize import STAR_BLOCK, decode, recognize
-
-MAX_COORDINATE = 1e7
-"""Pixels; what is beyond is no coordinate."""
 
 
 def read_coordinates(
@@ -30,6 +33,7 @@ def read_coordinates(
     format: str | None = None,
     diameter_px: float | None = None,
     micrograph_shape: tuple[int, int] | None = None,
+    reading: Reading = AS_RECOGNIZED,
 ) -> Picks:
     """Read the picks of a file, or of all files of coordinates in a folder.
 
@@ -41,10 +45,13 @@ def read_coordinates(
             ``_autopick``.
         format: one of `COORDINATE_FORMATS`, to read a file as this one.
         diameter_px: of the particles, for picks whose file does not say.
-        micrograph_shape: (height, width) in pixels, for a ``.cs`` file that does not say.
+        micrograph_shape: (height, width) in pixels, for fractions in a file that does not say.
+        reading: what a file that can be read in several ways does not say.
 
     Raises:
-        DataError: the file is missing, of an unknown kind, damaged, or a coordinate is not a number.
+        DataError: the file is missing, of an unknown kind, damaged, can be read in several ways, or holds
+            something else than picks on micrographs; two files of a folder have picks of one micrograph;
+            or a coordinate is not a number.
 
     Examples:
         A corner and a box of 30 px, as EMAN writes them, are a center and a diameter here.
@@ -54,11 +61,12 @@ def read_coordinates(
         >>> picks.centers_yx.tolist(), picks.diameter_px, picks.file_format
         ([[35.0, 25.0]], 30.0, 'box')
     """
-    path = folder_of_job(Path(path))
+    path = Path(path)
     if format is not None and format not in COORDINATE_FORMATS:
         raise DataError(f"{path}: unknown format {format!r}; one of {' '.join(COORDINATE_FORMATS)}")
-    parts = read_parts(path, format=format, micrograph_shape=micrograph_shape)
-    return _together([_named(part) for part in parts] if path.is_dir() else parts, diameter_px)
+    parts = read_parts(path, format=format, reading=_completed(reading, micrograph_shape, diameter_px))
+    names = [part.stated if part.path == path else part.micrograph for part in parts]
+    return _together(parts, names, diameter_px)
 
 
 def read_by_micrograph(
@@ -66,18 +74,15 @@ def read_by_micrograph(
     *,
     diameter_px: float | None = None,
     micrograph_shape: tuple[int, int] | None = None,
+    reading: Reading = AS_RECOGNIZED,
 ) -> dict[str, Picks]:
     """Read picks as `read_coordinates` does: those of each micrograph by its name, without any included.
 
     A file without picks is of a micrograph without any where nothing in it could name one: a file of a
     folder, of RELION's list, or of a format with one file per micrograph.
     """
-    path = folder_of_job(Path(path))
-    parts = [_named(part, path.is_dir()) for part in read_parts(path, micrograph_shape=micrograph_shape)]
-    by_name = _together(parts, diameter_px).by_micrograph()
-    known = set(map(micrograph_key, by_name))
-    empty = {part.micrograph: part.picks for part in parts if part.micrograph and not len(part.picks)}
-    return by_name | {name: picks for name, picks in empty.items() if micrograph_key(name) not in known}
+    parts = read_parts(Path(path), reading=_completed(reading, micrograph_shape, diameter_px))
+    return _together(parts, [part.micrograph for part in parts], diameter_px).by_micrograph()
 
 
 def read_optics_pixel_size(path: Path | str) -> float:
@@ -93,31 +98,47 @@ def read_optics_pixel_size(path: Path | str) -> float:
 
 
 class Part(NamedTuple):
-    """The picks of one file."""
+    """The picks of one file, and the micrograph of those that it does not name itself."""
 
     path: Path
-    micrograph: str
-    """That the picks are of, as a list of such files states it; empty where nothing but their names tells."""
     picks: Picks
+    stated: str = ""
+    """The micrograph by a list of such files; empty where nothing but the name of the file may tell."""
+    guess: str = ""
+    """The micrograph by the name of the file; empty where it is known, or the file may be of several."""
+
+    @property
+    def micrograph(self) -> str:
+        """The micrograph, as well as it is known."""
+        return self.stated or self.guess
 
 
-def read_parts(
-    path: Path, *, format: str | None = None, micrograph_shape: tuple[int, int] | None = None
-) -> list[Part]:
+def read_parts(path: Path, *, format: str | None = None, reading: Reading = AS_RECOGNIZED) -> list[Part]:
     """The picks of each file of those that `read_coordinates` reads, and so are the arguments.
 
     Raises:
         DataError: as there.
     """
-    path = folder_of_job(path)
-    if not path.is_dir():
-        return _read_file(path, format, micrograph_shape)
-    files = files_of_picks(path, SUFFIX_OF.get(format or "", ""))
-    return [
-        part._replace(micrograph=part.micrograph or name)
-        for file, name in files.items()
-        for part in _read_file(file, format or _known_format(file, name), micrograph_shape)
-    ]
+    folder = folder_of_job(path)
+    if not folder.is_dir():
+        parts = _read_file(path, format, reading)
+    else:
+        parts = [
+            part._replace(stated=part.stated or name)
+            for file, name in files_of_picks(folder, SUFFIX_OF.get(format or "", "")).items()
+            for part in _read_file(file, format or _known_format(file, name), reading)
+        ]
+    parts = [part._replace(guess=_guess(part, folder.is_dir())) for part in parts]
+    _refuse_twice(path, parts)
+    return parts
+
+
+def _completed(reading: Reading, shape: tuple[int, int] | None, diameter_px: float | None) -> Reading:
+    return replace(
+        reading,
+        micrograph_shape=shape or reading.micrograph_shape,
+        diameter_px=diameter_px or reading.diameter_px,
+    )
 
 
 def _known_format(file: Path, micrograph: str) -> str | None:
@@ -125,24 +146,43 @@ def _known_format(file: Path, micrograph: str) -> str | None:
     return "star" if micrograph and file.suffix.lower() == ".star" else None
 
 
-def _named(part: Part, is_one_of_many: bool = True) -> Part:
-    """Named like its file, where the micrograph is not known and the file is of one micrograph."""
+def _guess(part: Part, is_one_of_many: bool) -> str:
+    names_itself = part.picks.listed or (len(part.picks) and part.picks.micrographs.all())
     is_of_one = is_one_of_many or len(part.picks) or part.picks.file_format in ONE_PER_FILE
-    return part._replace(micrograph=part.micrograph or (micrograph_key(part.path) if is_of_one else ""))
+    return micrograph_key(part.path) if is_of_one and not part.stated and not names_itself else ""
 
 
-def _together(parts: list[Part], diameter_px: float | None) -> Picks:
-    picks = concatenate([part.picks.with_micrograph(part.micrograph) for part in parts])
-    if diameter_px is not None:
-        known = np.full(len(picks), np.nan) if picks.diameters_px is None else picks.diameters_px
-        picks = picks.replace(diameters_px=np.where(np.isnan(known), diameter_px, known))
-    return picks
+def _refuse_twice(path: Path, parts: Sequence[Part]) -> None:
+    """Refuse a micrograph whose picks are in two files, such as its own and a table for all.
+
+    Each would count twice. Names with folders that differ are two micrographs.
+    """
+    seen: dict[str, tuple[Path, str]] = {}
+    for part in parts if len(parts) > 1 else ():
+        picks = part.picks.with_micrograph(part.micrograph)
+        for name in dict.fromkeys([*picks.micrographs.tolist(), *picks.listed]):
+            file, other = seen.setdefault(micrograph_key(name), (part.path, name))
+            may_be_two = other != name and all({"/", "\\"} & set(one) for one in (name, other))
+            if file != part.path and not may_be_two:
+                both = " and ".join(os.path.relpath(one, path) for one in (file, part.path))
+                raise DataError(
+                    f"{path}: {both} both have picks of micrograph {name}; give one of them, or a folder "
+                    "with one file for each micrograph"
+                )
 
 
-def _read_file(
-    path: Path, format: str | None, shape: tuple[int, int] | None, listed: bool = False
-) -> list[Part]:
+def _together(parts: Sequence[Part], names: Sequence[str], diameter_px: float | None) -> Picks:
+    """All parts, with the names of their micrographs and a diameter where files do not say them."""
+    picks = concatenate([part.picks.with_micrograph(name) for part, name in zip(parts, names, strict=True)])
+    if diameter_px is None:
+        return picks
+    known = np.full(len(picks), np.nan) if picks.diameters_px is None else picks.diameters_px
+    return picks.replace(diameters_px=np.where(np.isnan(known), diameter_px, known))
+
+
+def _read_file(path: Path, format: str | None, reading: Reading, listed: bool = False) -> list[Part]:
     """Picks of one file, or of those that it lists; ``listed``: it comes from a list, and may not be one."""
+    check_name(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -150,33 +190,43 @@ def _read_file(
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if format == "cs" or (format is None and cryosparc.is_cs(content)):
-        picks = cryosparc.read_cs(path, content, shape)
-    else:
-        text = decode(path, content)
-        format = format or recognize(path, text)
-        if format in ("star", "cbox") and STAR_BLOCK.search(text):
-            found = star.read_tables(path, text)
-            if not listed and (files := relion.listed_files(path, found)) is not None:
-                return [Part(p, name, _read_file(p, None, None, True)[0].picks) for p, name in files.items()]
-            has_boxes = any(map(boxes.holds_boxes, found)) and not any(map(relion.holds_picks, found))
-            picks = (boxes.read_cbox if has_boxes else relion.read_relion)(path, found)
-        else:
-            picks = _read_text(path, text, format)
-    too_large = np.abs(picks.centers_yx) > MAX_COORDINATE
-    if too_large.any():
-        value = picks.centers_yx[too_large][0]
-        raise DataError(f"{path}: a coordinate of {value:g} px; no micrograph is that large, correct it")
-    return [Part(path, "", picks)]
+        picks = cryosparc.read_cs(path, content, reading.micrograph_shape)
+        return [Part(path, check_plausible(path, picks))]
+    text = decode(path, content)
+    format = format or recognize(path, text)
+    if format not in ("star", "cbox") or not STAR_BLOCK.search(text):
+        return [Part(path, check_plausible(path, _read_text(path, text, format, reading)))]
+    found = star.read_tables(path, text)
+    if not listed and (files := relion.listed_files(path, found)) is not None:
+        return [
+            part._replace(stated=name)
+            for file, name in files.items()
+            for part in _read_file(file, _known_format(file, name), reading, listed=True)
+        ]
+    return [Part(path, check_plausible(path, _read_star(path, found, reading)))]
 
 
-def _read_text(path: Path, text: str, format: str) -> Picks:
+def _read_star(path: Path, found: Sequence[star.Table], reading: Reading) -> Picks:
+    """Picks of RELION's tables, which are centers unless a person says that they are corners, or crYOLO's."""
+    if any(map(boxes.holds_boxes, found)) and not any(map(relion.holds_picks, found)):
+        return boxes.read_cbox(path, found, reading)
+    picks = relion.read_relion(path, found)
+    if reading.origin != "corner" or not len(picks):
+        return picks
+    sizes = reading.diameter_px if picks.diameters_px is None else picks.diameters_px[:, None]
+    if sizes is None or not np.isfinite(sizes).all():
+        raise DataError(
+            f"{path}: the corners of boxes without their size; give --diameter-px, or --origin center"
+        )
+    return picks.replace(centers_yx=picks.centers_yx + sizes / 2)
+
+
+def _read_text(path: Path, text: str, format: str, reading: Reading) -> Picks:
     readers = {"coco": coco.read_coco, "box": boxes.read_box, "cbox": boxes.read_old_cbox}
-    if format in readers:
-        return readers[format](path, text)
+    if format in readers and not (reading.columns and format != "coco"):
+        return readers[format](path, text, reading)
     if format == "star" and not text.strip():
         return no_picks("star")
     if format == "star":
         raise DataError(f"{path}: not a STAR file: no line begins with data_; check what it is")
-    stated = tables.layout_of(next(filter(str.strip, text[:100_000].splitlines()), ""))
-    usual = tables.CRYOPPP if format == "csv" else tables.TOPAZ
-    return tables.read_table(path, text, stated if stated and stated.name == format else usual)
+    return tables.read_table(path, text, reading, "corner" if path.suffix.lower() == ".box" else "center")

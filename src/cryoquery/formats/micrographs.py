@@ -120,11 +120,13 @@ def write_micrograph(path: Path | str, pixels: NDArray[Any], pixel_size: float |
     else is stretched linearly over 16 bits. Only MRC stores ``pixel_size`` (Å/px).
 
     Raises:
-        DataError: the suffix is another one.
+        DataError: the suffix is another one, or a pixel is NaN or infinite.
     """
     path = Path(path)
     if pixels.ndim != 2:
         raise DataError(f"{path}: a micrograph is (height, width), not {pixels.shape}")
+    if n_bad := pixels.size - int(np.count_nonzero(np.isfinite(pixels))):
+        raise DataError(f"{path}: {n_bad} pixels to write are NaN or infinite; give them a value")
     if pixels.dtype not in (np.int8, np.uint8, np.int16, np.uint16, np.float16, np.float32):
         pixels = pixels.astype(np.float32)
     suffix = path.suffix.lower()

@@ -37,6 +37,8 @@ class _Layout(NamedTuple):
     """Bytes of all pixels."""
     identified: bool
     """Whether the file has the map identifier of the MRC2000 and later formats."""
+    sign_is_known: bool
+    """Whether the header tells how to read bytes; else the pixels have to."""
 
 
 def _open(path: Path) -> BinaryIO:
@@ -62,17 +64,26 @@ def _layout(path: Path, stream: BinaryIO) -> _Layout:
     header = _in_byte_order(raw)
     mode, width, height, n_frames = (int(header[name]) for name in ("mode", "nx", "ny", "nz"))
     identified = raw[208:211] == b"MAP"
+    if identified and mode in MODES and min(width, height) > 0 and n_frames < 1:
+        raise DataError(
+            f"{path}: {n_frames} frames (nz) in its header; its writer has not finished, or left it out: "
+            "write it again, with nz=1"
+        )
     if mode not in MODES or min(width, height, n_frames) < 1:
         found = f"mode {mode}, {width} x {height} x {n_frames}"
         if not identified:
             raise DataError(f"{path}: not an MRC file (its header would read {found}); check what it is")
-        raise DataError(f"{path}: {found} in its header; modes that can be read are {MODES}")
+        cause = f"modes that can be read are {MODES}" if mode not in MODES else "damaged, copy it again"
+        raise DataError(f"{path}: {found} in its header; {cause}")
     dtype = np.dtype(dtype_from_mode(mode)).newbyteorder(header.dtype["nx"].byteorder)
-    if mode == 0 and _is_unsigned(raw, header):
+    is_unsigned = _is_unsigned(raw, header) if mode == 0 else False
+    if is_unsigned:
         dtype = np.dtype(np.uint8)
     start = HEADER_BYTES + max(int(header["nsymbt"]), 0)
     n_bytes = width * height * n_frames * dtype.itemsize
-    layout = _Layout(_described(header, (height, width)), dtype, start, n_bytes, identified)
+    layout = _Layout(
+        _described(header, (height, width)), dtype, start, n_bytes, identified, is_unsigned is not None
+    )
     if not isinstance(stream, COMPRESSED):
         _check_length(path, layout, path.stat().st_size)
     refuse_stack(path, n_frames)
@@ -103,12 +114,27 @@ def _in_byte_order(raw: bytes) -> Any:
     return min(sensible, key=lambda h: max(int(h["nx"]), int(h["ny"])), default=headers[0])
 
 
-def _is_unsigned(raw: bytes, header: Any) -> bool:
-    """Whether bytes are unsigned: IMOD says so, or the greatest one stated would not fit otherwise."""
+def _is_unsigned(raw: bytes, header: Any) -> bool | None:
+    """Whether bytes are unsigned: IMOD says so, or the extremes stated fit only one way; None: unknown."""
     stamp, flags = np.frombuffer(raw, header.dtype["nx"], count=2, offset=152).tolist()
     if stamp == IMOD_STAMP:
         return not flags & 1
-    return bool(header["dmin"] >= 0 and 127 < header["dmax"] <= 255)
+    lowest, highest = float(header["dmin"]), float(header["dmax"])
+    if not lowest < highest:
+        return None
+    return True if lowest >= 0 and 127 < highest <= 255 else False if lowest < 0 else None
+
+
+def _wraps(values: NDArray[np.int8]) -> bool:
+    """Whether signed bytes are rather unsigned ones, which are less spread as they do not wrap around."""
+    counts = np.bincount(values.ravel().view(np.uint8), minlength=256)
+    signed, unsigned = np.arange(256).astype(np.uint8).view(np.int8).astype(np.float64), np.arange(256.0)
+    return _variance(unsigned, counts) < _variance(signed, counts)
+
+
+def _variance(levels: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    mean = np.average(levels, weights=counts)
+    return float(np.average((levels - mean) ** 2, weights=counts))
 
 
 def _described(header: Any, shape: tuple[int, int]) -> Header:
@@ -139,7 +165,8 @@ def _read_pixels(path: Path) -> NDArray[Any]:
         raw = read(stream, layout.n_bytes)
         rest = 0 if layout.identified else len(stream.read(1))
     _check_length(path, layout, layout.start + len(raw) + rest)
-    return np.frombuffer(raw, layout.dtype).reshape(layout.header.shape)
+    pixels = np.frombuffer(raw, layout.dtype).reshape(layout.header.shape)
+    return pixels.view(np.uint8) if not layout.sign_is_known and _wraps(pixels) else pixels
 
 
 def _read_known(stream: BinaryIO, n_bytes: int) -> memoryview:

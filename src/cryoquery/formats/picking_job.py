@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cryoquery.errors import DataError
 from cryoquery.formats import relion
 from cryoquery.formats.folders import coordinate_files
 from cryoquery.formats.micrograph_star import read_micrograph_star
-from cryoquery.formats.names import COORDINATE_SUFFIXES, micrograph_key
+from cryoquery.formats.names import COORDINATE_SUFFIXES
 from cryoquery.formats.recognize import decode
 from cryoquery.formats.star import read_tables
 
@@ -38,22 +37,13 @@ def files_of_picks(folder: Path, suffix: str = "") -> dict[Path, str]:
         suffix: only those that end so, where the folder is not a job's.
 
     Raises:
-        DataError: there are none, two are of one micrograph, or a file that the job lists is missing.
+        DataError: there are none, or a file that the job lists is missing.
     """
     files = files_of_job(folder)
     if files is None:
         files = {path: "" for path in coordinate_files(folder) if path.suffix.lower().endswith(suffix)}
     if not files:
         raise DataError(f"{folder}: no files of coordinates; they end in {' '.join(COORDINATE_SUFFIXES)}")
-    by_name: dict[str, Path] = {}
-    for path, name in files.items():
-        name = name or micrograph_key(path)
-        if (other := by_name.setdefault(name, path)) is not path:
-            both = " and ".join(os.path.relpath(one, folder) for one in (other, path))
-            raise DataError(
-                f"{folder}: {both} are both of micrograph {name}; give one subfolder, or one "
-                "format with --format"
-            )
     return files
 
 

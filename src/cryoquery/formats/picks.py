@@ -42,6 +42,10 @@ class Picks:
     """(height, width) in pixels of the micrographs that the file states it of, by name."""
     file_format: str | None = None
     """The format these were read from; boxes ("box", "cbox") give their size as the diameter."""
+    listed: tuple[str, ...] = ()
+    """Micrographs that the file says it is of, those without picks included."""
+    notes: tuple[str, ...] = ()
+    """How the file was read where it could be read otherwise, and what was left out; one line each."""
 
     def __post_init__(self) -> None:
         n = len(self.centers_yx)
@@ -101,15 +105,25 @@ class Picks:
         )
 
     def by_micrograph(self) -> dict[str, Picks]:
-        """Picks of each micrograph by its name, in order of first appearance; rows keep their order."""
+        """Picks of each micrograph by its name; rows keep their order.
+
+        Names are in order of first appearance, then those that are only listed, without picks.
+        """
         rows: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(self.micrographs.tolist()):
             rows[name].append(row)
-        return {name: self.rows(np.array(own)) for name, own in rows.items()}
+        for name in self.listed:
+            rows[name]
+        return {
+            name: self.rows(np.array(own, dtype=np.int64)).replace(listed=(name,) if name else ())
+            for name, own in rows.items()
+        }
 
     def with_micrograph(self, name: str) -> Picks:
-        """The same picks, with ``name`` where the file did not name the micrograph."""
-        if not len(self) or self.micrographs.all():
+        """The same picks, with ``name`` where the file did not name the micrograph, with picks or without."""
+        if not len(self) and not self.listed and name:
+            return self.replace(listed=(name,))
+        if self.micrographs.all():
             return self
         names = self.micrographs.copy()
         names[~names.astype(bool)] = name
@@ -154,6 +168,8 @@ def concatenate(parts: Sequence[Picks]) -> Picks:
         optics,
         {name: shape for part in parts for name, shape in part.shapes.items()},
         formats.pop() if len(formats) == 1 else None,
+        tuple(dict.fromkeys(name for part in parts for name in part.listed)),
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
 

@@ -87,6 +87,8 @@ class Placement:
     scale: float = 1.0
     """Pixels of the micrograph per pixel of the file's coordinates; 2 where picks were made on micrographs
     binned by 2."""
+    shift_px: float = 0.0
+    """Added to x and y of the file before all else: half a box, where corners are taken for centers."""
 
     def __post_init__(self) -> None:
         """Check the scale.
@@ -106,19 +108,21 @@ class Placement:
     def options(self) -> str:
         """The options of the command line that do the same; empty for coordinates as they are."""
         scale = "" if self.scale == 1 else f"--scale {self.scale:.4g}"
-        return " ".join(part for part in (self.orientation.options, scale) if part)
+        origin = f"--origin {'corner' if self.shift_px > 0 else 'center'}" if self.shift_px else ""
+        return " ".join(part for part in (self.orientation.options, scale, origin) if part)
 
     def apply(
         self, points: NDArray[np.float64], shape: NDArray[np.float64] | tuple[float, float]
     ) -> NDArray[np.float64]:
         """Place points (n, 2) as (y, x) in px on a micrograph of ``shape``, see `Orientation.apply`."""
-        return self.orientation.apply(to_scaled(np.asarray(points, dtype=np.float64), self.scale), shape)
+        shifted = np.asarray(points, dtype=np.float64) + self.shift_px
+        return self.orientation.apply(to_scaled(shifted, self.scale), shape)
 
     def undo(self, points: NDArray[np.float64], shape: tuple[float, float]) -> NDArray[np.float64]:
         """The coordinates (n, 2) in the file of points that were placed on a micrograph of ``shape``."""
         turn = self.orientation
         flipped = Orientation(False, turn.flip_y, turn.flip_x).apply(points, shape)
-        return to_scaled(flipped[:, ::-1] if turn.swap_xy else flipped, 1 / self.scale)
+        return to_scaled(flipped[:, ::-1] if turn.swap_xy else flipped, 1 / self.scale) - self.shift_px
 
 
 AS_IN_FILE = Placement()

@@ -5,50 +5,54 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-
 from cryoquery.errors import DataError
-from cryoquery.formats import boxes, tables
-from cryoquery.formats.columns import number
+from cryoquery.formats import tables
 from cryoquery.formats.names import COORDINATE_SUFFIXES, FORMAT_OF, micrograph_key, micrograph_stem
+from cryoquery.formats.text_table import first_line, split_line
 
 HEADERLESS = ("box", "cbox")
-"""Formats in which an empty file means no picks."""
+"""Formats of bare numbers, in which an empty file means no picks."""
 
+CBOX_WIDTH = 7
+"""Numbers in a line of crYOLO's first ``.cbox``; EMAN's ``.box`` has four or five."""
 STAR_BLOCK = re.compile(r"^\s*data_", re.MULTILINE)
 _PRINTABLE = bytes([9, 10, 13, *range(32, 127), *range(160, 256)])
 
 
 def recognize(path: Path, text: str) -> str:
-    """The format of a file of text; its name decides only what is empty. "star" may be a ``.cbox`` as well.
+    """The format of a file of text, or ``table`` for one of no particular format.
+
+    What it holds decides; its name only what is empty, and whether bare numbers are boxes. "star" may be a
+    ``.cbox`` as well.
 
     Raises:
         DataError: it is none of them.
     """
     suffix = path.suffix.lower()
-    first = next(filter(str.strip, text[:100_000].splitlines()), "")
-    if not first.strip():
-        named = FORMAT_OF.get(suffix)
+    named = FORMAT_OF.get(suffix)
+    first = first_line(text)
+    if not text[:100_000].strip():
         # RELION writes nothing at all into a_autopick.star where it has found nothing.
         is_a_pickers = named == "star" and micrograph_key(path) != micrograph_stem(path)
         if named is not None and (named in HEADERLESS or is_a_pickers):
             return named
         raise DataError(f"{path}: empty; copy it again")
-    if first.lstrip()[0] in "{[" and suffix not in (".box", ".cbox"):
+    if first.lstrip()[:1] in ("{", "[") and named not in HEADERLESS:
         return "coco"
-    if (layout := tables.layout_of(first)) is not None:
-        return layout.name
+    if tables.names_coordinates(first):
+        return "table"
     if (block := STAR_BLOCK.search(text)) is not None:
         before = map(str.strip, text[: block.start()].splitlines())
         if all(line.startswith("#") for line in before if line):
             return "star"
-    rows = boxes.box_rows(first)
-    if rows and len(rows[0][1]) >= 4 and all(np.isfinite(number(text)) for text in rows[0][1][:4]):
-        return "cbox" if len(rows[0][1]) >= 7 else "box"
+    if tables.holds_numbers(first):
+        if named not in HEADERLESS:
+            return "table"
+        return "cbox" if len(split_line(first)) >= CBOX_WIDTH else "box"
     if suffix == ".cs":
         raise DataError(f"{path}: not a .cs file (it begins with {first[:20]!r}); copy it again")
-    if suffix in FORMAT_OF:  # the format that the name promises: its reader can say what is wrong
-        return FORMAT_OF[suffix]
+    if named is not None:  # the format that the name promises: its reader can say what is wrong
+        return named
     raise DataError(
         f"{path}: unknown suffix {suffix!r} and a content that is no format of coordinates (it begins with "
         f"{first.strip()[:30]!r}); coordinates are {' '.join(COORDINATE_SUFFIXES)}"

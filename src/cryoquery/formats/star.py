@@ -136,11 +136,21 @@ def _read_loop(path: Path, lines: Sequence[str], at: int) -> tuple[dict[str, Seq
                     f"{path}: line {at + 1} has {len(tokens)} values for {len(labels)} labels; "
                     "correct that line"
                 )
-            rows.append([*tokens, *[""] * (len(labels) - len(tokens))])
+            if rows and len(tokens) != len(rows[0]):
+                raise DataError(
+                    f"{path}: line {at + 1} has {len(tokens)} values where rows before have {len(rows[0])}; "
+                    "correct that line"
+                )
+            rows.append(tokens)
         after_blank = not line
         at += 1
-    columns = zip(*rows, strict=True) if rows else ((),) * len(labels)
-    return dict(zip(labels, columns, strict=False)), at
+    columns: dict[str, Sequence[str]] = {}
+    missing = [""] * (len(labels) - len(rows[0])) if rows else []
+    full = zip(*([*row, *missing] for row in rows), strict=True) if rows else ((),) * len(labels)
+    for label, values in zip(labels, full, strict=False):
+        if columns.setdefault(label, values) != values:
+            raise DataError(f"{path}: label _{label} is there twice, with different values; keep one column")
+    return columns, at
 
 
 def _ends_loop(line: str, n_tokens: int, n_labels: int, after_blank: bool) -> bool:

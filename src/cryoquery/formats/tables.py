@@ -1,24 +1,31 @@
-"""Tables of text with a header line: CryoPPP's ``.csv`` and Topaz's ``.txt``. Both hold centers."""
+"""Tables of text: CryoPPP's ``.csv``, Topaz's ``.txt``, and whatever people and programs export."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
-from cryoquery.formats.columns import numbers, object_column, short_texts
+from cryoquery.formats.boxes import centers_of_boxes, sizes_of_boxes
+from cryoquery.formats.classes import choose_particles
+from cryoquery.formats.columns import number, numbers, object_column, short_texts
 from cryoquery.formats.names import micrograph_stem
 from cryoquery.formats.picks import Picks
+from cryoquery.formats.plausible import are_fractions
+from cryoquery.formats.reading import Origin, Reading
+from cryoquery.formats.text_table import TextTable, decimal_points, read_text_table, split_line
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a table are called; the names are compared without regard to case."""
+    """What the columns of a table that is written are called."""
 
     name: str
     x: str
@@ -31,86 +38,248 @@ class Layout:
 
 CRYOPPP = Layout("csv", "X-Coordinate", "Y-Coordinate", ",", diameter="Diameter", score="Score")
 TOPAZ = Layout("txt", "x_coord", "y_coord", "\t", micrograph="image_name")
-PLAIN = Layout("csv", "x", "y", ",", diameter="diameter", score="score")
-"""What people write by hand; it is read, never written."""
-LAYOUTS = (CRYOPPP, TOPAZ, PLAIN)
-MICROGRAPH_COLUMNS = ("micrograph", "micrograph_name", "image_name")
-"""A column of one of these names says which micrograph a row is of, in any layout."""
+
+CENTERS = (
+    *(("xcoordinate", "ycoordinate"), ("xcoord", "ycoord"), ("rlncoordinatex", "rlncoordinatey")),
+    *(("centerx", "centery"), ("xcenter", "ycenter"), ("cx", "cy"), ("xc", "yc"), ("centroidx", "centroidy")),
+)
+EITHER = (("x", "y"), ("xpx", "ypx"))
+"""Centers, or corners where there are a width and a height."""
+CORNERS = (("xmin", "ymin"), ("left", "top"), ("bx", "by"), ("x1", "y1"), ("x0", "y0"))
+OPPOSITE = (("xmax", "ymax"), ("right", "bottom"), ("x2", "y2"), ("x1", "y1"))
+"""Names of columns for x and y, compared without case, blanks and marks; the first pair there is counts."""
+NAMES = {
+    "width": ("width", "w"),
+    "height": ("height", "h"),
+    "diameter": ("diameter", "diameterpx", "d"),
+    "score": ("score",),
+    "micrograph": (
+        *("micrograph", "micrographname", "imagename", "rlnmicrographname", "image", "filename", "file"),
+        *("micrographpath", "imagepath", "path"),
+    ),
+    "class": ("class", "classname", "category", "categoryname", "label", "labelname"),
+}
+"""And for the rest."""
+
+YOLO = ("class", "x", "y", "width", "height", "score")
 
 
-def layout_of(header: str) -> Layout | None:
-    """The layout that a first line has at least one coordinate of."""
-    names = {name.strip().lower() for name in header.split(_delimiter(header))}
-    return next((layout for layout in LAYOUTS if {layout.x.lower(), layout.y.lower()} & names), None)
+@dataclass(frozen=True)
+class _Columns:
+    """Where in a table is what."""
+
+    at: Mapping[str, int]
+    """Column by `Field`, and ``x2`` and ``y2`` for the corner opposite to x and y."""
+    origin: Origin
+    note: str = ""
+    """How x and y were taken where they could be taken otherwise."""
 
 
-def read_table(path: Path, text: str, layout: Layout) -> Picks:
-    """Centers of a table; columns of other names are carried along.
+def names_coordinates(line: str) -> bool:
+    """Whether a first line has a name for a coordinate."""
+    names = set(map(plain, split_line(line)))
+    return any(names & set(pair) for pair in (*CENTERS, *EITHER, *CORNERS))
+
+
+def holds_numbers(line: str) -> bool:
+    """Whether a first line is a row of at least two numbers rather than names."""
+    values = split_line(line)
+    return len(values) > 1 and all(number(value) == number(value) for value in values)
+
+
+def plain(name: str) -> str:
+    """The name of a column without case, blanks and marks: ``X-Coordinate`` is ``xcoordinate``."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def read_table(path: Path, text: str, reading: Reading, usual: Origin = "center") -> Picks:
+    """Picks of a table; columns of other names are carried along.
+
+    Args:
+        path: for messages.
+        text: of the file.
+        reading: what is said about it.
+        usual: what columns that are called x and y hold, where they have no width and height beside them.
 
     Raises:
-        DataError: the file is empty, lacks a column, or a coordinate is not a number.
+        DataError: the file is empty, says not which columns are x and y, a row has more values than there
+            are names, a coordinate is not a number, or classes are not told apart.
     """
-    header, numbered = _read_rows(path, text)
-    expected = [n for n in (layout.micrograph, layout.x, layout.y, layout.diameter) if n]
-    if not header:
-        raise DataError(f"{path}: empty; the first line must be {layout.delimiter.join(expected)}")
-    lowered = [name.lower() for name in header]
-    for name in filter(None, (layout.micrograph, layout.y, layout.x)):
-        if name.lower() not in lowered:
-            raise DataError(f"{path}: no column {name} in its first line ({','.join(header)[:80]})")
-    columns = _columns(numbered, len(header))
-
-    def where(i: int) -> str:
-        return f"line {numbered[i][0]}"
-
-    def take(name: str | None) -> Sequence[str] | None:
-        return columns[lowered.index(name.lower())] if name and name.lower() in lowered else None
-
-    named = layout.micrograph or next((name for name in MICROGRAPH_COLUMNS if name in lowered), None)
-    own = {n.lower() for n in (layout.x, layout.y, named, layout.diameter, layout.score) if n}
-    values = {
-        name: numbers(path, name, column, where, missing=name not in (layout.y, layout.x))
-        for name in (layout.y, layout.x, layout.diameter, layout.score)
-        if name and (column := take(name)) is not None
+    table = read_text_table(path, text)
+    if reading.columns:
+        table, columns = _as_said(table, reading, usual)
+    else:
+        columns = _as_named(table, reading, usual)
+    at = columns.at
+    names = [name for name in ("x", "y", "x2", "y2", "width", "height", "diameter", "score") if name in at]
+    texts = decimal_points(table, [table.column(at[name]) for name in names])
+    value = {
+        name: numbers(path, _title(table, at[name]), column, table.where, missing=name not in ("x", "y"))
+        for name, column in zip(names, texts, strict=True)
     }
-    scores = values.get(layout.score)
-    return Picks(
-        np.column_stack([values[layout.y], values[layout.x]]),
-        object_column(take(named) or [""] * len(numbered)),
+    value, note = _in_pixels(value, reading.micrograph_shape if reading.columns else None)
+    width, height = _sides(value)
+    diameters = value.get("diameter")
+    if diameters is None and width is not None and height is not None:
+        diameters = sizes_of_boxes(width, height)
+    if columns.origin == "corner" and width is None:
+        known = reading.diameter_px if diameters is None else diameters
+        if known is None:
+            raise DataError(
+                f"{path}: the corners of boxes without their size; give --diameter-px, or --origin center"
+            )
+        width = height = np.broadcast_to(known, value["x"].shape)
+    extra: dict[str, NDArray[Any]] = {name: object_column(table.column(i)) for i, name in _others(table, at)}
+    if width is not None and height is not None and not np.array_equal(width, height):
+        extra |= {"Width": width, "Height": height}
+    scores = value.get("score")
+    n = len(table.rows)
+    picks = Picks(
+        centers_of_boxes(value["x"], value["y"], width, height, columns.origin),
+        object_column(table.column(at["micrograph"]) if "micrograph" in at else [""] * n),
         None if scores is None or np.isnan(scores).all() else scores,
-        values.get(layout.diameter or ""),
-        extra={
-            name: object_column(c) for name, c in zip(header, columns, strict=True) if name.lower() not in own
-        },
-        file_format=layout.name,
+        diameters,
+        extra=extra,
+        file_format="txt" if "imagename" in map(plain, table.names) else "csv",
+        notes=tuple(filter(None, (columns.note if n else "", note))),
+    )
+    if "class" not in at:
+        return picks
+    kept, notes = choose_particles(path, table.column(at["class"]), reading.classes)
+    return picks.rows(kept).replace(notes=(*picks.notes, *notes))
+
+
+def _as_named(table: TextTable, reading: Reading, usual: Origin) -> _Columns:
+    """The columns by their names.
+
+    Raises:
+        DataError: there are no names, or none for x and y.
+    """
+    if not table.rows and not table.names:
+        raise DataError(f"{table.path}: empty; the first line must name the columns, such as x,y,diameter")
+    if not table.names and _is_yolo(table):
+        return _Columns({name: i for i, name in enumerate(YOLO) if i < len(table.rows[0])}, "center")
+    if not table.names:
+        raise DataError(_nameless(table))
+    names = list(map(plain, table.names))
+    at = {name: names.index(one) for name, known in NAMES.items() for one in known[::-1] if one in names}
+    pair = next((p for p in (*CENTERS, *EITHER, *CORNERS) if set(p) <= set(names)), None)
+    if pair is None:
+        half = next((p for p in (*CENTERS, *EITHER, *CORNERS) if set(p) & set(names)), ("x", "y"))
+        missing = next(name for name in half if name not in names)
+        raise DataError(
+            f"{table.path}: no column {missing} in its first line ({','.join(table.names)[:80]}); name "
+            "the columns of x and y with --columns x=…,y=…"
+        )
+    at |= {"x": names.index(pair[0]), "y": names.index(pair[1])}
+    if pair in CORNERS and (
+        far := next((p for p in OPPOSITE if set(p) <= set(names) and not set(p) & set(pair)), None)
+    ):
+        at |= {"x2": names.index(far[0]), "y2": names.index(far[1])}
+        at = {name: i for name, i in at.items() if name not in ("width", "height")}  # those of the image
+    if "class" in at and all(number(text) == number(text) for text in table.column(at["class"])):
+        del at["class"]  # numbers of clusters, not of what is there
+    for name, i in at.items():
+        if names.count(names[i]) > 1:
+            raise DataError(
+                f"{table.path}: {names.count(names[i])} columns are called {table.names[i]}; give the "
+                f"number of that for {name} with --columns"
+            )
+    called: Origin | None = "center" if pair in CENTERS else "corner" if pair in CORNERS else None
+    return _with_origin(at, reading.origin, called, usual)
+
+
+def _as_said(table: TextTable, reading: Reading, usual: Origin) -> tuple[TextTable, _Columns]:
+    """The columns as a person names or counts them; a first line of numbers there is a row, not names."""
+    width = len(table.names) or max(map(len, table.rows), default=0)
+    at = {}
+    for name, said in reading.columns.items():
+        lowered = [plain(one) for one in table.names]
+        if said in table.names:
+            at[name] = table.names.index(said)
+        elif said.isdecimal() and 0 < int(said) <= width:
+            at[name] = int(said) - 1
+        elif plain(said) in lowered:
+            at[name] = lowered.index(plain(said))
+        else:
+            known = ",".join(table.names)[:80] or f"{width} without names"
+            raise DataError(f"{table.path}: no column {said} for {name}; its columns are {known}")
+    if table.names and all(number(table.names[at[axis]]) == number(table.names[at[axis]]) for axis in "xy"):
+        first = min(table.lines, default=2) - 1
+        table = TextTable(
+            table.path, (), [list(table.names), *table.rows], [first, *table.lines], table.delimiter
+        )
+    if _is_yolo(table):
+        return table, _Columns(at, reading.origin or "center")
+    return table, _with_origin(at, reading.origin, None, usual)
+
+
+def _with_origin(
+    at: Mapping[str, int], said: Origin | None, called: Origin | None, usual: Origin
+) -> _Columns:
+    """What x and y are: what is said, else what they are called, else a corner where there are sizes.
+
+    Where columns of sizes stand beside them and nothing is said, a note tells.
+    """
+    is_box = {"width", "height"} <= at.keys() and "x2" not in at
+    origin = said or called or ("corner" if is_box else usual)
+    if said or not is_box or called == "corner":
+        return _Columns(at, origin)
+    what, other = ("a corner of a box", "center") if origin == "corner" else ("a center", "corner")
+    return _Columns(at, origin, f"x, y with width and height taken for {what} (--origin {other} if not)")
+
+
+def _in_pixels(
+    value: dict[str, NDArray[np.float64]], shape: tuple[int, int] | None
+) -> tuple[dict[str, NDArray[np.float64]], str]:
+    """Fractions of a micrograph of known (height, width) in pixels, and a note; other numbers as they are."""
+    if shape is None or not are_fractions(value["x"], value["y"]):
+        return value, ""
+    of_height = ("y", "y2", "height")
+    scaled = {
+        name: column if name == "score" else column * shape[0 if name in of_height else 1]
+        for name, column in value.items()
+    }
+    return scaled, f"fractions of a micrograph, taken times {shape[1]} x {shape[0]} px"
+
+
+def _sides(value: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[np.float64] | None, ...]:
+    """Width and height (n,) of boxes, where the table has them."""
+    if "x2" in value:
+        return value["x2"] - value["x"], value["y2"] - value["y"]
+    both = "width" in value and "height" in value
+    return (value["width"], value["height"]) if both else (None, None)
+
+
+def _title(table: TextTable, i: int) -> str:
+    return table.names[i] if table.names else str(i + 1)
+
+
+def _others(table: TextTable, at: Mapping[str, int]) -> list[tuple[int, str]]:
+    return [(i, name) for i, name in enumerate(table.names) if name and i not in at.values()]
+
+
+def _nameless(table: TextTable) -> str:
+    first = ", ".join(table.rows[0])[:50]
+    return (
+        f"{table.path}: numbers without names of columns ({first}): centers, corners of boxes, or no "
+        "coordinates at all; say with --columns x=1,y=2 which are x and y (and --origin corner), or name a "
+        "file of boxes .box"
     )
 
 
-def _read_rows(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The names in the first line, and the other lines that hold something, with their numbers."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = _delimiter(first)
-    try:
-        if delimiter is None:
-            split = [(n, line.split()) for n, line in enumerate(text.splitlines(), start=1)]
-        else:
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            split = [(reader.line_num, values) for values in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}: cannot be read as text ({error}); copy it again") from None
-    rows = [(n, values) for n, values in split if any(map(str.strip, values))]
-    return ([name.strip() for name in rows[0][1]], rows[1:]) if rows else ([], [])
-
-
-def _columns(numbered: Sequence[tuple[int, list[str]]], width: int) -> list[list[str]]:
-    """Values by column; rows that are too short are filled with empty texts."""
-    rows = [(values + [""] * (width - len(values)))[:width] for _, values in numbered]
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
-
-
-def _delimiter(header: str) -> str | None:
-    """A tab, a comma, or None for any white space."""
-    return next((mark for mark in "\t,;" if mark in header), None)
+def _is_yolo(table: TextTable) -> bool:
+    """Whether rows are YOLO's: class, center and size as fractions of the image, perhaps a score."""
+    if table.names or not table.rows or len(table.rows[0]) not in (len(YOLO) - 1, len(YOLO)):
+        return False
+    values = np.array([[number(text) for text in row] for row in table.rows])
+    classes, rest = values[:, 0], values[:, 1:]
+    return bool(
+        (classes >= 0).all()
+        and (classes == np.round(classes)).all()
+        and ((rest >= 0) & (rest <= 1)).all()
+        and (rest != np.round(rest)).any()
+    )
 
 
 def table_text(picks: Picks, layout: Layout) -> str:

@@ -1,4 +1,7 @@
-"""TIFF files; other compressions than deflate and PackBits need the package's extra ``tiff``."""
+"""TIFF files; other compressions than deflate and PackBits need the package's extra ``tiff``.
+
+White is high: where a file says that 0 is white, or has a palette, its values become intensities.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,10 @@ from cryoquery.errors import DataError
 from cryoquery.formats.image_file import LUMINANCE, Header, ImageReader, refuse_size, refuse_stack
 from cryoquery.formats.pixel_size import believable_pixel_size
 
+GRAY_FROM_WHITE, GRAY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+"""How a file says that its values are to be seen (tag 262)."""
+REDUCED = 1
+"""Bit of a page that is a smaller version of another one (tag 254)."""
 ANGSTROM_PER_UNIT = {2: 2.54e8, 3: 1e8}
 """Of TIFF's units of resolution, inch and centimeter."""
 
@@ -25,22 +32,44 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 @contextmanager
 def _open(path: Path) -> Iterator[tifffile.TiffPage]:
+    """The one page of the image; smaller versions of it beside it are not looked at."""
     with tifffile.TiffFile(path) as file:
-        refuse_stack(path, len(file.pages))
-        page = file.pages[0]
-        shape = tuple(int(n) for n in page.shape)
-        if len(shape) != 2 and not (len(shape) == 3 and shape[2] in (3, 4)):
-            raise DataError(f"{path}: pixels of shape {shape}; a micrograph is one gray or color image")
+        pages = [page.aspage() for page in file.pages]
+        largest = max(map(_n_pixels, pages))
+        full = [page for page in pages if _n_pixels(page) == largest]
+        page = next((page for page in full if not page.subfiletype & REDUCED), full[0])
+        refuse_stack(path, max(len(full), _n_frames(file, page)))
         if page.dtype is None or page.dtype.kind not in "biuf":
             raise DataError(f"{path}: pixels of type {page.dtype}; a micrograph has numbers")
-        refuse_size(path, shape[0], shape[1])
+        if page.axes not in ("YX", "YXS", "SYX") or page.photometric not in (
+            GRAY_FROM_WHITE, GRAY, RGB, PALETTE, YCBCR,
+        ):  # fmt: skip
+            how = getattr(page.photometric, "name", page.photometric)
+            raise DataError(
+                f"{path}: pixels of shape {page.shape} ({how}); a micrograph is one gray or color image"
+            )
+        refuse_size(path, page.imagelength, page.imagewidth)
         yield page
+
+
+def _n_pixels(page: tifffile.TiffPage) -> int:
+    return int(page.imagelength) * int(page.imagewidth)
+
+
+def _n_frames(file: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
+    """Images that the pages and the description of the file announce; ImageJ may write one page for all."""
+    for series in file.series:
+        if series.keyframe.index == page.index:
+            per_image = _n_pixels(page) * int(page.samplesperpixel)
+            return max(1, int(np.prod(series.shape, dtype=np.int64)) // max(per_image, 1))
+    return 1
 
 
 def _read_header(path: Path) -> Header:
     with _open(path) as page:
         stated = _pixel_size(page)
-        return Header((int(page.shape[0]), int(page.shape[1])), believable_pixel_size(stated), stated)
+        shape = int(page.imagelength), int(page.imagewidth)
+        return Header(shape, believable_pixel_size(stated), stated)
 
 
 def _pixel_size(page: tifffile.TiffPage) -> float | None:
@@ -67,7 +96,23 @@ def _read_pixels(path: Path) -> NDArray[Any]:
                 f"{path}: TIFF with {compression} compression needs imagecodecs; "
                 'pip install "cryoquery[tiff]", or store it uncompressed'
             ) from None
-    return pixels if pixels.ndim == 2 else pixels[..., :3] @ np.array(LUMINANCE, np.float32)
+        return _intensities(page, pixels)
+
+
+def _intensities(page: tifffile.TiffPage, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Gray (height, width), the higher the brighter."""
+    weights = np.array(LUMINANCE, np.float32)
+    if page.photometric == PALETTE and page.colormap is not None:
+        levels: NDArray[Any] = page.colormap.T @ weights
+        return np.asarray(levels[pixels])
+    if pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+        return pixels[..., :3] @ weights if pixels.shape[-1] > 2 else np.asarray(pixels[..., 0])
+    if page.photometric != GRAY_FROM_WHITE:
+        return pixels
+    if pixels.dtype.kind == "u":
+        return np.asarray((2 ** int(page.bitspersample) - 1) - pixels)
+    return pixels if pixels.dtype.kind == "b" else -pixels.astype(np.float32)  # bits are those of masks
 
 
 TIFF = ImageReader(_read_header, _read_pixels)

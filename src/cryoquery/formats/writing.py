@@ -59,12 +59,11 @@ def write_coordinates(
         diameter_px: for picks without one, where the format has boxes.
         micrograph_shapes: (height, width) in pixels of all, or of each by name; ``.cs`` needs them.
         star: RELION's STAR file of the micrographs, for the table of optics groups.
-        client: who will read them: rows are counted as it does (see `as_client_counts`), and what it needs
-            must be known.
+        client: who will read them, see `as_client_takes`; what it needs must be known.
 
     Raises:
         DataError: the format is unknown, cannot hold several micrographs in a file, or lacks what it
-            or the client needs; or the folder is not empty.
+            or the client needs; the folder is not empty; or a center is not a number.
 
     Examples:
         >>> from cryoquery.formats import read_coordinates
@@ -74,7 +73,7 @@ def write_coordinates(
         [[35.5, 25.0], [70.0, 8.0]]
     """
     path = Path(path)
-    picks = _prepared(picks, pixel_size, diameter_px)
+    picks = _prepared(path, picks, pixel_size, diameter_px)
     as_folder = path.is_dir() or not path.suffix or str(path).endswith("/")
     format = format or ("star" if as_folder else FORMAT_OF.get(path.suffix.lower()))
     if format is None:
@@ -87,7 +86,7 @@ def write_coordinates(
         shapes = dict.fromkeys(picks.micrographs.tolist(), micrograph_shapes)
     else:
         shapes = {**picks.shapes, **(micrograph_shapes or {})}
-    picks = as_client_counts(path, picks, shapes, client)
+    picks = as_client_takes(path, picks, shapes, client)
     if as_folder:
         _write_folder(path, picks, format, pixel_size, optics, shapes, star)
         return
@@ -102,10 +101,12 @@ def write_coordinates(
     write_bytes(path, _content(path, picks, format, pixel_size, optics, shapes))
 
 
-def as_client_counts(
+def as_client_takes(
     path: Path | str, picks: Picks, shapes: Mapping[str, tuple[int, int]], client: Client | None
 ) -> Picks:
-    """Picks with rows counted as a program counts them: RELION reads TIFF files from the last row on.
+    """Picks as a program takes them: RELION reads TIFF files from the last row on, and cuts at whole pixels.
+
+    It drops what comes after the point, which would move boxes by half a pixel on average; so it is rounded.
 
     Args:
         path: of the picks, for messages.
@@ -116,10 +117,11 @@ def as_client_counts(
     Raises:
         DataError: a size that is needed is not known.
     """
-    names = picks.micrographs.tolist()
-    reverse = np.array([is_read_from_the_last_row(name, client) for name in names], dtype=bool)
-    if not reverse.any():
+    if client != "relion":
         return picks
+    names = picks.micrographs.tolist()
+    is_reverse = {name: is_read_from_the_last_row(name, client) for name in dict.fromkeys(names)}
+    reverse = np.array([is_reverse[name] for name in names], dtype=bool)
     own = picks.rows(reverse)
     extents = shape_of_each(
         own,
@@ -128,7 +130,7 @@ def as_client_counts(
     )
     centers = picks.centers_yx.copy()
     centers[reverse] = place(own, Placement.of(False, True, False), extents).centers_yx
-    return picks.replace(centers_yx=centers)
+    return picks.replace(centers_yx=np.floor(centers + 0.5))
 
 
 def is_read_from_the_last_row(micrograph: str, client: Client | None) -> bool:
@@ -149,14 +151,22 @@ def lacks_optics(path: Path | str, picks: Picks, optics: Optics | None, format: 
 
 
 def _prepared(
-    picks: Picks | NDArray[np.floating], pixel_size: float | None, diameter_px: float | None
+    path: Path, picks: Picks | NDArray[np.floating], pixel_size: float | None, diameter_px: float | None
 ) -> Picks:
     if not isinstance(picks, Picks):
         rows = np.asarray(picks, dtype=np.float64)
         rows = rows.reshape(-1, rows.shape[-1] if rows.ndim == 2 and rows.shape[1] in (2, 3) else 3)
         picks = Picks.of(rows[:, :2], diameters_px=rows[:, 2] if rows.shape[1] == 3 else None)
-    if diameter_px is not None and picks.diameters_px is None:
-        picks = picks.replace(diameters_px=np.full(len(picks), float(diameter_px)))
+    for name, values in (
+        ("center", picks.centers_yx),
+        ("diameter", picks.diameters_px),
+        ("score", picks.scores),
+    ):
+        if values is not None and not (np.isfinite(values) | (np.isnan(values) & (name != "center"))).all():
+            raise DataError(f"{path}: the {name} of a pick is not a finite number; leave that pick out")
+    if diameter_px is not None:
+        known = np.full(len(picks), np.nan) if picks.diameters_px is None else picks.diameters_px
+        picks = picks.replace(diameters_px=np.where(np.isnan(known), float(diameter_px), known))
     return picks if pixel_size is None else picks.replace(pixel_size=pixel_size)
 
 

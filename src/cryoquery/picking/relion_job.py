@@ -10,7 +10,7 @@ from pathlib import Path
 from cryoquery.errors import CryoqueryError, DataError
 from cryoquery.formats.micrograph_star import MicrographStar
 from cryoquery.formats.relion import PICKS_OF_MICROGRAPHS, nodes_text
-from cryoquery.formats.writing import as_client_counts, job_files
+from cryoquery.formats.writing import as_client_takes, job_files
 from cryoquery.picking.batch import BatchResult, find_picks
 from cryoquery.picking.picker import Picker, PickOptions
 from cryoquery.storage.atomic import write_bytes, write_text
@@ -84,7 +84,7 @@ def pick_as_job(
     found = find_picks(picker, paths, options, n_workers=n_workers, progress=tell)
     if not found.n_done:
         raise DataError(f"{star.path}: no micrograph could be picked; {next(iter(found.failures.values()))}")
-    picks = as_client_counts(folder, found.picks, found.picks.shapes, "relion")
+    picks = as_client_takes(folder, found.picks, found.picks.shapes, "relion")
     for name, content in job_files(folder, picks, picks.shapes, star=star).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / name, content)

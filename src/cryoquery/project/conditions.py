@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections import defaultdict
@@ -14,7 +13,9 @@ from pathlib import Path
 from cryoquery.errors import DataError
 from cryoquery.formats import match_micrographs, micrograph_stem, read_optics_pixel_size
 from cryoquery.formats.matching import nearest
+from cryoquery.formats.recognize import decode
 from cryoquery.formats.star import read_tables
+from cryoquery.formats.text_table import decimal_points, read_text_table
 
 NAME = ("rlnmicrographname", "micrograph", "micrograph_name", "name", "path", "file")
 DEFOCUS_ANGSTROM = ("rlndefocusu", "rlndefocusv", "defocus_angstrom", "defocus_a", "defocus_å")
@@ -93,7 +94,7 @@ def read_conditions(path: Path) -> Conditions:
             different values, or states a value that is no number or of which the unit cannot be told.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        text = decode(path, path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     pixel_size = None
@@ -131,15 +132,14 @@ def _first(columns: Mapping[str, Sequence[str]], names: Sequence[str]) -> str | 
     return next((name for name in names if name in columns), None)
 
 
-def _read_csv(path: Path, text: str) -> dict[str, Sequence[str]] | None:
-    lines = [line for line in csv.reader(text.splitlines()) if any(map(str.strip, line))]
-    if not lines:
+def _read_csv(path: Path, text: str) -> dict[str, Sequence[str]]:
+    table = read_text_table(path, text, named=True)
+    if not table.names:
         raise DataError(f"{path}: empty; it must have a line of column names")
-    header, rows = lines[0], lines[1:]
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise DataError(f"{path}: line {number} has {len(row)} values, the first {len(header)} names")
-    return _lowered({name: [row[i].strip() for row in rows] for i, name in enumerate(header)})
+    columns = _lowered({name: table.column(i) for i, name in enumerate(table.names)})
+    of_numbers = [name for name in (*DEFOCUS_ANGSTROM, *DEFOCUS_UM, *DEFOCUS, *ICE) if name in columns]
+    texts = decimal_points(table, [columns[name] for name in of_numbers])
+    return columns | dict(zip(of_numbers, texts, strict=True))
 
 
 def _optics_names(tables: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from cryoquery.data.placement import check_placement
 from cryoquery.errors import DataError
 from cryoquery.formats import Picks, read_by_micrograph, read_micrograph
 from cryoquery.formats.placement import AS_IN_FILE, Placement, place
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
+from cryoquery.formats.recognize import decode
 from cryoquery.project.sources import match_to_files
-from cryoquery.storage.atomic import read_json
 
 BOX_FORMATS = ("box", "cbox")
 """Formats that hold the size of a box in place of the particle's diameter."""
@@ -61,6 +63,7 @@ def read_labels(
     placed: Placement = AS_IN_FILE,
     diameters_px: Mapping[str, float] | None = None,
     force: bool = False,
+    reading: Reading = AS_RECOGNIZED,
 ) -> LabelFile:
     """Labels from a file or a folder of any coordinate format, or from the project's own JSON.
 
@@ -69,28 +72,35 @@ def read_labels(
         files: of the project's micrographs, by name.
         shapes: (height, width) of them in pixels, by name.
         placed: how coordinates become pixels of the micrographs; not for the project's own JSON.
-        diameters_px: of the particles, by name of the micrograph, for the check of where picks lie.
+        diameters_px: of the particles, by name of the micrograph, for the check of where picks lie and for
+            corners of boxes of unknown size.
         force: take picks that lie beside the particles.
+        reading: what a file that can be read in several ways does not say.
 
     Raises:
         DataError: the file cannot be read, names none of the micrographs, fits several, or its picks lie
             beside the particles and fit otherwise.
         ProjectError: a micrograph is needed for the check and is not there.
     """
-    if path.is_file() and path.suffix.lower() == ".json" and is_own_json(content := read_json(path)):
+    if path.suffix.lower() == ".json" and is_own_json(content := _json_in(path)):
         return _read_own(path, content, files)
     common = set(shapes.values())
-    by_name = read_by_micrograph(path, micrograph_shape=common.pop() if len(common) == 1 else None)
+    diameter = float(np.median(list(diameters_px.values()))) if diameters_px else None
+    reading = replace(reading, diameter_px=diameter and diameter / placed.scale)
+    by_name = read_by_micrograph(
+        path, micrograph_shape=common.pop() if len(common) == 1 else None, reading=reading
+    )
     known = match_to_files(by_name, files)
-    notes = _left_out(path, by_name, known, files)
+    said = dict.fromkeys(note for picks in by_name.values() for note in picks.notes)
+    notes = [f"{path}: {note}" for note in said] + _left_out(path, by_name, known, files)
     _refuse_shared(path, known)
     if not force:
-        diameters = diameters_px or {}
-        medians = [diameters[name] for name in known.values() if name in diameters]
+        sizes = [size for picks in by_name.values() if (size := picks.diameter_px)]
         check_placement(
             {known[stated]: by_name[stated].centers_yx for stated in known if len(by_name[stated])},
             lambda name: read_micrograph(files[name]).pixels,
-            diameter_px=float(np.median(medians)) if medians else None,
+            diameter_px=diameter,
+            box_px=float(np.median(sizes)) if sizes else reading.diameter_px,
             applied=placed,
             source=str(path),
         )
@@ -108,6 +118,14 @@ def read_labels(
     if n_outside:
         notes.append(f"{path}: left out {n_outside:,} picks outside of their micrograph")
     return LabelFile(path, tuple(found), tuple(notes))
+
+
+def _json_in(path: Path) -> Any:
+    """What a file of JSON holds; None where it is none: its reader says what is wrong."""
+    try:
+        return json.loads(decode(path, path.read_bytes()))
+    except (OSError, DataError, ValueError, RecursionError):
+        return None
 
 
 def is_own_json(content: Any) -> bool:

@@ -19,6 +19,7 @@ from cryoquery.errors import ProjectError
 from cryoquery.formats import Optics, Picks, concatenate, write_coordinates
 from cryoquery.formats.micrograph_star import MicrographStar
 from cryoquery.formats.placement import AS_IN_FILE, Placement
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.formats.writing import Client
 from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import ItemInfo, Project
@@ -200,8 +201,24 @@ class Imported:
     """What was left out, one line each."""
 
 
+def read_project_labels(
+    project: Project, path: Path, *, placed: Placement, force: bool, reading: Reading
+) -> LabelFile:
+    """Labels of a project's micrographs from a file: `read_labels`, whose arguments and errors these are."""
+    shapes = {name: (row.height_px, row.width_px) for name, row in project.micrographs.items()}
+    diameters = {record.micrograph: record.diameter_px for record in project.dataset.records}
+    return read_labels(
+        path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force, reading=reading
+    )
+
+
 def import_labels(
-    project: Project, path: Path, *, placed: Placement = AS_IN_FILE, force: bool = False
+    project: Project,
+    path: Path,
+    *,
+    placed: Placement = AS_IN_FILE,
+    force: bool = False,
+    reading: Reading = AS_RECOGNIZED,
 ) -> Imported:
     """Record the labels of a file in a project.
 
@@ -210,14 +227,13 @@ def import_labels(
         path: as `read_labels` takes it, and so are the other arguments.
         placed: see there.
         force: see there.
+        reading: see there.
 
     Raises:
         ProjectError: another process writes to the project, or its log cannot be replayed.
         DataError: as `read_labels`.
     """
-    shapes = {name: (row.height_px, row.width_px) for name, row in project.micrographs.items()}
-    diameters = {record.micrograph: record.diameter_px for record in project.dataset.records}
-    found = read_labels(path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force)
+    found = read_project_labels(project, path, placed=placed, force=force, reading=reading)
     with ProjectRepository.open(project.events_path, project.geometry) as journal:
         commands, notes = import_commands(project, journal.state, found)
         journal.record(commands, time.time())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ from cryoquery.data.source import SourceMicrograph
 from cryoquery.errors import ConfigError, CryoqueryError, ProjectError
 from cryoquery.formats import read_micrograph
 from cryoquery.formats.placement import AS_IN_FILE, Placement
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.network.checkpoint import SHIPPED
 from cryoquery.project.cold_start import propose
 from cryoquery.project.conditions import read_conditions
@@ -69,6 +71,8 @@ class InitOptions(CheckedModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     placement: Placement = AS_IN_FILE
     """How coordinates of the label files become pixels of the micrographs."""
+    reading: Reading = AS_RECOGNIZED
+    """What the label files do not say."""
     force: bool = False
     """Take labels that lie beside the particles."""
 
@@ -137,7 +141,7 @@ def init_project(
     if len(found.micrographs) < MIN_MICROGRAPHS:
         raise ProjectError(
             f"{path}: {len(found.micrographs)} micrograph; at least {MIN_MICROGRAPHS} are needed, for some "
-            "are only measured on"
+            "are only measured on" + "".join(f"; left out: {failure}" for failure in found.failures[:1])
         )
     options, diameters, doubts = _diameters(options, found.micrographs, report or _silent)
     known, suggested = (_read_label_files(paths, found, diameters, options) for paths in (labels, picks))
@@ -345,12 +349,16 @@ def _read_label_files(
 ) -> list[LabelFile]:
     files = {one.name: one.path for one in found.micrographs}
     shapes = {one.name: one.shape for one in found.micrographs}
-    return [
-        read_labels(
-            path, files, shapes, placed=options.placement, diameters_px=diameters, force=options.force
-        )
-        for path in labels
-    ]
+    read = partial(
+        read_labels,
+        files=files,
+        shapes=shapes,
+        placed=options.placement,
+        diameters_px=diameters,
+        force=options.force,
+        reading=options.reading,
+    )
+    return list(map(read, labels))
 
 
 def _first_events(project: Project, known: Sequence[LabelFile], report: Report) -> tuple[int, int, list[str]]:

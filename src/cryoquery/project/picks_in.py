@@ -16,25 +16,29 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import ProjectError
 from cryoquery.formats.placement import AS_IN_FILE, Placement
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.project.folder import Project, finished_steps
-from cryoquery.project.label_files import LabelFile, read_labels
-from cryoquery.project.labels_io import Imported
+from cryoquery.project.label_files import LabelFile
+from cryoquery.project.labels_io import Imported, read_project_labels
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.step_files import MOST_PICKS, picks_file, picks_numbers
 from cryoquery.storage.atomic import write_json
 
 
 def import_picks(
-    project: Project, path: Path, *, placed: Placement = AS_IN_FILE, force: bool = False
+    project: Project,
+    path: Path,
+    *,
+    placed: Placement = AS_IN_FILE,
+    force: bool = False,
+    reading: Reading = AS_RECOGNIZED,
 ) -> Imported:
     """Take the picks of a file as suggestions; arguments and errors as of `labels_io.import_labels`.
 
     Raises:
         ProjectError: also where a step was done: its model suggests then.
     """
-    shapes = {name: (row.height_px, row.width_px) for name, row in project.micrographs.items()}
-    diameters = {record.micrograph: record.diameter_px for record in project.dataset.records}
-    found = read_labels(path, project.files(), shapes, placed=placed, diameters_px=diameters, force=force)
+    found = read_project_labels(project, path, placed=placed, force=force, reading=reading)
     with ProjectRepository.open(project.events_path, project.geometry):
         return write_picks(project, [found])
 

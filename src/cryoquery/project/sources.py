@@ -21,6 +21,8 @@ from cryoquery.formats import (
     read_header,
 )
 from cryoquery.formats.folders import is_visible_file
+from cryoquery.formats.names import check_name
+from cryoquery.formats.versions import one_version_each
 from cryoquery.project.conditions import Conditions
 
 DEFAULT_GROUP = "micrographs"
@@ -74,7 +76,7 @@ def _expand(pattern: str) -> list[Path]:
     if path.is_file():
         matches = found = [path]
     else:
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+        matches = sorted(map(Path, glob.glob(_literal_where_there(path), recursive=True)))  # noqa: PTH207
         found = list(filter(is_visible_file, matches))
     found = list(filter(micrograph_suffix, found))
     if not found:
@@ -83,6 +85,15 @@ def _expand(pattern: str) -> list[Path]:
             f"--micrographs {pattern!r}: {reason}; they end in {' '.join(MICROGRAPH_SUFFIXES)}"
         )
     return found
+
+
+def _literal_where_there(pattern: Path) -> str:
+    """The pattern with the folders that are called like this, brackets and all, taken literally."""
+    there, parts = Path(), []
+    for part in pattern.parts:
+        there /= part
+        parts.append(glob.escape(part) if there.exists() else part)
+    return str(Path(*parts))
 
 
 def find_micrographs(
@@ -106,6 +117,7 @@ def find_micrographs(
         ConfigError: the pixel size cannot be used.
         DataError: no micrograph is in the table, or one is there twice.
     """
+    paths, versions = one_version_each(paths)
     names = _names(paths)
     rows = conditions.match(paths) if conditions else {}
     optics = conditions.pixel_size if conditions else None
@@ -114,6 +126,7 @@ def find_micrographs(
     doubts: Counter[str] = Counter()
     for name, path in zip(names, paths, strict=True):
         try:
+            check_name(path)
             header = read_header(path)
         except (CryoqueryError, OSError) as error:
             failures.append(str(error))
@@ -134,7 +147,7 @@ def find_micrographs(
         )
     if not found:
         raise ProjectError(f"none of the {len(paths)} micrographs can be read; the first: {failures[0]}")
-    notes = [f"{_counted(n)}: {doubt}" for doubt, n in doubts.items()]
+    notes = [*versions, *(f"{_counted(n)}: {doubt}" for doubt, n in doubts.items())]
     if conditions and len(rows) < len(paths):
         notes.append(f"{conditions.path}: does not know {_counted(len(paths) - len(rows))} of {len(paths)}")
     return MicrographSearch(tuple(found), tuple(failures), tuple(notes))

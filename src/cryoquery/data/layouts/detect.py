@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from cryoquery.data.layouts.match import (
 )
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import number
+from cryoquery.formats.recognize import decode
+from cryoquery.formats.text_table import read_text_table
 
 CRYOPPP_COORDINATES = Path("ground_truth") / "particle_coordinates"
 
@@ -99,26 +100,26 @@ def _read_manifest(folder: Path) -> dict[str, tuple[float | None, float | None]]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        lines = csv.DictReader(stream)
-        if "micrograph" not in (lines.fieldnames or []):
-            return {}
-        return {
-            line["micrograph"]: (
-                _positive(path, lines.line_num, line.get("pixel_size_angstrom")),
-                _positive(path, lines.line_num, line.get("diameter_px")),
-            )
-            for line in lines
-            if line.get("dataset") in (None, "", folder.resolve().name)
-        }
+    table = read_text_table(path, decode(path, path.read_bytes()), named=True)
+    if "micrograph" not in table.names:
+        return {}
+    rows = [dict(zip(table.names, row, strict=True)) for row in table.rows]
+    return {
+        row["micrograph"]: (
+            _positive(path, table.where(i), row.get("pixel_size_angstrom")),
+            _positive(path, table.where(i), row.get("diameter_px")),
+        )
+        for i, row in enumerate(rows)
+        if row.get("dataset") in (None, "", folder.resolve().name)
+    }
 
 
-def _positive(path: Path, line_number: int, text: str | None) -> float | None:
-    if not text or not text.strip():
+def _positive(path: Path, where: str, text: str | None) -> float | None:
+    if not text:
         return None
     value = number(text)
     if not 0 < value < float("inf"):
-        raise DataError(f"{path}: line {line_number}: {text!r} is not a positive number; correct that line")
+        raise DataError(f"{path}: {where}: {text!r} is not a positive number; correct that line")
     return value
 
 

@@ -14,12 +14,15 @@ from cryoquery.data.layouts.match import MatchedFiles, shorten
 from cryoquery.data.layouts.options import SourceOptions
 from cryoquery.errors import DataError
 from cryoquery.formats import Header, Picks, concatenate, match_micrographs, read_coordinates
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 
 SharedPicks = Mapping[Path, Mapping[Path, Picks]]
 """Picks by the file of coordinates and by the micrograph's file."""
 
 
-def read_shared(labeled: Sequence[MatchedFiles]) -> dict[Path, dict[Path, Picks]]:
+def read_shared(
+    labeled: Sequence[MatchedFiles], reading: Reading = AS_RECOGNIZED
+) -> dict[Path, dict[Path, Picks]]:
     """Files of coordinates that several micrographs share, read once: the picks of each image by file."""
     images: dict[Path, list[Path]] = defaultdict(list)
     for found in labeled:
@@ -28,7 +31,7 @@ def read_shared(labeled: Sequence[MatchedFiles]) -> dict[Path, dict[Path, Picks]
     shared = {}
     for path, own in images.items():
         if len(own) > 1:
-            parts = read_coordinates(path).by_micrograph()
+            parts = read_coordinates(path, reading=reading).by_micrograph()
             matched = match_micrographs(parts, own, allow_missing=True)
             by_image: dict[Path, list[Picks]] = defaultdict(list)
             for name, image in matched.items():
@@ -64,8 +67,8 @@ def read_particles(
     diameter: float | None,
     options: SourceOptions,
     shared: SharedPicks,
-) -> NDArray[np.float64]:
-    """Rows (n, 3) of (y, x, diameter) in pixels, turned as the options say.
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Rows (n, 3) of (y, x, diameter) in pixels, turned as the options say; and notes.
 
     Args:
         found: a micrograph with a file of coordinates.
@@ -82,7 +85,12 @@ def read_particles(
     if found.coordinates in shared:
         picks = shared[found.coordinates][found.image]
     else:
-        picks = _own_picks(found, read_coordinates(found.coordinates, micrograph_shape=header.shape))
+        everything = read_coordinates(
+            found.coordinates,
+            micrograph_shape=header.shape,
+            reading=replace(options.reading, diameter_px=diameter or found.diameter_px),
+        )
+        picks = _own_picks(found, everything)
     diameters = picks.diameters_px
     if diameters is None:
         given = diameter or found.diameter_px
@@ -102,17 +110,18 @@ def read_particles(
         bad = float(particles[wrong][0, 2])
         raise DataError(f"{found.coordinates}: a diameter of {bad:g} px; give --diameter-px")
     particles[:, :2] = options.placement.apply(particles[:, :2], header.shape)
-    return particles
+    return particles, picks.notes
 
 
 def _own_picks(found: MatchedFiles, picks: Picks) -> Picks:
-    """Those picks of a file that are of this micrograph; all, where the file names none or only one."""
-    names = dict.fromkeys(picks.micrographs.tolist())
-    if len(names) <= 1:
+    """Those picks of a file that are of this micrograph; all, where the file names none."""
+    names = dict.fromkeys(name for name in (*picks.micrographs.tolist(), *picks.listed) if name)
+    if not names:
         return picks
     own = match_micrographs(names, [found.image], allow_missing=True)
     if not own:
         raise DataError(
-            f"{found.coordinates}: picks of {len(names)} micrographs, none named {found.name}; rename it"
+            f"{found.coordinates}: picks of {len(names)} micrographs ({next(iter(names))!r}, …), none named "
+            f"{found.name}; rename it"
         )
     return picks.rows(np.array([name in own for name in picks.micrographs.tolist()], dtype=bool))

@@ -12,6 +12,7 @@ from cryoquery.errors import DataError
 from cryoquery.formats import COORDINATE_SUFFIXES, match_micrographs, micrograph_stem, micrograph_suffix
 from cryoquery.formats.folders import visible_files
 from cryoquery.formats.picking_job import files_of_job
+from cryoquery.formats.versions import one_version_each
 
 MASK_ENDING = "_mask"
 SUFFIXES_FOR_ALL = (".star", ".txt", ".cs", ".json")
@@ -70,9 +71,10 @@ def group_name(folder: Path) -> str:
 
 
 def images_in(folder: Path, notes: list[str]) -> list[Path]:
-    """Micrographs of a folder, sorted; files of other kinds are noted, hidden ones ignored."""
+    """Micrographs of a folder, sorted, one version of each; other files are noted, hidden ones ignored."""
     files = visible_files(folder)
-    images = [path for path in files if micrograph_suffix(path)]
+    images, versions = one_version_each(path for path in files if micrograph_suffix(path))
+    notes += [f"{folder}: {note}" for note in versions]
     others = [path.name for path in files if not micrograph_suffix(path)]
     if others:
         notes.append(f"{folder}: left out, not micrographs: {shorten(others)}")
@@ -119,11 +121,11 @@ def pair(
 ) -> Iterator[MatchedFiles]:
     """Micrographs with the labels of the same stem; labels that are left over are noted.
 
-    A file of coordinates may have an ending like ``_autopick``; a single one may be for all.
+    Names may differ in endings like ``_autopick`` and ``_DW``; a single file of coordinates may be for all.
     """
     images = list(images)
     stems = {micrograph_stem(image) for image in images}
-    coordinates = _with_endings(coordinates, images, stems)
+    coordinates, masks = (_with_endings(labels, images, stems) for labels in (coordinates, masks))
     for_all = None
     if len(coordinates) == 1 and len(images) > 1 and not coordinates.keys() & stems:
         alone_there = next(iter(coordinates.values()))
@@ -142,12 +144,12 @@ def pair(
 def _with_endings(
     coordinates: dict[str, Path], images: Sequence[Path], stems: Collection[str]
 ) -> dict[str, Path]:
-    """Files of coordinates by the stem of their micrograph, be it without a prefix or an ending."""
+    """Files of labels by the stem of their micrograph, be it without a prefix or an ending."""
     paired = {stem: path for stem, path in coordinates.items() if stem in stems}
-    others = {path.name: path for stem, path in coordinates.items() if stem not in stems}
+    others = {stem: path for stem, path in coordinates.items() if stem not in stems}
     matched = match_micrographs(others, images, allow_missing=True) if others else {}
     for name, path in others.items():
-        stem = micrograph_stem(matched[name]) if name in matched else micrograph_stem(path)
+        stem = micrograph_stem(matched.get(name, name))
         if stem in paired:
             raise DataError(f"{paired[stem]} and {path}: two files of labels for one micrograph; remove one")
         paired[stem] = path

@@ -11,6 +11,7 @@ from typing_extensions import Self
 from cryoquery.config import CheckedModel
 from cryoquery.errors import ConfigError
 from cryoquery.formats.placement import Orientation, Placement
+from cryoquery.formats.reading import Origin, Reading
 
 Labels = Literal["auto", "coordinates", "masks"]
 
@@ -39,6 +40,12 @@ class SourceOptions(CheckedModel):
     """Count the columns of the labels from the last column of the micrograph."""
     scale: float = Field(default=1.0, gt=0)
     """Pixels of the micrograph per pixel of the labels' coordinates; applied before they are turned."""
+    columns: str | None = None
+    """Which columns of tables are what, as in ``x=1,y=2``, where the tables do not say."""
+    origin: Origin | None = None
+    """What x and y of tables, boxes and COCO are, where the files do not say."""
+    particle_class: str | None = None
+    """Of several classes in a file those that are particles, with commas between them."""
     invert: bool = False
     """Invert the contrast of the micrographs."""
 
@@ -46,6 +53,11 @@ class SourceOptions(CheckedModel):
     def placement(self) -> Placement:
         """How coordinates of the label files become pixels of the micrographs."""
         return Placement(Orientation(self.swap_xy, self.flip_y, self.flip_x), self.scale)
+
+    @property
+    def reading(self) -> Reading:
+        """What the label files do not say."""
+        return Reading.of(self.columns, self.origin, self.particle_class)
 
     @field_validator("group_pattern")
     @classmethod
@@ -55,6 +67,7 @@ class SourceOptions(CheckedModel):
 
     @model_validator(mode="after")
     def _one_diameter(self) -> Self:
+        Reading.of(self.columns)
         if self.diameter_px is not None and self.diameter_angstrom is not None:
             raise ConfigError(
                 f"diameter_px={self.diameter_px:g} and diameter_angstrom={self.diameter_angstrom:g}: give one"

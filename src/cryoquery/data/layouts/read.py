@@ -101,11 +101,13 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
         raise DataError(
             f"{path}: {len(everything)} micrographs, none with {_missing(options)}; {_example(everything)}"
         )
-    shared = read_shared(labeled)
+    shared = read_shared(labeled, options.reading)
     labeled, unnamed_notes = without_unnamed(labeled, shared)
     notes += unnamed_notes
     with ThreadPoolExecutor(N_THREADS) as pool:
-        micrographs = list(pool.map(partial(_load, options=options, shared=shared), labeled))
+        loaded = list(pool.map(partial(_load, options=options, shared=shared), labeled))
+    micrographs = [micrograph for micrograph, _ in loaded]
+    notes += dict.fromkeys(f"group {one.group}: {note}" for one, found in loaded for note in found)
     if options.group_by_diameter:
         micrographs = _regroup_by_diameter(micrographs)
     notes += _disagreement_notes(micrographs, labeled, options) + _diameter_notes(micrographs)
@@ -133,6 +135,7 @@ def refuse_misplaced(source: Source) -> None:
             {name: now.undo(m.particles[:, :2], m.shape) for name, m in by_name.items()},
             # The diameters of label files are no help: many are sizes of boxes, or at another scale.
             lambda name, by_name=by_name: by_name[name].read(),  # type: ignore[misc]
+            box_px=float(np.median([np.median(m.particles[:, 2]) for m in micrographs])) / now.scale,
             applied=now,
         )
         if verdict.finding == "misplaced":
@@ -227,7 +230,10 @@ def _example(everything: Sequence[MatchedFiles]) -> str:
     return f"{everything[0].image.name} needs {stem}.csv or {stem}_mask.* in the folder of labels"
 
 
-def _load(found: MatchedFiles, options: SourceOptions, shared: SharedPicks) -> SourceMicrograph:
+def _load(
+    found: MatchedFiles, options: SourceOptions, shared: SharedPicks
+) -> tuple[SourceMicrograph, tuple[str, ...]]:
+    """A micrograph with its particles, and notes on how its labels were read."""
     header = read_header(found.image)
     pixel_size = options.pixel_size or found.pixel_size or header.pixel_size
     diameter = options.diameter_px
@@ -240,12 +246,13 @@ def _load(found: MatchedFiles, options: SourceOptions, shared: SharedPicks) -> S
     use_mask = found.mask is not None and (options.labels == "masks" or found.coordinates is None)
     use_mask = use_mask and options.labels != "coordinates"
     read_mask = partial(_read_mask, found.mask, options) if use_mask and found.mask is not None else None
+    notes: tuple[str, ...] = ()
     if found.coordinates is not None:
-        particles = read_particles(found, header, diameter, options, shared)
+        particles, notes = read_particles(found, header, diameter, options, shared)
     else:
         particles = find_discs(read_mask(), header.shape) if read_mask else np.empty((0, 3))
         particles[:, 2] = diameter or particles[:, 2]
-    return SourceMicrograph(
+    micrograph = SourceMicrograph(
         name=found.name,
         group=found.group,
         shape=header.shape,
@@ -256,6 +263,7 @@ def _load(found: MatchedFiles, options: SourceOptions, shared: SharedPicks) -> S
         split=found.split,
         diameter_px=diameter or found.diameter_px,
     )
+    return micrograph, notes
 
 
 def _read_pixels(path: Path, invert: bool) -> NDArray[np.float32]:

@@ -23,9 +23,11 @@ from cryoquery.formats import (
     read_by_micrograph,
     read_micrograph,
 )
+from cryoquery.formats.convert import common_shape
 from cryoquery.formats.folders import coordinate_files
 from cryoquery.formats.lengths import Length, parse_length
 from cryoquery.formats.placement import AS_IN_FILE, Placement, place
+from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.picking.comparison.scores import Agreement, compare_picks
 
 HALF_A_DIAMETER = Length(0.5, "d")
@@ -41,6 +43,8 @@ class PickFile:
     path: Path
     placement: Placement = AS_IN_FILE
     """Scaled first, then x and y exchanged, then flipped."""
+    reading: Reading = AS_RECOGNIZED
+    """What the file does not say; of the truth, only which classes are particles."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,13 @@ def read_comparison(
     """
     if diameter_px is not None and not 0 < diameter_px < np.inf:
         raise ConfigError(f"diameter_px={diameter_px:g}: must be a positive number")
-    picked, known = _read(picks.path, None), _read_truth(truth, diameter_px, split)
     files = micrograph_files(micrographs) if micrographs is not None else []
+    shape = common_shape(files)
+    picked = _read(picks.path, None, replace(picks.reading, micrograph_shape=shape))
+    only_classes = Reading(classes=picks.reading.classes, micrograph_shape=shape)
+    known = _read_truth(truth, diameter_px, split, only_classes)
     pairs, notes = _pair(picked, known, only_common)
+    notes += [f"{side.path}: {note}" for side in (picked, known) for note in side.everything.notes]
     by_truth = {own: picked.by_name[name] for name, own in pairs.items()}
     sources = match_micrographs(by_truth, files) if files else {}
     diameter = known.everything.diameter_px
@@ -113,6 +121,7 @@ def read_comparison(
             images,
             lambda name: read_micrograph(sources[name]).pixels,
             diameter_px=diameter,
+            box_px=picked.everything.diameter_px or diameter,
             applied=picks.placement,
             source=str(picks.path),
         )
@@ -164,7 +173,13 @@ def evaluate_picks(comparison: Comparison, radius: Length | str = HALF_A_DIAMETE
     )
 
 
-def check_picks(source: Path, micrographs: Path, placed: Placement, diameter_px: float | None = None) -> None:
+def check_picks(
+    source: Path,
+    micrographs: Path,
+    placed: Placement,
+    diameter_px: float | None = None,
+    reading: Reading = AS_RECOGNIZED,
+) -> None:
     """Refuse picks that fit the images clearly better turned or scaled otherwise.
 
     Args:
@@ -172,13 +187,16 @@ def check_picks(source: Path, micrographs: Path, placed: Placement, diameter_px:
         micrographs: a file or a folder.
         placed: what is going to be done to the picks.
         diameter_px: of the particles in pixels of the micrographs, where known.
+        reading: what the source does not say.
 
     Raises:
         DataError: a file is missing or damaged, names do not match, or the picks are misplaced.
     """
     files = micrograph_files(micrographs)
-    by_name = _read(source, None).by_name
-    if len(by_name) == len(files) == 1:
+    reading = replace(reading, micrograph_shape=common_shape(files), diameter_px=diameter_px)
+    side = _read(source, None, reading)
+    by_name = side.by_name
+    if len(by_name) == len(files) == 1 and by_name.keys() == {micrograph_key(source)}:
         found = dict.fromkeys(by_name, files[0])
     else:
         found = match_micrographs(by_name, files)
@@ -186,6 +204,7 @@ def check_picks(source: Path, micrographs: Path, placed: Placement, diameter_px:
         {name: picks.centers_yx for name, picks in by_name.items() if len(picks)},
         lambda name: read_micrograph(found[name]).pixels,
         diameter_px=diameter_px,
+        box_px=side.everything.diameter_px or diameter_px,
         applied=placed,
         source=str(source),
     )
@@ -202,12 +221,13 @@ def _group_diameters(comparison: Comparison) -> dict[str, float | None]:
     return {group: float(np.median(values)) if values else overall for group, values in found.items()}
 
 
-def _read(path: Path, diameter_px: float | None) -> _Side:
+def _read(path: Path, diameter_px: float | None, reading: Reading) -> _Side:
     """Picks of a file or of a folder, whose folders are groups. A file without any names no micrograph."""
-    by_name = read_by_micrograph(path, diameter_px=diameter_px)
+    by_name = read_by_micrograph(path, diameter_px=diameter_px, reading=reading)
     picks = concatenate(list(by_name.values()))
     if not path.is_dir():
-        return _Side(path, by_name if len(picks) else {}, picks, shapes=picks.shapes)
+        is_nameless = not len(picks) and by_name.keys() <= {micrograph_key(path)}
+        return _Side(path, {} if is_nameless else by_name, picks, shapes=picks.shapes)
     files = coordinate_files(path)
     groups = {micrograph_key(file): _folder_group(file, path) for file in files}
     known = {name: groups[key] for name in by_name if (key := micrograph_key(name)) in groups}
@@ -220,12 +240,12 @@ def _folder_group(file: Path, root: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def _read_truth(path: Path, diameter_px: float | None, split: str | None) -> _Side:
+def _read_truth(path: Path, diameter_px: float | None, split: str | None, reading: Reading) -> _Side:
     if (path / "dataset.json").is_file():
         return _dataset_truth(open_dataset(path), split)
     if split is not None:
         raise ConfigError(f"split={split}: {path} is not a dataset; leave --split out")
-    known = _read(path, diameter_px)
+    known = _read(path, diameter_px, reading)
     if known.by_name:
         return known
     return replace(known, by_name={micrograph_key(path.name): known.everything})
@@ -261,7 +281,7 @@ def _dataset_truth(dataset: Dataset, split: str | None) -> _Side:
 def _pair(picked: _Side, known: _Side, only_common: bool) -> tuple[dict[str, str], list[str]]:
     """{name in the picks: name in the truth}, and notes."""
     if len(picked.by_name) == len(known.by_name) == 1 and picked.path.is_file() and known.path.is_file():
-        return {next(iter(picked.by_name)): next(iter(known.by_name))}, []
+        return _pair_files(picked, known)
     found = match_micrographs(picked.by_name, known.by_name, allow_missing=True)
     pairs = {name: str(path) for name, path in found.items()}
     alone = [name for name in picked.by_name if name not in pairs]
@@ -292,6 +312,18 @@ def _pair(picked: _Side, known: _Side, only_common: bool) -> tuple[dict[str, str
             "missed; --only-common leaves them out"
         )
     return pairs, notes
+
+
+def _pair_files(picked: _Side, known: _Side) -> tuple[dict[str, str], list[str]]:
+    """Two files of one micrograph each, whatever they are called, unless both name another one."""
+    (name,), (own,) = picked.by_name, known.by_name
+    if micrograph_key(name) == micrograph_key(own):
+        return {name: own}, []
+    if name != micrograph_key(picked.path) and own != micrograph_key(known.path):
+        raise DataError(
+            f"{picked.path}: picks of micrograph {name!r}, and {known.path} is of {own!r}; check the names"
+        )
+    return {name: own}, [f"{picked.path} ({name}) compared with {known.path} ({own}), whatever their names"]
 
 
 def _place(picks: Picks, file: PickFile, shape: tuple[int, int] | None, name: str) -> Picks:

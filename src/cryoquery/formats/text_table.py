@@ -1,0 +1,177 @@
+"""Tables of text of any dialect: commas, semicolons, tabs or spaces, quotes, with names or without."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoquery.errors import DataError
+from cryoquery.formats.columns import NO_VALUE, number
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
+LARGE = 100
+"""From here on numbers of a table are large enough for others in it to have marks of thousands."""
+SHORTEST_COUNT = 2
+"""Rows that are numbered from 1 on, from which they have names and not a column more."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Rows of texts, all as long as there are columns."""
+
+    path: Path
+    names: tuple[str, ...]
+    """Of the columns, as the first line has them; empty where it is a row of numbers."""
+    rows: list[list[str]]
+    lines: list[int]
+    """(n,) in which line of the file a row ends."""
+    delimiter: str
+    """Between values; a space for any white space."""
+
+    def where(self, row: int) -> str:
+        """What to call a row in a message."""
+        return f"line {self.lines[row]}"
+
+    def column(self, index: int) -> list[str]:
+        """A column (n,)."""
+        return [row[index] for row in self.rows]
+
+
+def delimiter_of(line: str) -> str:
+    """What stands between the values of a line."""
+    return next((mark for mark in "\t;," if mark in line), " ")
+
+
+def _between_numbers(line: str) -> str:
+    """What stands between bare numbers: commas with nothing else, else blanks, and commas are decimal."""
+    values = line.split()
+    if ";" in line:
+        return ";"
+    return "," if "," in line and all(value.endswith(",") for value in values[:-1]) else " "
+
+
+def first_line(text: str) -> str:
+    """The first line that holds something and is no comment."""
+    lines = (line for line in text[:100_000].splitlines() if line.strip())
+    return next((line for line in lines if not line.lstrip().startswith("#")), "")
+
+
+def split_line(line: str) -> list[str]:
+    """The values of a line, without the quotes around them."""
+    try:
+        return _split([line], delimiter_of(line))[0][1]
+    except (csv.Error, IndexError):
+        return []
+
+
+def is_number(text: str) -> bool:
+    """Whether a value may stand in a column of numbers."""
+    return text in NO_VALUE or number(text) == number(text) or bool(_DECIMAL_COMMA.fullmatch(text))
+
+
+def read_text_table(path: Path, text: str, *, named: bool | None = None) -> TextTable:
+    """The rows of a table.
+
+    R writes a value more per row than names: the name of the row. It is left out where that is clear.
+
+    Args:
+        path: for messages.
+        text: of the file.
+        named: whether the first line is names; None: it is, unless all of it are numbers.
+
+    Raises:
+        DataError: a quote is not closed, or a row has more or fewer values than the first line.
+    """
+    lines = text.splitlines()
+    if named is False:
+        lines = ["" if line.lstrip().startswith("#") else line for line in lines]
+    is_row = (bool(line.strip()) and not line.lstrip().startswith("#") for line in lines)
+    start = next((i for i, found in enumerate(is_row) if found), len(lines))
+    delimiter = " "
+    if start < len(lines):
+        delimiter = (_between_numbers if named is False else delimiter_of)(lines[start])
+    try:
+        split = _split(lines[start:], delimiter)
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}); correct its quotes") from None
+    found = [(start + n, values) for n, values in split if any(values)]
+    for n, own in found:
+        if any("\n" in value for value in own):
+            raise DataError(f"{path}: line {n}: a quote that begins before it is not closed; correct it")
+    if not found:
+        return TextTable(path, (), [], [], delimiter)
+    has_names = not all(map(is_number, found[0][1])) if named is None else named
+    names = tuple(_trimmed(found[0][1], 1)) if has_names else ()
+    rows = found[1:] if has_names else found
+    width = len(names or found[0][1])
+    values = [_trimmed(own, width) for _, own in rows]
+    if has_names and values and all(len(own) == width + 1 for own in values):
+        quoted = all(lines[n - 1].lstrip().startswith('"') for n, _ in rows)
+        if quoted or (delimiter != "," and _count_up([own[0] for own in values])):
+            values = [own[1:] for own in values]
+    for (n, _), own in zip(rows, values, strict=True):
+        if len(own) != width:
+            raise DataError(_ragged(path, n, len(own), found[0][0], width, has_names))
+    return TextTable(path, names, values, [n for n, _ in rows], delimiter)
+
+
+def decimal_points(table: TextTable, columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Columns of numbers with decimal commas, if that is what they have, turned into points.
+
+    Raises:
+        DataError: ``1,512`` may be 1.512 or 1512.
+    """
+    texts = [text for column in columns for text in column]
+    marked = [text for text in texts if "," in text]
+    if marked and all(map(_DECIMAL_COMMA.fullmatch, marked)) and not any("." in text for text in texts):
+        if all(map(_THOUSANDS.fullmatch, marked)):
+            raise DataError(_ambiguous(table.path, marked[0]))
+        return [[text.replace(",", ".") for text in column] for column in columns]
+    dotted = [text for text in texts if "." in text]
+    large = any(text.isdecimal() and number(text) >= LARGE for text in texts)
+    if table.delimiter == ";" and dotted and large and all(map(_THOUSANDS.fullmatch, dotted)):
+        raise DataError(_ambiguous(table.path, dotted[0]))
+    return [list(column) for column in columns]
+
+
+def _ambiguous(path: Path, text: str) -> str:
+    return (
+        f"{path}: {text} may be {text.replace(',', '.')} or {re.sub('[,.]', '', text)}; write numbers with a "
+        "decimal point and without marks of thousands"
+    )
+
+
+def _split(lines: Sequence[str], delimiter: str) -> list[tuple[int, list[str]]]:
+    """(number of the line, values) of each row; values without blanks at their ends."""
+    plain = (" ".join(line.split()) for line in lines) if delimiter == " " else lines
+    reader = csv.reader(
+        (f"{line}\n" for line in plain), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    return [(reader.line_num, [value.strip(" \t\r\f\v") for value in values]) for values in reader]
+
+
+def _trimmed(values: list[str], width: int) -> list[str]:
+    """A row without empty values beyond the width, which marks at the end of a line make."""
+    n = len(values)
+    while n > width and not values[n - 1]:
+        n -= 1
+    return values[:n]
+
+
+def _count_up(values: Sequence[str]) -> bool:
+    return len(values) >= SHORTEST_COUNT and list(values) == [str(i) for i in range(1, len(values) + 1)]
+
+
+def _ragged(path: Path, line: int, n: int, first: int, width: int, has_names: bool) -> str:
+    if not has_names:
+        return f"{path}: line {line} has {n} values where the first has {width}; correct it"
+    if n < width:
+        return f"{path}: line {line} has {n} values for {width} names in line {first}; correct it"
+    return (
+        f"{path}: line {line} has {n} values for {width} names in line {first}; decimal commas, marks of "
+        "thousands or blanks in names? Write decimal points, and put such names in quotes"
+    )

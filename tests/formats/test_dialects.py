@@ -1,0 +1,252 @@
+"""Files of picks that can be read in several ways: read right, with a note, or refused with the way out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cryoquery.errors import ConfigError, DataError
+from cryoquery.formats import Picks, read_by_micrograph, read_coordinates, write_coordinates
+from cryoquery.formats.convert import convert
+from cryoquery.formats.reading import Reading
+
+
+def put(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+STAR = "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n{}{}\n"
+
+READ = {
+    "names of rows by R": ("a.csv", '"x","y"\n"1",512.5,300\n"2",4,5\n', [[300, 512.5], [5, 4]]),
+    "row names of R, tabs": ("a.tsv", "x\ty\n1\t512.5\t300\n2\t4\t5\n", [[300, 512.5], [5, 4]]),
+    "names in quotes": ("a.csv", '"X-Coordinate", "Y-Coordinate"\n"512.5", "300"\n', [[300, 512.5]]),
+    "semicolons": ("a.csv", "x;y\n512.5;300\n", [[300, 512.5]]),
+    "decimal commas": ("a.csv", "x;y\n512,5;300,25\n", [[300.25, 512.5]]),
+    "decimal commas, tabs": ("a.txt", "image_name\tx_coord\ty_coord\na\t512,5\t300\n", [[300, 512.5]]),
+    "decimal commas in boxes": ("a.box", "100,5\t200\t36\t36\n", [[218, 118.5]]),
+    "blanks in quotes": ("a.txt", 'image_name x_coord y_coord\n"grid 2" 512.5 300\n', [[300, 512.5]]),
+    "a mark at the end": ("a.csv", "x,y,\n512.5,300,\n", [[300, 512.5]]),
+    "comments before": ("a.csv", "# made by hand\nx,y\n512.5,300\n", [[300, 512.5]]),
+    "units in names": ("a.csv", "X (px),Y (px)\n512.5,300\n", [[300, 512.5]]),
+    "centers and sizes": ("a.csv", "center_x,center_y,width,height\n512.5,300,20,30\n", [[300, 512.5]]),
+    "two corners": (
+        "a.csv",
+        "filename,width,height,xmin,ymin,xmax,ymax\na,512,512,100,200,140,220\n",
+        [[210, 120]],
+    ),
+    "corner and size": ("a.csv", "x,y,w,h\n100,200,36,40\n", [[220, 118]]),
+    "a .box with names": ("a.box", "x\ty\tw\th\n100\t200\t36\t40\n", [[220, 118]]),
+    "a box from the right": ("a.box", "136 240 -36 -40\n", [[220, 118]]),
+    "no third dimension": ("a.csv", "x,y,z\n512.5,300,0\n", [[300, 512.5]]),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_dialects_that_are_clear_are_read(tmp_path: Path, kind: str, encoding: str) -> None:
+    name, text, expected = READ[kind]
+    (tmp_path / name).write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    assert read_coordinates(tmp_path / name).centers_yx.tolist() == expected
+
+
+REFUSED = {
+    "row names, perhaps": ("a.tsv", "image_name\tx_coord\ty_coord\n7\t1\t512\t300\n", "has 4 values for 3"),
+    "decimal commas": ("a.csv", "x,y\n512,5,300,25\n", "line 2 has 4 values for 2 names"),
+    "one decimal comma": ("a.csv", "x,y\n1,5,300\n2,5,300\n", "line 2 has 3 values for 2 names"),
+    "marks of thousands": ("a.csv", "x,y\n1,512,300\n2,512,300\n", "line 2 has 3 values for 2 names"),
+    "thousands or decimals": ("a.csv", "x;y\n1,512;2,300\n", "1,512 may be 1.512 or 1512"),
+    "dots of thousands": ("a.csv", "x;y\n1.512;300\n", "1.512 may be 1.512 or 1512"),
+    "blanks in a name": ("a.txt", "image_name x_coord y_coord\ngrid 2 512 300\n", "has 4 values for 3"),
+    "an open quote": ("a.csv", 'x,y\n"512,300\n4,5\n6,7"\n8,9\n', "line 4: a quote"),
+    "bare numbers": ("a.txt", "512 300\n4 5\n", "--columns x=1,y=2"),
+    "bare boxes": ("a.txt", "512 300 36 36\n", "--columns x=1,y=2"),
+    "IMOD": ("model.txt", "1 1 512.5 300 0\n1 1 4 5 0\n", "numbers without names"),
+    "CTFFIND": ("a_ctf.txt", "# Output\n# Pixel\n1.0 23563.3 23003.1 40.2 0 0.11 4.5\n", "without names"),
+    "fractions": ("a.csv", "x,y,diameter\n0.1,0.2,0.07\n0.9,0.8,0.07\n", "between 0 and 1: fractions"),
+    "fractions, and diameters in px": ("a.csv", "x,y,diameter\n0.1,0.2,99\n0.9,0.8,99\n", "fractions"),
+    "YOLO": ("a.txt", "0 0.35 0.33 0.09 0.09\n0 0.7 0.1 0.09 0.09\n", "fractions of a micrograph"),
+    "fractions in a STAR": ("a.star", STAR.format("", "0.5 0.25"), "fractions"),
+    "three dimensions": ("a.csv", "x,y,z\n100,200,5\n100,200,50\n", "three dimensions"),
+    "slices": ("a.csv", "X,Y,Slice\n100,200,1\n100,200,2\n", "three dimensions"),
+    "tomograms": (
+        "a.star", STAR.format("_rlnTomoName\n", "5 6 TS_1"), "three dimensions",
+    ),
+    "corners alone": ("a.csv", "xmin,ymin\n100,200\n", "corners of boxes without their size"),
+    "a column twice": ("a.csv", "x,y,x\n1,2,3\n", "2 columns are called x"),
+    "lengths in other units": ("a.csv", "x_nm,y_nm\n1,2\n", "no column x in its first line (x_nm,y_nm)"),
+    "several classes": ("a.csv", "x,y,label\n1,2,ice\n3,4,virus\n", "--class which are particles"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_dialects_that_are_not_clear_are_refused(tmp_path: Path, kind: str) -> None:
+    name, text, message = REFUSED[kind]
+    with pytest.raises(DataError) as caught:
+        read_coordinates(put(tmp_path / name, text))
+    assert message in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_person_says_which_columns_are_what(tmp_path: Path) -> None:
+    bare = put(tmp_path / "a.txt", "7 512.5 300 36 36\n8 4 5 36 36\n")
+    assert read_coordinates(bare, reading=Reading.of("x=2,y=3")).centers_yx.tolist() == [[300, 512.5], [5, 4]]
+    sized = Reading.of("x=2,y=3,width=4,height=5", "corner")
+    assert read_coordinates(bare, reading=sized).centers_yx.tolist() == [[318, 530.5], [23, 22]]
+    cornered = read_coordinates(bare, reading=Reading.of("x=2,y=3", "corner"), diameter_px=10)
+    assert cornered.centers_yx.tolist() == [[305, 517.5], [10, 9]]
+    named = put(tmp_path / "b.csv", "column,row,film\n1,2,a\n3,4,b\n")
+    picks = read_coordinates(named, reading=Reading.of("x=column,y=Row,micrograph=3"))
+    assert (picks.centers_yx.tolist(), picks.micrographs.tolist()) == ([[2, 1], [4, 3]], ["a", "b"])
+    unnamed = put(tmp_path / "c.txt", "mic_1 512.5 300\nmic_2 4 5\n")
+    picks = read_coordinates(unnamed, reading=Reading.of("micrograph=1,x=2,y=3"))
+    assert picks.micrographs.tolist() == ["mic_1", "mic_2"]
+    for said in ("x=1", "x=1,z=2", "x,y"):
+        with pytest.raises(ConfigError, match="--columns"):
+            Reading.of(said)
+    with pytest.raises(DataError, match="no column 9 for y; its columns are 5 without names"):
+        read_coordinates(bare, reading=Reading.of("x=2,y=9"))
+
+
+def test_fractions_are_taken_where_a_person_says_so_and_the_size_is_known(tmp_path: Path) -> None:
+    yolo = put(tmp_path / "a.txt", "0 0.5 0.25 0.1 0.2\n0 0.75 0.5 0.1 0.2\n")
+    reading = Reading.of("x=2,y=3,width=4,height=5")
+    picks = read_coordinates(yolo, micrograph_shape=(100, 200), reading=reading)
+    assert picks.centers_yx.tolist() == [[25, 100], [50, 150]]
+    assert picks.diameter_px == 20
+    assert "taken times 200 x 100 px" in picks.notes[0]
+    with pytest.raises(DataError, match="fractions"):
+        read_coordinates(yolo, reading=reading)
+    with pytest.raises(DataError, match="fractions"):
+        read_coordinates(yolo, micrograph_shape=(100, 200))
+
+
+def test_what_was_taken_is_noted(tmp_path: Path) -> None:
+    table = put(tmp_path / "a.csv", "x,y,width,height\n100,200,36,36\n")
+    assert "a corner of a box (--origin center if not)" in read_coordinates(table).notes[0]
+    centers = read_coordinates(table, reading=Reading(origin="center"))
+    assert (centers.centers_yx.tolist(), centers.notes) == ([[200, 100]], ())
+    level = put(tmp_path / "level.csv", "x,y,z\n1,2,5\n3,4,5\n")
+    assert "column z is the same for all picks" in read_coordinates(level).notes[0]
+    ends = put(tmp_path / "helix.box", "1 1 9 9 -1\n80 70 9 9 -2\n")
+    assert "ends of a helix" in read_coordinates(ends).notes[0]
+    tubes = (
+        "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnHelicalTubeID\n1 1 1\n80 70 1\n5 5 2\n6 9 2\n"
+    )
+    assert "ends" in read_coordinates(put(tmp_path / "a.star", tubes)).notes[0]
+    assert not read_coordinates(put(tmp_path / "b.star", tubes + "7 7 2\n")).notes
+
+
+def coco(annotations: list[dict[str, Any]], **more: Any) -> str:
+    images = [{"id": 0, "file_name": "a.png", "width": 512, "height": 512}, {"id": 1, "file_name": "b.png"}]
+    numbered = [{"id": i, "image_id": 0, **one} for i, one in enumerate(annotations)]
+    return json.dumps({"images": images, "annotations": numbered, **more})
+
+
+CLASSES = [{"id": 0, "name": "ice"}, {"id": 1, "name": "Particle"}, {"id": 2, "name": "virus"}]
+BOXES = [{"category_id": i, "bbox": [100 * i, 0, 10, 10]} for i in (0, 1, 2)]
+
+
+def test_of_several_classes_the_particles_are_taken(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.json", coco(BOXES, categories=CLASSES))
+    picks = read_coordinates(path)
+    assert picks.centers_yx.tolist() == [[5, 105]]
+    assert "1 of class ice, 1 of class virus left out" in picks.notes[0]
+    assert read_coordinates(path, reading=Reading.of(classes="Virus")).centers_yx.tolist() == [[5, 205]]
+    assert len(read_coordinates(path, reading=Reading.of(classes="particle,virus"))) == 2
+    put(path, coco(BOXES[::2], categories=CLASSES))
+    assert len(read_coordinates(path)) == 0
+    put(path, coco(BOXES[::2], categories=CLASSES[::2]))
+    with pytest.raises(DataError, match=r"several classes, ice \(1\), virus \(1\); say with --class"):
+        read_coordinates(path)
+    with pytest.raises(DataError, match="no class carbon; its classes are ice"):
+        read_coordinates(path, reading=Reading.of(classes="carbon"))
+    put(path, coco(BOXES[2:], categories=CLASSES[::2]))
+    assert "class virus taken for particles" in read_coordinates(path).notes[0]
+    put(
+        path,
+        coco([*BOXES[1:2], {"category_id": 1, "bbox": [0, 0, 300, 300], "iscrowd": 1}], categories=CLASSES),
+    )
+    assert len(read_coordinates(path)) == 1
+
+
+def test_points_and_mirrored_boxes_of_coco(tmp_path: Path) -> None:
+    marks = [
+        {"bbox": [120.5, 300.25, 0, 0], "keypoints": [120.5, 300.25, 2]},
+        {"keypoints": [7, 8, 2]},
+        {"bbox": [20.5, 30.5, 0, 0]},
+        {"bbox": [136, 236, -36, -36]},
+        {"bbox": [0, 0, 0, 0]},
+    ]
+    picks = read_coordinates(put(tmp_path / "a.json", coco(marks)))
+    assert picks.centers_yx.tolist() == [[300.25, 120.5], [8, 7], [30.5, 20.5], [218, 118]]
+    assert picks.diameters_px is not None
+    np.testing.assert_array_equal(picks.diameters_px, [np.nan, np.nan, np.nan, 36])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (coco([], images=[{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}]), "listed twice"),
+        (coco([], images=[{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]), "two have this id"),
+        (coco([{"image_id": 9, "bbox": [1, 2, 3, 4]}]), "image 9, which is not in its list"),
+        (coco([{"segmentation": [[1, 2, 3, 4]]}]), "annotation 0: bbox None"),
+    ],
+)
+def test_coco_that_contradicts_itself_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_coordinates(put(tmp_path / "a.json", text))
+
+
+def test_images_without_boxes_are_micrographs_without_particles(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.json", coco([{"bbox": [1, 2, 4, 4]}]))
+    by_name = read_by_micrograph(path)
+    assert {name: len(picks) for name, picks in by_name.items()} == {"a.png": 1, "b.png": 0}
+    convert(path, tmp_path / "boxes", format="box")
+    assert (tmp_path / "boxes" / "b.box").read_text() == ""
+    convert(tmp_path / "boxes", tmp_path / "again.json", diameter_px=4)
+    assert {name: len(picks) for name, picks in read_by_micrograph(tmp_path / "again.json").items()} == {
+        "a": 1,
+        "b": 0,
+    }
+
+
+def test_a_table_for_all_beside_those_of_each_micrograph(tmp_path: Path) -> None:
+    for name in "ab":
+        write_coordinates(tmp_path / f"{name}.csv", Picks.of([[1, 2], [3, 4]]))
+    both = Picks.of([[1, 2], [3, 4]], micrograph=["Movies/a.mrc", "Movies/b.mrc"])
+    write_coordinates(tmp_path / "particles.star", both)
+    with pytest.raises(
+        DataError, match=r"a\.csv and particles\.star both have picks of micrograph Movies/a\.mrc"
+    ):
+        read_coordinates(tmp_path)
+    assert len(read_coordinates(tmp_path, format="csv")) == 4
+    (tmp_path / "two").mkdir()
+    for i, folder in enumerate(("x", "y")):
+        write_coordinates(tmp_path / "two" / f"{i}.star", Picks.of([[1, 2]], micrograph=f"{folder}/a.mrc"))
+    assert len(read_coordinates(tmp_path / "two")) == 2
+
+
+def test_names_that_are_not_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "\udce9chant.box"
+    path.write_text("1 2 3 4\n")
+    with pytest.raises(DataError, match=r"\\udce9chant\.box: its name is not UTF-8; rename it"):
+        read_coordinates(path)
+
+
+def test_nothing_is_written_that_would_be_refused(tmp_path: Path) -> None:
+    for picks in (Picks.of([[np.nan, 1]]), Picks.of([[1, 2]], scores=[np.inf])):
+        with pytest.raises(DataError, match="is not a finite number"):
+            write_coordinates(tmp_path / "a.star", picks)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_locale_that_is_not_utf_8_is_named_as_the_cause(tmp_path: Path) -> None:
+    path = tmp_path / "é.box".encode().decode("ascii", "surrogateescape")
+    with pytest.raises(DataError, match=r"é\.box: its name is not read as UTF-8; set PYTHONUTF8=1"):
+        read_coordinates(path)
