@@ -1,6 +1,6 @@
 """Answer a labeling queue from a truth that is known, in place of a person at the page.
 
-    python examples/scripted_person.py 'http://127.0.0.1:8765/?token=…' TRUTH.star [--micrographs N]
+    python examples/scripted_person.py 'http://127.0.0.1:8765/#token=…' TRUTH.star [--micrographs N]
 
 The link is the one that ``cryoquery label`` shows; it works once, and the terminal shows a fresh one. The
 answers go through the server like those of the page: suggestions on a particle are accepted, others above
@@ -11,13 +11,14 @@ they are those of an unhurried person, and nobody has to wait for them.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import secrets
 import sys
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
-from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.formats import micrograph_key, read_coordinates
+from cryoquery.label.sessions import session_of, signature
 from cryoquery.picking.metrics import match_particles
 
 LOOK_SECONDS, CLICK_SECONDS, ACCEPT_SECONDS = 12.0, 1.5, 0.5
@@ -37,13 +39,12 @@ Truth = Mapping[str, NDArray[np.float64]]
 
 
 class Browser:
-    """What is needed of one: it opens the link, keeps the cookie, and sends JSON."""
+    """What is needed of one: it opens the link, and sends JSON that is signed."""
 
     def __init__(self, link: str, person: str) -> None:
         parts = urlsplit(link)
         self._url = f"{parts.scheme}://{parts.netloc}"
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        self._opener.open(link, timeout=60).close()
+        self._session, self._key = session_of(parts.fragment.removeprefix("token="), secrets.token_hex(16))
         self.send("/api/session", {"person": person})
 
     def send(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -52,9 +53,12 @@ class Browser:
         Raises:
             urllib.error.HTTPError: it was refused.
         """
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self._url + path, json.dumps(body).encode(), headers)
-        with self._opener.open(request, timeout=60) as answer:
+        content = json.dumps(body).encode()
+        words = (secrets.token_hex(16), hashlib.sha256(content).hexdigest())
+        signed = " ".join(("Cryoquery", self._session, *words, signature(self._key, "POST", path, *words)))
+        headers = {"Content-Type": "application/json", "Authorization": signed}
+        request = urllib.request.Request(self._url + path, content, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))
 
 

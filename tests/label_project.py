@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
+import secrets
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,6 +32,8 @@ from cryoquery.data.dataset import ImageRecord, encode, new_dataset
 from cryoquery.errors import CryoqueryError
 from cryoquery.formats import write_micrograph
 from cryoquery.label import serve
+from cryoquery.label.security import PROOF, SCHEME
+from cryoquery.label.sessions import session_of, signature
 from cryoquery.project.events import Command, EventLog
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
@@ -197,7 +201,7 @@ class Served:
         while len(self.links) < n_links:
             if time.monotonic() > deadline or not self._listen(0.2):
                 raise AssertionError("\n".join(["the server did not start", *self.lines]))
-        self.url = self.links[-1].partition("/?")[0]
+        self.url = self.links[-1].partition("/#")[0]
 
     def _listen(self, seconds: float) -> bool:
         """Take in what it says meanwhile; False: it will say no more."""
@@ -205,7 +209,7 @@ class Served:
             while self._lines.poll(seconds):
                 line = str(self._lines.recv())
                 self.lines.append(line)
-                self.links += [word for word in line.split() if "/?token=" in word]
+                self.links += [word for word in line.split() if "/#token=" in word]
         except (EOFError, OSError):
             return False
         return True
@@ -244,14 +248,44 @@ def served(project: Path, *, port: int = 0, people: Sequence[str] = ()) -> Itera
         server.stop()
 
 
+class Signed(httpx.Auth):
+    """Signs requests as the page does, and sees that what is answered is the server's own."""
+
+    requires_request_body = True
+    requires_response_body = True
+
+    def __init__(self, link: str) -> None:
+        self.id, self.key = session_of(link.partition("#token=")[2], secrets.token_hex(16))
+
+    def header(self, method: str, target: str, body: bytes = b"", nonce: str | None = None) -> str:
+        words = (nonce or secrets.token_hex(16), hashlib.sha256(body).hexdigest())
+        return " ".join((SCHEME, self.id, *words, signature(self.key, method, target, *words)))
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        method, target = request.method, request.url.raw_path.decode()
+        request.headers["Authorization"] = self.header(method, target, request.content)
+        nonce = request.headers["Authorization"].split()[2]
+        answer = yield request
+        if answer.status_code not in (304, 401):
+            words = (answer.status_code, method, target, nonce, hashlib.sha256(answer.content).hexdigest())
+            proof = answer.headers.get(PROOF, "")
+            is_of_page = method == "GET" and (target == "/" or target.startswith("/static/"))
+            unsigned = answer.status_code in (400, 403, 404) or is_of_page
+            assert proof == f"{nonce} {signature(self.key, *words)}" or (unsigned and not proof)
+
+
 @contextmanager
 def logged_in(server: Served, person: str | None = None) -> Iterator[httpx.Client]:
     """A client with a session of its own, named unless the link had a name."""
     with httpx.Client(base_url=server.url, timeout=30.0, verify=False) as client:
         deadline = time.monotonic() + 10
-        while (answer := client.get(server.link)).status_code != 303 and time.monotonic() < deadline:
+        while True:
+            client.auth = Signed(server.link)
+            answer = client.get("/api/session")
+            if answer.status_code != 401 or time.monotonic() > deadline:
+                break
             time.sleep(0.05)  # the fresh link is on its way
-        assert answer.status_code == 303, answer.text
+        assert answer.status_code == 200, answer.text
         if person is not None:
             client.post("/api/session", json={"person": person}).raise_for_status()
         yield client

@@ -166,7 +166,7 @@ def events(server: Served) -> list[Event]:
 def exported(person: Person, path: Path) -> dict[str, NDArray[np.float64]]:
     """Micrograph → (n, 2) centers of the STAR file that the server sends."""
     path.write_text(
-        person.page.evaluate("fetch('/api/export?what=labels&format=star').then((r) => r.text())")
+        person.ask("c.api.picture('/api/export?what=labels&format=star').then((found) => found.text())")
     )
     picks = read_coordinates(path)
     names = np.array([Path(str(name)).stem for name in picks.micrographs])
@@ -442,11 +442,8 @@ def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[
         anna.press("Control+z", "Control+Shift+z")
         anna.drag([(500, 600), (520, 610)])
         server.start()
-        # Whether the session outlives the server is the server's affair; the link that it shows always works.
+        anna.page.wait_for_selector('#save[data-state="signed out"]')
         anna.page.goto(server.link)
-        if anna.page.locator("#name-dialog").is_visible():
-            anna.page.fill("#name", "anna")
-            anna.press("Enter")
         anna.wait_for_task()
         anna.wait_until_saved()
         expected = [(520, 610), (600, 600), (600, 700), (600, 800)]
@@ -468,9 +465,7 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
 
         # Anna leaves her task for Ben in another window; what she then does in this one cannot be saved.
         anna.ask(
-            "fetch(`/api/tasks/${a}/commands`, {method: 'POST',"
-            " headers: {'Content-Type': 'application/json'},"
-            " body: JSON.stringify({commands: [{id: 'left', kind: 'released'}]})}).then((r) => r.status)",
+            "c.api.sendCommands(a, [{id: 'left', kind: 'released'}])",
             one,
         )
         ben.page.click(f'#queue [data-item="{one}"]')
@@ -481,7 +476,8 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
         assert "1 change" in anna.page.inner_text("#lost-text")
         anna.page.click("#lost-next")
         assert anna.wait_for_task(but=one) not in (one,)
-        anna.wait_until_saved()
+        anna.page.wait_for_selector('#save[data-state="refused"]')
+        assert anna.page.inner_text("#refused") == "Download 1 refused"
 
 
 def _named(person: Callable[..., Person], link: str) -> Person:

@@ -19,12 +19,15 @@ from cryoquery.label.server import create_app
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.label.sessions import Sessions, checked_name
 from cryoquery.project.folder import Project
+from cryoquery.storage.atomic import write_bytes
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 8765
 N_PORTS = 50
 """So many are tried, from the first one, where none was asked for."""
-SESSIONS_FILE = ".sessions.json"
+PORT_FILE = ".port"
+"""In the project: where it was served last, since what a browser has not sent belongs to an address with its
+port."""
 KEEP_ALIVE_SECONDS = 30
 MOST_CONNECTIONS = 2000
 BACKLOG = 1024
@@ -64,14 +67,16 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.callback(service.close)
         _check_micrographs(service.project, say)
-        sessions = Sessions(service.project.path / SESSIONS_FILE)
-        listening = stack.enter_context(_listen(port, sessions.port))
+        sessions = Sessions()
+        last = service.project.path / PORT_FILE
+        listening = stack.enter_context(_listen(port, _port_in(last)))
         port = listening.getsockname()[1]
-        sessions.remember_port(port)
+        with contextlib.suppress(OSError):
+            write_bytes(last, f"{port}\n".encode())
 
         def show(person: str | None) -> None:
             whose = f"  {person}" if person else ""
-            say(f"  http://{ADDRESS}:{port}/?token={sessions.new_link(person)}{whose}")
+            say(f"  http://{ADDRESS}:{port}/#token={sessions.new_link(person)}{whose}")
 
         def opened(person: str | None) -> None:
             say(f"opened{f' by {person}' if person else ''}; for another browser:")
@@ -93,7 +98,7 @@ def _server_of(app: ASGIApp) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http="h11", loop="asyncio", ws="none", lifespan="on",
-        log_config=None, access_log=False,  # tokens stand in the addresses
+        log_config=None, access_log=False,
         log_level="error",  # malformed requests are answered, and need not be shown at the terminal
         proxy_headers=False, server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
@@ -134,6 +139,15 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "USER"
+
+
+def _port_in(file: Path) -> int | None:
+    """The port that a file names; None: it names none."""
+    try:
+        port = int(file.read_bytes()[:10])
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
 
 
 def _listen(port: int | None, last: int | None = None) -> socket.socket:

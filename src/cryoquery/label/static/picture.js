@@ -1,6 +1,6 @@
 // The pictures of one micrograph, in the sizes the server offers, loaded as the zoom asks for them.
 
-import { picturePath } from "./api.js";
+import { picture, picturePath } from "./api.js";
 
 /** Calls `changed()` when a better picture has come, `failed(message)` when one could not be had. */
 export class Picture {
@@ -45,9 +45,7 @@ export class Picture {
     const generation = this.generation;
     const path = picturePath(this.item, level, this.lowpass);
     try {
-      const response = await fetch(path, { credentials: "same-origin" });
-      if (!response.ok) throw new Error(`status ${response.status}`);
-      const bitmap = await createImageBitmap(await response.blob());
+      const bitmap = await createImageBitmap(await picture(path));
       if (generation !== this.generation || (this.level !== null && this.level >= level)) {
         bitmap.close();
         return;

@@ -1,6 +1,7 @@
 // The list of what to label next, and why.
 
 import { thumbnailPath } from "./api.js";
+import { show } from "./thumbnails.js";
 
 const NAME_LENGTH = 22;
 const STATES = { leased: "open", drafted: "begun", submitted: "submitted", skipped: "skipped", bad: "bad" };
@@ -53,11 +54,10 @@ export class QueueList {
     const button = document.createElement("button");
     button.type = "button";
     const image = document.createElement("img");
-    image.loading = "lazy";
     image.decoding = "async";
     image.alt = "";
     image.width = image.height = 52;
-    image.src = thumbnailPath(entry.item);
+    show(image, thumbnailPath(entry.item));
     const [name, why, state] = ["name", "reason", "state"].map((kind) => {
       const part = document.createElement("span");
       part.className = kind;
