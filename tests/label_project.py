@@ -18,7 +18,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -172,8 +172,9 @@ def write_step(project: Path, step: int, items: Sequence[int], **metrics: Any) -
 class Served:
     """A server that runs in a process of its own."""
 
-    def __init__(self, project: Path, port: int, people: Sequence[str]) -> None:
+    def __init__(self, project: Path, port: int, people: Sequence[str], before: Callable[[], None]) -> None:
         self.project = project
+        self._before = before
         self.people = people
         self._lines: Connection
         self.lines: list[str] = []
@@ -193,7 +194,9 @@ class Served:
         """Start it, on the same port where it had one."""
         self._lines, theirs = SPAWN.Pipe(duplex=False)
         port = httpx.URL(self.url).port or 0
-        self.process = SPAWN.Process(target=_serve, args=(self.project, port, list(self.people), theirs))
+        self.process = SPAWN.Process(
+            target=_serve, args=(self.project, port, list(self.people), theirs, self._before)
+        )
         self.process.start()
         theirs.close()
         n_links = len(self.links) + max(1, len(self.people))
@@ -230,7 +233,14 @@ class Served:
         return self.process.exitcode
 
 
-def _serve(project: Path, port: int, people: list[str], lines: Connection) -> None:
+def _nothing() -> None:
+    pass
+
+
+def _serve(
+    project: Path, port: int, people: list[str], lines: Connection, before: Callable[[], None]
+) -> None:
+    before()
     try:
         serve(project, port=port, people=people, say=lines.send)
     except CryoqueryError as error:
@@ -239,9 +249,11 @@ def _serve(project: Path, port: int, people: list[str], lines: Connection) -> No
 
 
 @contextmanager
-def served(project: Path, *, port: int = 0, people: Sequence[str] = ()) -> Iterator[Served]:
-    """A server of ``project``; port 0: any free one."""
-    server = Served(project, port, people)
+def served(
+    project: Path, *, port: int = 0, people: Sequence[str] = (), before: Callable[[], None] | None = None
+) -> Iterator[Served]:
+    """A server of ``project``; port 0: any free one; ``before`` is called in its process."""
+    server = Served(project, port, people, before or _nothing)
     try:
         yield server
     finally:

@@ -482,7 +482,17 @@ def test_suggestions_stay_those_of_the_model_that_was_shown(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[{}]", '[{"item": 99, "rank": 0, "reason": "", "score": 1, "purpose": "train"}]']
+    "content",
+    [
+        "",
+        "{}",
+        "[{}]",
+        '[{"item": 99, "rank": 0, "reason": "", "score": 1, "purpose": "train"}]',
+        '[{"item": 0, "rank": 0, "reason": "", "score": 1e400, "purpose": "train"}]',
+        '[{"item": 1e400, "rank": 0, "reason": "", "score": NaN, "purpose": "train"}]',
+        "[" * 100_000,
+        '[{"item": ' + "9" * 5000 + "}]",
+    ],
 )
 def test_a_damaged_query_is_named_and_changes_nothing(service: LabelService, content: str) -> None:
     (write_step(service.project.path, 1, [0]) / "query.json").write_text(content)
@@ -502,8 +512,16 @@ def test_a_step_under_way_is_shown(service: LabelService) -> None:
     ended.wait()
     path.write_text(json.dumps({"since": 1.0, "pid": ended.pid, "host": socket.gethostname()}))
     assert step_under_way(service.project.path) is None
-    path.write_text("{")
-    assert step_under_way(service.project.path) is None
+    for damaged in (
+        "{",
+        '{"since": NaN}',
+        '{"since": 1e400}',
+        '{"since": "x"}',
+        '{"since": 1, "pid": 1e400}',
+    ):
+        path.write_text(damaged)
+        assert service.queue("anna")["stepping"] is None or "pid" in damaged
+        json.dumps(service.queue("anna"), allow_nan=False)
 
 
 def test_a_failing_disk_is_no_fault_of_a_command(
@@ -669,7 +687,7 @@ def test_a_port_in_use_and_a_folder_without_a_project(project: Path, tmp_path: P
 def test_what_the_log_cannot_take_is_not_called_wrong(service: LabelService) -> None:
     task = service.lease("anna", None)["task"]
     with sqlite3.connect(service.project.events_path) as other:
-        other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}')")
+        other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}', '')")
     other.close()
     with pytest.raises(LogError, match="another process"):
         service.record("anna", task, [CommandRequest.model_validate(add("a", 9.0, 9.0))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,7 +97,18 @@ def label(
     from cryoquery.label import serve
 
     names = [name for name in people.split(",") if name.strip()]
-    serve(project, port=port, people=names, say=typer.echo)
+    serve(project, port=port, people=names, say=typer.echo, hide_links=not sys.stdout.isatty())
+
+
+def backup(
+    project: ProjectFolder,
+    file: Annotated[Path, typer.Argument(help="The copy, such as mine.sqlite.")],
+) -> None:
+    """A checked copy of all that people did in a project, also while it is served."""
+    from cryoquery.project.backups import back_up
+    from cryoquery.project.folder import open_project
+
+    typer.echo(f"{file}: {back_up(open_project(project), file):,} events")
 
 
 def step(

@@ -142,8 +142,12 @@ def read_listed(
     table = next((t for t in tables if {MICROGRAPH, COORDINATE_FILE} <= t.columns.keys()), None)
     if table is None:
         return None
-    pairs = zip(table.columns[MICROGRAPH], table.columns[COORDINATE_FILE], strict=True)
-    return [(name, read(_find(path, Path(listed)))) for name, listed in pairs]
+    pairs = list(zip(table.columns[MICROGRAPH], table.columns[COORDINATE_FILE], strict=True))
+    of_file: dict[str, str] = {}
+    for name, listed in pairs:
+        if of_file.setdefault(listed, name) != name:
+            raise DataError(f"{path}: lists {listed} for {of_file[listed]} and for {name}; correct one")
+    return [(name, read(_find(path, Path(listed)))) for listed, name in of_file.items()]
 
 
 def _find(path: Path, listed: Path) -> Path:

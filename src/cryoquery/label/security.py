@@ -128,14 +128,20 @@ class Guard:
         app: what is guarded.
         sessions: who is let in.
         opened: called when a link was used, with the person it was made for.
+        admitted: called with each request that a session has signed.
     """
 
     def __init__(
-        self, app: ASGIApp, sessions: Sessions, opened: Callable[[str | None], None] = lambda person: None
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        opened: Callable[[str | None], None],
+        admitted: Callable[[Scope], None],
     ) -> None:
         self._app = app
         self._sessions = sessions
         self._opened = opened
+        self._admitted = admitted
         self._limits = Limits()
         self._n_under_way = 0
 
@@ -157,6 +163,7 @@ class Guard:
         except RefusedError as refusal:
             await _refusal(refusal)(scope, receive, send)
             return
+        self._admitted(scope)
         send = _with_proof(send, request)
         self._n_under_way += 1
         try:
@@ -207,7 +214,7 @@ class Guard:
 
 def _is_of_page(scope: Scope) -> bool:
     """Whether a file of the page is asked for, which nothing secret is in."""
-    path = scope["path"]
+    path: str = scope["path"]
     return scope["method"] == "GET" and (path == "/" or path.startswith("/static/"))
 
 

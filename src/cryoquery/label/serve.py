@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
+import os
 import resource
 import socket
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cryoquery.errors import ProjectError
+from cryoquery.label.connections import Connections
 from cryoquery.label.pages import load_pages
 from cryoquery.label.server import create_app
 from cryoquery.label.service import LabelService, open_service
@@ -28,10 +30,11 @@ N_PORTS = 50
 PORT_FILE = ".port"
 """In the project: where it was served last, since what a browser has not sent belongs to an address with its
 port."""
+LINKS_FILE = ".links"
 KEEP_ALIVE_SECONDS = 30
-MOST_CONNECTIONS = 2000
+OPEN_FILES = 2500
 BACKLOG = 1024
-GRACE_SECONDS = 5
+GRACE_SECONDS = 2
 
 
 def _print(line: str) -> None:
@@ -44,6 +47,7 @@ def serve(
     port: int | None = None,
     people: Sequence[str] = (),
     say: Callable[[str], None] = _print,
+    hide_links: bool = False,
 ) -> None:
     """Serve the page of a project until Ctrl-C or SIGTERM.
 
@@ -52,6 +56,8 @@ def serve(
         port: on loopback; None: the one that the project had last, or the first free one from 8765 on.
         people: a link is shown for each; without them one link, and the page asks for the name.
         say: prints a line for the person at the terminal.
+        hide_links: they go to a file that only this user can read, since what is said goes to one that
+            perhaps others can.
 
     Raises:
         ProjectError: there is no project, none of its micrographs is where it was, it is served already,
@@ -74,9 +80,18 @@ def serve(
         with contextlib.suppress(OSError):
             write_bytes(last, f"{port}\n".encode())
 
+        hidden = service.project.path / LINKS_FILE
+        if hide_links:
+            hidden.unlink(missing_ok=True)
+            stack.callback(hidden.unlink, missing_ok=True)
+
         def show(person: str | None) -> None:
             whose = f"  {person}" if person else ""
-            say(f"  http://{ADDRESS}:{port}/#token={sessions.new_link(person)}{whose}")
+            line = f"  http://{ADDRESS}:{port}/#token={sessions.new_link(person)}{whose}"
+            if hide_links:
+                _append_privately(hidden, line)
+                line = f"  the link at the end of {hidden}, which only {_user()} can read{whose}"
+            say(line)
 
         def opened(person: str | None) -> None:
             say(f"opened{f' by {person}' if person else ''}; for another browser:")
@@ -87,22 +102,32 @@ def serve(
         for person in links:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
-        app = create_app(service, sessions, pages, opened=opened)
+        connections = Connections()
+        app = create_app(
+            service, sessions, pages, opened=opened, admitted=lambda scope: connections.know(scope["client"])
+        )
         _allow_open_files()
         with contextlib.suppress(KeyboardInterrupt):
-            _server_of(app).run(sockets=[listening])
+            _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
 
 
-def _server_of(app: ASGIApp) -> uvicorn.Server:
+def _append_privately(file: Path, line: str) -> None:
+    # Private from the start: between making a file and closing it to others, it could be opened.
+    descriptor = os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(f"{line}\n")
+
+
+def _server_of(app: ASGIApp, connections: Connections) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
-        http="h11", loop="asyncio", ws="none", lifespan="on",
+        http=connections.protocol, loop="asyncio", ws="none", lifespan="on",
         log_config=None, access_log=False,
         log_level="error",  # malformed requests are answered, and need not be shown at the terminal
         proxy_headers=False, server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
-        limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,
+        backlog=BACKLOG,
     )  # fmt: skip
     return uvicorn.Server(config)
 
@@ -181,8 +206,7 @@ def _listen(port: int | None, last: int | None = None) -> socket.socket:
 def _allow_open_files() -> None:
     """Each connection is an open file, and 1,024 are a common limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CONNECTIONS + 500
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -67,8 +67,9 @@ def picture(
     record = _record(project, item)
     if not 16 <= long_side <= LONG_SIDES[-1]:
         raise ProjectError(f"long_side={long_side}: must lie between 16 and {LONG_SIDES[-1]} px")
-    if lowpass is not None and not 0 < lowpass < math.inf:
-        raise ProjectError(f"lowpass={lowpass:g}: must be a positive length")
+    longest = max(_diameter_and_pixel(project)[0], lowpass_values(project)[-1])
+    if lowpass is not None and not 0 < lowpass <= longest:
+        raise ProjectError(f"lowpass={lowpass:g}: must be positive, and at most {longest:g}")
     whole = (record.height_px, record.width_px)
     region = shown_region(project, item)
     scale = min(1.0, long_side / max(region[2:]))

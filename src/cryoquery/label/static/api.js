@@ -26,7 +26,6 @@ const PICTURE_MS = 120000;
 const LOGIN = "/api/session";
 
 let session = null;
-let proven = false; // that it is the right server, since the last failure
 
 /**
  * Log in with the link in the address, or as before; resolves to what the server says of the session. A page that
@@ -52,9 +51,9 @@ export async function open({ person, project } = {}) {
 
 /** The answer to a request, if the server proves that it is its own; else `Stranger` or `Unreachable`. */
 async function ask(method, path, body, { asker = session, cache = "no-store", timeout = TIMEOUT_MS } = {}) {
-  // Nothing is told to a program that has not shown that it is the right one.
-  if (!proven && path !== LOGIN) await request("GET", LOGIN);
   if (!asker) throw new Stranger();
+  // Nothing is told to a program that has not just shown that it is the right one.
+  if (body) await request("GET", LOGIN, undefined, asker);
   const [nonce, stop] = [random(), new AbortController()];
   const timer = setTimeout(() => stop.abort(), timeout);
   const headers = { Authorization: await asker.authorization(method, path, body, nonce) };
@@ -66,10 +65,8 @@ async function ask(method, path, body, { asker = session, cache = "no-store", ti
     const content = await response.arrayBuffer();
     const fresh = cache === "default" ? undefined : nonce;
     if (!(await asker.proves(response, content, method, path, fresh))) throw new Stranger();
-    proven = true;
     return { response, content };
   } catch (error) {
-    proven = false;
     throw error instanceof Stranger ? error : new Unreachable("the server does not answer");
   } finally {
     clearTimeout(timer);
