@@ -1,6 +1,6 @@
 """Answer a labeling queue from a truth that is known, in place of a person at the page.
 
-    python examples/scripted_person.py 'http://127.0.0.1:8765/#token=…' TRUTH.star [--micrographs N]
+    python examples/scripted_person.py 'http://127.0.0.1:8765/open/…#token=…' TRUTH.star [--micrographs N]
 
 The link is the one that ``cryoquery label`` shows; it works once, and the terminal shows a fresh one. The
 answers go through the server like those of the page: suggestions on a particle are accepted, others above

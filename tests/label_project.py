@@ -204,7 +204,7 @@ class Served:
         while len(self.links) < n_links:
             if time.monotonic() > deadline or not self._listen(0.2):
                 raise AssertionError("\n".join(["the server did not start", *self.lines]))
-        self.url = self.links[-1].partition("/#")[0]
+        self.url = self.links[-1].partition("/open/")[0]
 
     def _listen(self, seconds: float) -> bool:
         """Take in what it says meanwhile; False: it will say no more."""
@@ -212,7 +212,7 @@ class Served:
             while self._lines.poll(seconds):
                 line = str(self._lines.recv())
                 self.lines.append(line)
-                self.links += [word for word in line.split() if "/#token=" in word]
+                self.links += [word for word in line.split() if "#token=" in word]
         except (EOFError, OSError):
             return False
         return True

@@ -447,6 +447,8 @@ def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[
         server.start()
         anna.page.wait_for_selector('#save[data-state="signed out"]')
         anna.page.goto(server.link)
+        anna.page.fill("#name", "anna")
+        anna.press("Enter")
         anna.wait_for_task()
         anna.wait_until_saved()
         expected = [(520, 610), (600, 600), (600, 700), (600, 800)]

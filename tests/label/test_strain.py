@@ -8,14 +8,18 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from label_project import logged_in, make_project, served, write_step
+import uvicorn
+from label_project import Signed, logged_in, make_project, served, write_step
 
 from cryoquery.label import pictures, serve, server
 from cryoquery.label.connections import MOST_STRANGERS, Connections
@@ -182,3 +186,42 @@ def test_links_that_others_could_read_go_to_a_private_file(
     assert not any("token" in line for line in said)
     assert any(str(links) in line for line in said)
     assert not links.exists()
+
+
+def test_by_a_socket_only_its_owner_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(tmp_path / "p", 1)
+    running, said = threading.Event(), []  # type: ignore[var-annotated]
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "Ctrl-C" in line:
+            running.set()
+
+    class Stoppable(uvicorn.Server):
+        def __init__(self, config: uvicorn.Config) -> None:
+            super().__init__(config)
+            made.append(self)
+
+    made: list[uvicorn.Server] = []
+    monkeypatch.setattr("uvicorn.Server", Stoppable)
+    thread = threading.Thread(target=partial(serve, project, by_socket=True, say=say))
+    thread.start()
+    assert running.wait(60)
+    (forward,) = [line.split()[3] for line in said if "ssh -N -L" in line]
+    path = Path(forward.partition(":")[2])
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    (link,) = [line.strip() for line in said if "#token" in line]
+    assert link.startswith("http://127.0.0.1:8765/open/")
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(path)), base_url="http://127.0.0.1:8765", auth=Signed(link)
+    ) as client:
+        assert client.post("/api/session", json={"person": "anna"}).json()["person"] == "anna"
+    if os.getuid() == 0:
+        as_another = (
+            f"import socket,os; os.setuid(65534); socket.socket(socket.AF_UNIX).connect({str(path)!r})"
+        )
+        refused = subprocess.run([sys.executable, "-c", as_another], check=False, capture_output=True)
+        assert b"PermissionError" in refused.stderr
+    made[0].should_exit = True
+    thread.join(30)
+    assert not path.parent.exists()

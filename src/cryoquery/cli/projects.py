@@ -92,12 +92,17 @@ def label(
     people: Annotated[
         str, typer.Option(help="Names, as in anna,ben: a link for each (default: the page asks).")
     ] = "",
+    socket: Annotated[
+        bool,
+        typer.Option("--socket", help="For machines with other users: only your own ssh -L reaches it."),
+    ] = False,
 ) -> None:
     """Label in the browser: serve the project's page on this machine and show how to open it."""
     from cryoquery.label import serve
 
     names = [name for name in people.split(",") if name.strip()]
-    serve(project, port=port, people=names, say=typer.echo, hide_links=not sys.stdout.isatty())
+    hidden = not sys.stdout.isatty()
+    serve(project, port=port, people=names, say=typer.echo, by_socket=socket, hide_links=hidden)
 
 
 def backup(

@@ -21,7 +21,7 @@ from cryoquery.formats.names import (
 )
 from cryoquery.formats.picks import Picks
 from cryoquery.formats.relion import Optics
-from cryoquery.storage.atomic import staged_directory, write_bytes
+from cryoquery.storage.atomic import remove_leftovers, staged_directory, write_bytes
 
 PICK_ENDING = "_autopick"
 JOB_FOLDER = re.compile(r"^(?:.*/)?[^/]+/job\d{3,}/")
@@ -83,6 +83,7 @@ def write_coordinates(
             f"{path}: picks of {len(set(picks.micrographs.tolist()))} micrographs, and a {SUFFIX_OF[format]} "
             "file holds those of one; give a folder (a path without a suffix) to write one file for each"
         )
+    remove_leftovers(path.parent)
     write_bytes(path, _content(path, picks, format, pixel_size, optics, shapes))
 
 

@@ -24,7 +24,9 @@ class Connections:
         self._strangers: OrderedDict[Peer, tuple[asyncio.Transport, asyncio.TimerHandle]] = OrderedDict()
 
     def come(self, peer: Peer, transport: asyncio.Transport) -> None:
-        """Take a new connection in."""
+        """Take a new connection in; without a peer it came through a socket that is only its owner's."""
+        if peer is None:
+            return
         timer = asyncio.get_running_loop().call_later(self._seconds, self._close, peer)
         self._strangers[peer] = (transport, timer)
         if len(self._strangers) > self._most:

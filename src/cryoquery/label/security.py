@@ -34,6 +34,8 @@ SCHEME = "Cryoquery"
 _AUTHORIZATION = re.compile(SCHEME + r" ([0-9a-f]{64}) ([0-9a-f]{32}) ([0-9a-f]{64}) ([0-9a-f]{64})")
 PROOF = "Cryoquery-Proof"
 """The header of an answer: the request's nonce, and the signature of the answer."""
+LINK_PATH = "/open/"
+"""How the paths of links begin; the page is there, too."""
 MOST_BODY_BYTES = 1_000_000
 MOST_DRAINED_BYTES = 16_000_000
 """So much of a too large body is read on: a browser that is still sending does not read the answer."""
@@ -215,7 +217,7 @@ class Guard:
 def _is_of_page(scope: Scope) -> bool:
     """Whether a file of the page is asked for, which nothing secret is in."""
     path: str = scope["path"]
-    return scope["method"] == "GET" and (path == "/" or path.startswith("/static/"))
+    return scope["method"] == "GET" and (path == "/" or path.startswith(("/static/", LINK_PATH)))
 
 
 def _check_path(scope: Scope) -> None:
@@ -241,7 +243,9 @@ def _check_origin(scope: Scope) -> None:
         raise RefusedError(403, "requests from other pages are refused")
     # Browsers send this where they send no Origin, and count other ports of localhost as "same-site".
     site = headers.get("sec-fetch-site", "none")
-    followed = scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
+    followed = (scope["path"] == "/" or scope["path"].startswith(LINK_PATH)) and headers.get(
+        "sec-fetch-mode"
+    ) == "navigate"
     if site not in ("none", "same-origin") and not followed:
         raise RefusedError(403, "requests from other pages are refused")
 

@@ -7,7 +7,9 @@ import errno
 import getpass
 import os
 import resource
+import secrets
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from starlette.types import ASGIApp
 from cryoquery.errors import ProjectError
 from cryoquery.label.connections import Connections
 from cryoquery.label.pages import load_pages
+from cryoquery.label.security import LINK_PATH
 from cryoquery.label.server import create_app
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.label.sessions import Sessions, checked_name
@@ -46,6 +49,7 @@ def serve(
     *,
     port: int | None = None,
     people: Sequence[str] = (),
+    by_socket: bool = False,
     say: Callable[[str], None] = _print,
     hide_links: bool = False,
 ) -> None:
@@ -55,6 +59,8 @@ def serve(
         project: its folder.
         port: on loopback; None: the one that the project had last, or the first free one from 8765 on.
         people: a link is shown for each; without them one link, and the page asks for the name.
+        by_socket: listen on a socket in a folder of this user instead, which only this user's ``ssh -L``
+            reaches; ``port`` is that of the machine with the browser.
         say: prints a line for the person at the terminal.
         hide_links: they go to a file that only this user can read, since what is said goes to one that
             perhaps others can.
@@ -75,8 +81,14 @@ def serve(
         _check_micrographs(service.project, say)
         sessions = Sessions()
         last = service.project.path / PORT_FILE
-        listening = stack.enter_context(_listen(port, _port_in(last)))
-        port = listening.getsockname()[1]
+        if by_socket:
+            port = port or _port_in(last) or FIRST_PORT
+            listening = stack.enter_context(_private_socket(stack))
+            target = listening.getsockname()
+        else:
+            listening = stack.enter_context(_listen(port, _port_in(last)))
+            port = listening.getsockname()[1]
+            target = f"{ADDRESS}:{port}"
         with contextlib.suppress(OSError):
             write_bytes(last, f"{port}\n".encode())
 
@@ -87,7 +99,9 @@ def serve(
 
         def show(person: str | None) -> None:
             whose = f"  {person}" if person else ""
-            line = f"  http://{ADDRESS}:{port}/#token={sessions.new_link(person)}{whose}"
+            # Always another path: a page that is open already, of whomever, is not told the secret behind #.
+            path = f"{LINK_PATH}{secrets.token_hex(4)}"
+            line = f"  http://{ADDRESS}:{port}{path}#token={sessions.new_link(person)}{whose}"
             if hide_links:
                 _append_privately(hidden, line)
                 line = f"  the link at the end of {hidden}, which only {_user()} can read{whose}"
@@ -97,7 +111,7 @@ def serve(
             say(f"opened{f' by {person}' if person else ''}; for another browser:")
             show(person)
 
-        _introduce(service, port, say)
+        _introduce(service, f"{port}:{target}", say)
         links: list[str | None] = [*names] or [None]
         for person in links:
             show(person)
@@ -148,14 +162,14 @@ def _check_micrographs(project: Project, say: Callable[[str], None]) -> None:
         )
 
 
-def _introduce(service: LabelService, port: int, say: Callable[[str], None]) -> None:
+def _introduce(service: LabelService, forwarded: str, say: Callable[[str], None]) -> None:
     host = socket.getfqdn()
     if host.startswith("localhost"):
         host = socket.gethostname()
     project = service.project
     say(f"{project.config.name}: {len(project.items):,} to label, served on this machine only.")
     say("From another machine, run there first:")
-    say(f"  ssh -N -L {port}:{ADDRESS}:{port} {_user()}@{host}")
+    say(f"  ssh -N -L {forwarded} {_user()}@{host}")
     say("and open there, or here; each link works once:")
 
 
@@ -164,6 +178,15 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "USER"
+
+
+def _private_socket(stack: contextlib.ExitStack) -> socket.socket:
+    """A Unix socket in a folder of mode 0700, which goes with the ``stack``."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cryoquery-"))
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(f"{folder}/socket")
+    listening.listen(BACKLOG)
+    return listening
 
 
 def _port_in(file: Path) -> int | None:

@@ -26,7 +26,7 @@ from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile
 from cryoquery.label.pictures import Pictures
 from cryoquery.label.requests import CommandsRequest, LeaseRequest, PersonRequest
-from cryoquery.label.security import Guard, RefusedError
+from cryoquery.label.security import LINK_PATH, Guard, RefusedError
 from cryoquery.label.service import LabelService
 from cryoquery.label.sessions import Session, Sessions
 from cryoquery.label.workers import Workers
@@ -166,8 +166,9 @@ Item = Annotated[int, Path(ge=0, lt=10**9)]
 
 
 @router.get("/")
+@router.get(LINK_PATH + "{link}")
 async def index(request: Request) -> Response:
-    """The page."""
+    """The page, which does not depend on the link."""
     return _static(request, INDEX)
 
 

@@ -32,6 +32,7 @@ def back_up(project: Project, path: Path) -> int:
         OSError: the disk is full, or the like.
     """
     check_new(path)
+    remove_leftovers(path.parent)
     with EventLog.open(project.events_path, write=False) as log:
         return log.copy(path)
 

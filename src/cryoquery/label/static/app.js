@@ -11,7 +11,7 @@ import { storedLook } from "./look.js";
 import { countKept, Outbox } from "./outbox.js";
 import { connect, say, showLabeling, showLook, showLoop, showSaving } from "./panel.js";
 import { QueueList } from "./queue.js";
-import { KEPT, linked } from "./session.js";
+import { KEPT } from "./session.js";
 import { Stage } from "./stage.js";
 import { Tools } from "./tools.js";
 
@@ -32,12 +32,11 @@ async function signIn() {
   return session;
 }
 
-/** Go on with another link, from this window or another; what is on the page was not saved by a stranger. */
+/** Go on after another window of this browser has logged in. */
 async function signInAgain(session, outbox) {
   try {
     const answer = await api.open({ person: session.person, project: session.id });
     if (answer.person === session.person && answer.id === session.id) outbox.retryNow();
-    else if (linked()) location.reload();
   } catch (error) {
     say(`${error.message}.`, "warn");
   }
@@ -177,7 +176,6 @@ async function start() {
     byId("forget").hidden = false;
   });
   byId("forget").addEventListener("click", () => outbox.forgetRefused());
-  addEventListener("hashchange", () => linked() && signInAgain(session, outbox));
   addEventListener("storage", (event) => event.key === KEPT && signInAgain(session, outbox));
   byId("banner-action").addEventListener("click", () => flow.reopen());
   setInterval(() => document.hidden || news.poll(), POLL_MS);
@@ -194,5 +192,4 @@ start().catch((error) => {
   const unsent = kept ? ` What was not saved yet (${kept}) is kept in this browser.` : "";
   byId("nothing").hidden = false;
   byId("nothing").textContent = `${error.message}.${unsent || " Reload the page to try again."}`;
-  addEventListener("hashchange", () => location.reload());
 });

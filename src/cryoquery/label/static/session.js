@@ -65,4 +65,4 @@ export class Session {
 export const linked = () => new URLSearchParams(location.hash.slice(1)).get("token");
 
 /** Take the secret out of the address. */
-export const unlink = () => history.replaceState(null, "", location.pathname);
+export const unlink = () => history.replaceState(null, "", "/");
