@@ -192,7 +192,7 @@ def _work_under_kills(server: Served) -> list[Client]:
         time.sleep(float(rng.uniform(0, 0.1)))
         server.kill()
         server.start()
-        for client, link in zip(clients, server.links[-len(clients) :], strict=True):
+        for client, link in zip(clients, server.links[-len(server.people) :], strict=False):
             client.http.auth = Signed(link)
     for thread in threads:
         thread.join(PATIENCE_SECONDS)

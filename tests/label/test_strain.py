@@ -77,7 +77,7 @@ def test_idle_connections_lock_nobody_out(tmp_path: Path) -> None:
             assert anna.get("/api/session").status_code == 200
             with logged_in(running, "ben") as ben:
                 assert ben.get("/api/queue").status_code == 200
-            assert N_IDLE > 5 * MOST_STRANGERS
+            assert N_IDLE > MOST_STRANGERS + 500
 
 
 def slow_pictures() -> None:

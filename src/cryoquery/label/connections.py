@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MOST_STRANGERS = 300
+MOST_STRANGERS = 1200
 """Beyond that the stranger who came first has to go."""
 STRANGER_SECONDS = 20.0
 """A connection is closed that has not shown the signature of a session by then; browsers open a new one."""

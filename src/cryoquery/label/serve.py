@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cryoquery.errors import ProjectError
-from cryoquery.label.connections import Connections
+from cryoquery.label.connections import MOST_STRANGERS, Connections
 from cryoquery.label.pages import load_pages
 from cryoquery.label.security import LINK_PATH
 from cryoquery.label.server import create_app
@@ -116,11 +116,10 @@ def serve(
         for person in links:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
-        connections = Connections()
+        connections = Connections(min(MOST_STRANGERS, _allow_open_files() // 2))
         app = create_app(
             service, sessions, pages, opened=opened, admitted=lambda scope: connections.know(scope["client"])
         )
-        _allow_open_files()
         with contextlib.suppress(KeyboardInterrupt):
             _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
@@ -226,10 +225,13 @@ def _listen(port: int | None, last: int | None = None) -> socket.socket:
     raise ProjectError(f"--port {port}: {reason}; leave it out, and a free one is found")
 
 
-def _allow_open_files() -> None:
-    """Each connection is an open file, and 1,024 are a common limit."""
+def _allow_open_files() -> int:
+    """How many files may be open: each connection is one, and 1,024 are a common limit that can be raised."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
-        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft == resource.RLIM_INFINITY or soft >= OPEN_FILES:
+        return OPEN_FILES
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
@@ -32,6 +32,7 @@ from cryoquery.label.sessions import Session, Sessions
 from cryoquery.label.workers import Workers
 from cryoquery.project.backups import back_up_by_itself
 from cryoquery.project.events import LogError
+from cryoquery.project.folder import Project
 from cryoquery.project.labeling import LeaseError, UnknownTaskError
 from cryoquery.project.step.slurm import look_after
 from cryoquery.project.summary import summarize
@@ -93,10 +94,16 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
-    watching = [
-        asyncio.create_task(watch)
-        for watch in (_watch_steps(app, poll_seconds), _watch_job(app), _watch_day(app))
+    project: Project = app.state.service.project
+    looks: list[tuple[float, Callable[[], Awaitable[object]]]] = [
+        (poll_seconds, lambda: _ask(app, LabelService.notice_steps)),
+        (JOB_SECONDS, lambda: app.state.aside.do(partial(look_after, project.path))),
+        (
+            BACKUP_SECONDS,
+            lambda: app.state.aside.do(partial(back_up_by_itself, project, _complain, daily=True)),
+        ),
     ]
+    watching = [asyncio.create_task(_watch(seconds, look)) for seconds, look in looks]
     try:
         yield
     finally:
@@ -109,32 +116,19 @@ async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
         app.state.service_thread.shutdown()
 
 
-async def _watch_steps(app: FastAPI, poll_seconds: float) -> None:
+async def _watch(seconds: float, look: Callable[[], Awaitable[object]]) -> None:
+    """Look every so many seconds; whatever a damaged file brings about is said once, and looks go on."""
     said = None
     while True:
         try:
-            await _ask(app, LabelService.notice_steps)
+            await look()
             said = None
-        except Exception as error:  # whatever a damaged file brings about, the next step is looked for
-            sentence = explain(error) or f"the last step: {error!r}"
+        except Exception as error:
+            sentence = explain(error) or repr(error)
             if said != sentence:
                 said = sentence
-                _complain(said)
-        await asyncio.sleep(poll_seconds)
-
-
-async def _watch_job(app: FastAPI) -> None:
-    while True:
-        with contextlib.suppress(CryoqueryError, OSError):  # it is asked for again
-            await app.state.aside.do(partial(look_after, app.state.service.project.path))
-        await asyncio.sleep(JOB_SECONDS)
-
-
-async def _watch_day(app: FastAPI) -> None:
-    while True:
-        task = partial(back_up_by_itself, app.state.service.project, _complain, daily=True)
-        await app.state.aside.do(task)
-        await asyncio.sleep(BACKUP_SECONDS)
+                _complain(sentence)
+        await asyncio.sleep(seconds)
 
 
 def _complain(sentence: str) -> None:

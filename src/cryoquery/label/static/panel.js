@@ -118,7 +118,7 @@ const SAVE = {
   retrying: (n, seconds) => `${n} kept here, trying again in ${seconds} s`,
   blocked: (n) => `${n} not saved`,
   refused: () => "not all is saved",
-  "signed out": (n) => `signed out, ${n} kept here: open the link that cryoquery label shows`,
+  "signed out": (n) => `signed out, ${n} kept here: do not reload, open the link that cryoquery label shows`,
 };
 
 /** Show whether everything is saved. */
