@@ -15,7 +15,7 @@ from cryoquery.formats.names import COORDINATE_SUFFIXES, FORMAT_OF, micrograph_k
 HEADERLESS = ("box", "cbox")
 """Formats in which an empty file means no picks."""
 
-STAR_BLOCK = re.compile(r"^\s*data_", re.MULTILINE)
+STAR_BLOCK = re.compile(r"^[^\S\n]*data_", re.MULTILINE)
 _PRINTABLE = bytes([9, 10, 13, *range(32, 127), *range(160, 256)])
 
 

@@ -15,6 +15,9 @@ from cryoquery.formats.columns import numbers, object_column, short_texts
 from cryoquery.formats.names import micrograph_stem
 from cryoquery.formats.picks import Picks
 
+MAX_COLUMNS = 1000
+"""Rows that lack values are filled up, so that many columns would take much memory."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -99,6 +102,8 @@ def _read_rows(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[s
     except csv.Error as error:
         raise DataError(f"{path}: cannot be read as text ({error}); copy it again") from None
     rows = [(n, values) for n, values in split if any(map(str.strip, values))]
+    if rows and len(rows[0][1]) > MAX_COLUMNS:
+        raise DataError(f"{path}: more than {MAX_COLUMNS} columns; damaged, copy it again")
     return ([name.strip() for name in rows[0][1]], rows[1:]) if rows else ([], [])
 
 

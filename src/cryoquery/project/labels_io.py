@@ -25,7 +25,7 @@ from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.state import ItemLabels, ProjectState, labels
-from cryoquery.storage.atomic import write_json
+from cryoquery.storage.atomic import remove_leftovers, write_json
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def export_labels(
     picks = star.with_optics(picks) if star is not None else picks
     named = {project.items[item].micrograph for item in found}
     if out.suffix.lower() == ".json" and file_format is None:
+        remove_leftovers(out.parent)
         write_json(out, labels_json(project, state))
     else:
         write_coordinates(

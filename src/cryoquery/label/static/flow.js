@@ -233,7 +233,7 @@ export class Flow {
         if ((await askLost(words, this.outbox.pending(task))) === "next") break;
       }
     }
-    this.outbox.discard(task);
+    this.outbox.giveUp(task, "another person has the micrograph");
     if (task !== this.labeling.name) return;
     this.labeling.close();
     await this.next();
