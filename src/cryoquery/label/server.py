@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Scope
 from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.download import Format, labels_file
 from cryoquery.label.names import TaskNames
-from cryoquery.label.pages import INDEX, StaticFile
+from cryoquery.label.pages import INDEX, StaticFile, with_fresh_addresses
 from cryoquery.label.picture_requests import router as picture_router
 from cryoquery.label.picture_requests import send
 from cryoquery.label.pictures import Pictures
@@ -85,7 +86,7 @@ def create_app(
     app.state.aside = Workers(ASIDE, "aside")
     app.state.names = TaskNames(service.project.id, len(service.project.items))
     app.state.sessions = sessions
-    app.state.pages = pages
+    app.state.pages = with_fresh_addresses(pages, secrets.token_hex(4))
     app.include_router(router)
     app.include_router(picture_router)
     for kind, answer in (
@@ -163,15 +164,22 @@ Task = Annotated[str, Path(max_length=LONGEST_TASK)]
 
 
 @router.get("/")
-@router.get(LINK_PATH + "{link}")
 async def index(request: Request) -> Response:
-    """The page, which does not depend on the link."""
+    """The page."""
     return _static(request, INDEX)
 
 
-@router.get("/static/{name:path}")
+@router.get(LINK_PATH + "{link}")
+async def linked(request: Request) -> Response:
+    """The page, as a link opens it; what another program at this address left in the cache is forgotten."""
+    answer = _static(request, INDEX)
+    answer.headers["Clear-Site-Data"] = '"cache"'
+    return answer
+
+
+@router.get("/static/{prefix}/{name:path}")
 async def static(request: Request, name: str) -> Response:
-    """A file of the page."""
+    """A file of the page, see `pages.with_fresh_addresses`."""
     return _static(request, name)
 
 

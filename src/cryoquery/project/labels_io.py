@@ -102,11 +102,12 @@ def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     for item in sorted(found, key=lambda number: (project.items[number].micrograph, number)):
-        row, stated = project.micrograph_of(item), found[item].diameters_px
+        row, counted = project.micrograph_of(item), found[item].is_counted()
+        stated = found[item].diameters_px[counted]
         shapes[row.stated] = (row.height_px, row.width_px)
         parts.append(
             Picks.of(
-                found[item].counted_yx(),
+                found[item].particles_yx[counted],
                 micrograph=row.stated,
                 diameters_px=np.where(np.isnan(stated), project.diameter_px(item), stated),
                 pixel_size=row.pixel_size,
