@@ -261,7 +261,8 @@ def test_nothing_in_the_answers_tells_a_blind_repeat(tmp_path: Path) -> None:
             check_ordinary(queue["entries"])
             offered = next(e for e in before["entries"] if e["task"] == task)
             entry = next(e for e in queue["entries"] if e["task"] == task)
-            assert offered | {"status": "leased", "person": "anna"} == entry
+            assert entry["touched"] > 0
+            assert offered | {"status": "leased", "person": "anna", "touched": entry["touched"]} == entry
             assert offered["status"] == "waiting"
             assert queue["n_waiting"] == before["n_waiting"] - 1
             assert document["reason"] == entry["reason"] != ""

@@ -121,6 +121,7 @@ def label(
     ] = False,
 ) -> None:
     """Label in the browser: serve the project's page on this machine and show how to open it."""
+    typer.echo(f"{project}: opening; the link follows in a moment")
     from cryoquery.label import serve
 
     names = [name for name in people.split(",") if name.strip()]
