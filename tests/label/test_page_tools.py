@@ -110,7 +110,8 @@ def test_keys_walk_and_nothing_is_chosen_beforehand(
         other.wait_for_function("() => window.cryoquery.labeling.particles.length === 2")
         other.close()
         short = anna.page.evaluate(
-            "(names) => import('/static/names.js').then((m) => [...m.shortNames(names).values()])",
+            "(names) => import(new URL('names.js', document.querySelector('script[src]').src))"
+            ".then((m) => [...m.shortNames(names).values()])",
             ["Falcon_2012_06_12-14_33_35_0", "Falcon_2012_06_12-15_07_41_0", "Falcon_2012_06_12-15_14_01_0"],
         )
         assert short == ["Fal…14_33_35_0", "Fal…15_07_41_0", "Fal…15_14_01_0"]
