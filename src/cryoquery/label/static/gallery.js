@@ -33,6 +33,7 @@ export class Gallery {
     this.scroller.addEventListener("scroll", () => this.#draw());
     this.room.addEventListener("click", (event) => this.#click(event));
     this.room.addEventListener("dblclick", (event) => this.#visit(event));
+    this.dialog.addEventListener("close", () => this.#clear()); // also by Escape
     this.dialog.addEventListener("keydown", (event) => this.#key(event));
     for (const id of ["gallery-what", "gallery-order"]) byId(id).addEventListener("change", () => this.#list());
     for (const name of ["accept", "remove", "all", "undo", "close"]) byId(`gallery-${name}`).addEventListener("click", () => this[name]());
@@ -61,6 +62,10 @@ export class Gallery {
 
   close() {
     this.dialog.close();
+  }
+
+  #clear() {
+    if (this.dialog.open) return;
     this.room.replaceChildren();
     this.cells.clear();
     for (const sheet of this.sheets.values()) sheet.then((url) => URL.revokeObjectURL(url), () => {});
