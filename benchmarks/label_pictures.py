@@ -3,20 +3,20 @@
     python benchmarks/label_pictures.py [--side 4096] [--items 3000] [--rounds 5]
 
 A project of noise with dark discs is served by a process of its own, and each request is timed from its
-start to the last byte of the answer. A picture is not cached when the project's previews were removed;
-cached, it is asked for with another low-pass, so that neither the browser nor its ETag can help. The queue
-is timed beside that of a project with 30 items, and a command beside one while nobody wants pictures.
+start to the last byte of the answer. A picture is not cached when the project's previews were removed. The
+queue is timed beside that of a project with 30 items, and a command beside one while nobody wants pictures.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import secrets
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -29,6 +29,7 @@ from cryoquery.data.dataset import ImageRecord, encode, new_dataset
 from cryoquery.data.preprocess import draw_mask
 from cryoquery.formats import write_micrograph
 from cryoquery.label import serve
+from cryoquery.label.sessions import authorization, session_of
 from cryoquery.project.events import Command, EventLog
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
@@ -96,6 +97,27 @@ def write_dataset(path: Path, side: int, n_items: int, diameter: float) -> list[
     return records
 
 
+class Signed(httpx.Auth):
+    """Signs requests as the page does."""
+
+    requires_request_body = True
+
+    def __init__(self, link: str) -> None:
+        self._id, self._key = session_of(link.partition("#token=")[2], secrets.token_hex(16))
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header."""
+        target = request.url.raw_path.decode()
+        signed = authorization(self._id, self._key, request.method, target, request.content)
+        request.headers["Authorization"] = signed
+        yield request
+
+
+def client_of(url: httpx.URL | str, auth: httpx.Auth | None) -> httpx.Client:
+    """Somebody at the page at ``url``."""
+    return httpx.Client(base_url=url, auth=auth, timeout=60.0, verify=False)
+
+
 @contextmanager
 def served(project: Path) -> Iterator[httpx.Client]:
     """A session of somebody at the page of a project."""
@@ -106,9 +128,8 @@ def served(project: Path) -> Iterator[httpx.Client]:
     process.start()
     theirs.close()
     try:
-        link = next(word for line in iter(lines.recv, "") for word in line.split() if "/?token=" in word)
-        with httpx.Client(base_url=link.partition("/?")[0], timeout=60.0, verify=False) as client:
-            client.get(link)
+        link = next(word for line in iter(lines.recv, "") for word in line.split() if "#token=" in word)
+        with client_of(link.partition("/open/")[0], Signed(link)) as client:
             yield client
     finally:
         process.terminate()
@@ -124,14 +145,14 @@ def seconds(client: httpx.Client, path: str) -> float:
 
 def time_pictures(client: httpx.Client, project: Path, side: int, n_rounds: int) -> None:
     """Print how long the first picture takes, cached and not."""
-    first = f"/api/items/0/picture?size={min(side, 2048)}&lowpass="
+    first, full = (f"/api/items/0/picture?size={size}&lowpass=2" for size in (min(side, 2048), side))
     fresh, kept, whole = [], [], []
-    seconds(client, first + "19")
-    for i in range(n_rounds):
+    seconds(client, first)
+    for _ in range(n_rounds):
         shutil.rmtree(project / "previews", ignore_errors=True)
-        fresh.append(seconds(client, f"{first}{20 + i}"))
-        kept.append(seconds(client, f"{first}{40 + i}"))
-        whole.append(seconds(client, f"/api/items/0/picture?size={side}&lowpass={60 + i}"))
+        fresh.append(seconds(client, first))
+        kept.append(seconds(client, first))
+        whole.append(seconds(client, full))
     for what, taken in (("not cached", fresh), ("cached", kept), ("in full", whole)):
         print(
             f"picture of {side}², {what:10}  {1000 * median(taken):6.0f} ms, at most {1000 * max(taken):.0f}"
@@ -175,13 +196,9 @@ def _wanting_pictures(client: httpx.Client) -> Iterator[None]:
     ended = threading.Event()
 
     def want(number: int) -> None:
-        with httpx.Client(
-            base_url=client.base_url, cookies=client.cookies, timeout=60.0, verify=False
-        ) as other:
-            i = 0
+        with client_of(client.base_url, client.auth) as other:
             while not ended.is_set():
-                i += 1
-                other.get(f"/api/items/{number}/picture?size=2048&lowpass={100 + i}")
+                other.get(f"/api/items/{number}/picture?size=2048&lowpass=2")
 
     threads = [threading.Thread(target=want, args=(number,)) for number in (1, 2)]
     for thread in threads:

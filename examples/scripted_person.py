@@ -1,6 +1,6 @@
 """Answer a labeling queue from a truth that is known, in place of a person at the page.
 
-    python examples/scripted_person.py 'http://127.0.0.1:8765/?token=…' TRUTH.star [--micrographs N]
+    python examples/scripted_person.py 'http://127.0.0.1:8765/open/…#token=…' TRUTH.star [--micrographs N]
 
 The link is the one that ``cryoquery label`` shows; it works once, and the terminal shows a fresh one. The
 answers go through the server like those of the page: suggestions on a particle are accepted, others above
@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import sys
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
-from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.formats import micrograph_key, read_coordinates
+from cryoquery.label.sessions import authorization, session_of
 from cryoquery.picking.metrics import match_particles
 
 LOOK_SECONDS, CLICK_SECONDS, ACCEPT_SECONDS = 12.0, 1.5, 0.5
@@ -37,13 +38,12 @@ Truth = Mapping[str, NDArray[np.float64]]
 
 
 class Browser:
-    """What is needed of one: it opens the link, keeps the cookie, and sends JSON."""
+    """What is needed of one: it opens the link, and sends JSON that is signed."""
 
     def __init__(self, link: str, person: str) -> None:
         parts = urlsplit(link)
         self._url = f"{parts.scheme}://{parts.netloc}"
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        self._opener.open(link, timeout=60).close()
+        self._session, self._key = session_of(parts.fragment.removeprefix("token="), secrets.token_hex(16))
         self.send("/api/session", {"person": person})
 
     def send(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -52,9 +52,11 @@ class Browser:
         Raises:
             urllib.error.HTTPError: it was refused.
         """
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self._url + path, json.dumps(body).encode(), headers)
-        with self._opener.open(request, timeout=60) as answer:
+        content = json.dumps(body).encode()
+        signed = authorization(self._session, self._key, "POST", path, content)
+        headers = {"Content-Type": "application/json", "Authorization": signed}
+        request = urllib.request.Request(self._url + path, content, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))
 
 

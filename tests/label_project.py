@@ -11,15 +11,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from forks import Forked
 
 from cryoquery.data.dataset import ImageRecord, encode, new_dataset
 from cryoquery.formats import write_micrograph
+from cryoquery.label.security import PROOF
+from cryoquery.label.sessions import authorization, session_of, signature
 from cryoquery.project.events import Command, EventLog
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
@@ -174,8 +178,9 @@ def write_step(project: Path, step: int, items: Sequence[int], **metrics: Any) -
 class Served:
     """A server that runs in a process of its own."""
 
-    def __init__(self, project: Path, port: int, people: Sequence[str]) -> None:
+    def __init__(self, project: Path, port: int, people: Sequence[str], before: str) -> None:
         self.project = project
+        self._before = before
         self.people = people
         self._unfinished = ""  # line
         self.lines: list[str] = []
@@ -194,14 +199,15 @@ class Served:
     def start(self) -> None:
         """Start it, on the same port where it had one."""
         port = httpx.URL(self.url).port or 0
-        command = [sys.executable, "-c", SERVE, str(self.project), str(port), *self.people]
+        program = f"{self._before}\n{SERVE}"
+        command = [sys.executable, "-c", program, str(self.project), str(port), *self.people]
         self.process = Forked(command, stdout=subprocess.PIPE)
         n_links = len(self.links) + max(1, len(self.people))
         deadline = time.monotonic() + START_SECONDS
         while len(self.links) < n_links:
             if time.monotonic() > deadline or not self._listen(0.2):
                 raise AssertionError("\n".join(["the server did not start", *self.lines]))
-        self.url = self.links[-1].partition("/?")[0]
+        self.url = self.links[-1].partition("/open/")[0]
 
     def _listen(self, seconds: float) -> bool:
         """Take in what it says meanwhile; False: it will say no more."""
@@ -213,7 +219,7 @@ class Served:
                 said.close()
             *lines, self._unfinished = (self._unfinished + chunk).split("\n")
             self.lines += lines
-            self.links += [word for line in lines for word in line.split() if "/?token=" in word]
+            self.links += [word for line in lines for word in line.split() if "#token=" in word]
         return not said.closed
 
     def kill(self) -> None:
@@ -234,13 +240,38 @@ class Served:
 
 
 @contextmanager
-def served(project: Path, *, port: int = 0, people: Sequence[str] = ()) -> Iterator[Served]:
-    """A server of ``project``; port 0: any free one."""
-    server = Served(project, port, people)
+def served(project: Path, *, port: int = 0, people: Sequence[str] = (), before: str = "") -> Iterator[Served]:
+    """A server of ``project``; port 0: any free one; the program ``before`` is run first in its process."""
+    server = Served(project, port, people, before)
     try:
         yield server
     finally:
         server.stop()
+
+
+class Signed(httpx.Auth):
+    """Signs requests as the page does, and sees that what is answered is the server's own."""
+
+    requires_request_body = True
+    requires_response_body = True
+
+    def __init__(self, link: str) -> None:
+        self.id, self.key = session_of(link.partition("#token=")[2], secrets.token_hex(16))
+
+    def header(self, method: str, target: str, body: bytes = b"", nonce: str | None = None) -> str:
+        return authorization(self.id, self.key, method, target, body, nonce)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        method, target = request.method, request.url.raw_path.decode()
+        request.headers["Authorization"] = self.header(method, target, request.content)
+        nonce = request.headers["Authorization"].split()[2]
+        answer = yield request
+        if answer.status_code not in (304, 401):
+            words = (answer.status_code, method, target, nonce, hashlib.sha256(answer.content).hexdigest())
+            proof = answer.headers.get(PROOF, "")
+            is_of_page = method == "GET" and (target == "/" or target.startswith("/static/"))
+            unsigned = answer.status_code in (400, 403, 404) or is_of_page
+            assert proof == f"{nonce} {signature(self.key, *words)}" or (unsigned and not proof)
 
 
 @contextmanager
@@ -248,9 +279,13 @@ def logged_in(server: Served, person: str | None = None) -> Iterator[httpx.Clien
     """A client with a session of its own, named unless the link had a name."""
     with httpx.Client(base_url=server.url, timeout=30.0, verify=False) as client:
         deadline = time.monotonic() + 30
-        while (answer := client.get(server.link)).status_code != 303 and time.monotonic() < deadline:
+        while True:
+            client.auth = Signed(server.link)
+            answer = client.get("/api/session")
+            if answer.status_code != 401 or time.monotonic() > deadline:
+                break
             time.sleep(0.05)  # the fresh link is on its way
-        assert answer.status_code == 303, answer.text
+        assert answer.status_code == 200, answer.text
         if person is not None:
             client.post("/api/session", json={"person": person}).raise_for_status()
         yield client

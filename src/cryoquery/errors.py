@@ -72,6 +72,8 @@ def explain(error: BaseException) -> str | None:
     """One line on what went wrong and the way out; None where it is a mistake of this program."""
     if isinstance(error, CryoqueryError):
         return str(error)
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return f"{error.object[:200]!a}: a name that is not UTF-8; rename the file, and run again"
     if _is_lack_of_memory(error):
         return f"out of memory; use a smaller batch_size or image size, or run less at the same time, {_KEPT}"
     if isinstance(error, OSError):

@@ -67,7 +67,7 @@ def test_a_script_answers_what_waits(tmp_path: Path) -> None:
         assert two.stdout.endswith("2 answered\n")
         again = run("scripted_person", server.links[0], truth)
         assert again.returncode == 1
-        assert "403" in again.stderr
+        assert "401" in again.stderr
         rest = run("scripted_person", server.link, truth)
         assert rest.stdout.endswith(f"{N_ITEMS - 2} answered\n"), rest.stderr
     labels = current_labels(open_project(project)).labels

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from label_project import Served, logged_in, make_project, served
+from label_project import Served, Signed, logged_in, make_project, served
 from tiers import take, thorough
 
 from cryoquery.label.documents import describe_document, describe_progress
@@ -56,7 +56,8 @@ class Client:
         while True:
             try:
                 answer = self.http.request(method, path, json=content)
-                if answer.status_code not in (429, 503):
+                # 401 after a restart, until there is a new link
+                if answer.status_code not in (401, 429, 503):
                     return answer
             except httpx.TransportError:
                 self.n_retried += 1
@@ -179,8 +180,8 @@ def test_what_was_confirmed_is_there_once_whenever_the_server_is_killed(tmp_path
 def _work_under_kills(server: Served) -> list[Client]:
     clients = []
     for i, person in enumerate(PEOPLE):
-        http = httpx.Client(base_url=server.url, timeout=20.0, verify=False)
-        assert http.get(server.links[i]).status_code == 303
+        http = httpx.Client(base_url=server.url, timeout=20.0, verify=False, auth=Signed(server.links[i]))
+        assert http.get("/api/session").status_code == 200
         clients.append(Client(person, http, np.random.default_rng([7, i]), threading.Event()))
     threads = [threading.Thread(target=client.work, name=client.person) for client in clients]
     for thread in threads:
@@ -191,6 +192,8 @@ def _work_under_kills(server: Served) -> list[Client]:
         time.sleep(float(rng.uniform(0, 0.1)))
         server.kill()
         server.start()
+        for client, link in zip(clients, server.links[-len(server.people) :], strict=False):
+            client.http.auth = Signed(link)
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
     for client in clients:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from label_project import DIAMETER_PX, Served, make_project, served, truth_yx, write_step
+from label_project import DIAMETER_PX, Served, Signed, make_project, served, truth_yx, write_step
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from strangers import stranger
 
 from cryoquery.errors import ProjectError
 from cryoquery.formats import read_coordinates, write_micrograph
@@ -208,7 +211,7 @@ def events(server: Served) -> list[Event]:
 def exported(person: Person, path: Path) -> dict[str, NDArray[np.float64]]:
     """Micrograph → (n, 2) centers of the STAR file that the server sends."""
     path.write_text(
-        person.page.evaluate("fetch('/api/export?what=labels&format=star').then((r) => r.text())")
+        person.ask("c.api.picture('/api/export?what=labels&format=star').then((found) => found.text())")
     )
     picks = read_coordinates(path)
     names = np.array([Path(str(name)).stem for name in picks.micrographs])
@@ -482,6 +485,7 @@ def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[
         anna.press("Control+z", "Control+Shift+z")
         anna.drag([(500, 600), (520, 610)], key="Control")
         server.start()
+        anna.page.wait_for_selector('#save[data-state="signed out"]')
         anna.come(server.link, "anna")
         anna.wait_until_saved()
         expected = [(520, 610), (600, 600), (600, 700), (600, 800)]
@@ -489,6 +493,82 @@ def test_what_is_done_offline_is_kept_and_sent(tmp_path: Path, person: Callable[
         np.testing.assert_allclose(recorded(server, "0"), expected, atol=TOLERANCE_PX)
         ids = [event.id for event in events(server)]
         assert len(set(ids)) == len(ids)
+
+
+def test_another_user_who_takes_the_port_gets_nothing_and_loses_nothing(
+    tmp_path: Path, person: Callable[..., Person], chromium: Any
+) -> None:
+    with labeled_project(tmp_path) as server:
+        anna = person(server.link)
+        anna.click(600, 600)
+        anna.wait_until_saved()
+        port = httpx.URL(server.url).port or 0
+        server.kill()
+        with stranger(port) as eve:
+            n_marks = 0
+            for status in (404, 400, 401, 403, 405, 413, 422, 200, 500):
+                eve.answer(status)
+                n_seen = len(eve.seen())
+                anna.click(100 + 60 * n_marks, 700)
+                n_marks += 1
+                anna.ask("void c.outbox.retryNow()")
+                anna.page.wait_for_selector('#save[data-state="signed out"]')
+                deadline = time.monotonic() + 30
+                while len(eve.seen()) == n_seen and time.monotonic() < deadline:
+                    anna.page.wait_for_timeout(50)
+                assert anna.ask("c.outbox.pending()") == n_marks, status
+                assert f"{n_marks} kept here" in anna.page.inner_text("#save-text")
+            asked = eve.seen()
+            assert len(asked) >= 9
+            assert not any(body for _, _, body in asked), "nothing that anna did is told to eve"
+            anna.page.reload()  # now eve's page has all that this browser keeps for the address
+            while not (stolen := [body for line, _, body in eve.seen() if "/stolen" in line]):
+                anna.page.wait_for_timeout(50)
+            anna.page.wait_for_function("document.title === 'eve'")  # her script is in the cache now
+        keys = json.loads(json.loads(stolen[0])["cryoquery/session"])
+        assert json.loads(stolen[0])["cookie"] == ""
+        server.start()
+        for _, headers, _ in asked:
+            again = {"authorization": headers.get("Authorization", "")}
+            assert httpx.get(f"{server.url}/api/session", headers=again).status_code == 401
+        thief = Signed(server.links[0])
+        thief.id, thief.key = keys["id"], bytes.fromhex(keys["key"])
+        assert httpx.get(f"{server.url}/api/session", auth=thief).status_code == 401
+        context = chromium.new_context()
+        eves = context.new_page()
+        eves.goto(server.url)
+        eves.evaluate("(kept) => localStorage.setItem('cryoquery/session', JSON.stringify(kept))", keys)
+        eves.reload()
+        eves.wait_for_function("document.getElementById('nothing').textContent.includes('not logged in')")
+        context.close()
+        anna.page.goto(server.link)
+        anna.page.fill("#name", "anna")
+        anna.press("Enter")
+        anna.wait_for_task()
+        anna.wait_until_saved()
+        assert len(recorded(server, "0")) == n_marks + 1
+
+
+def test_what_is_refused_for_good_is_kept_as_a_file(tmp_path: Path, person: Callable[..., Person]) -> None:
+    with labeled_project(tmp_path) as server:
+        anna = person(server.link)
+        anna.ask("void c.outbox.put('0', {kind: 'drafted', op: {op: 'explode'}, active_seconds: 0})")
+        for _ in range(2):
+            anna.page.wait_for_selector('#save[data-state="refused"]')
+            assert "not all is saved" in anna.page.inner_text("#save-text")
+            with anna.page.expect_download() as started:
+                anna.page.click("#refused")
+            (refused,) = json.loads(Path(started.value.path()).read_text())
+            assert refused["command"]["op"] == {"op": "explode"}
+            assert "explode" in refused["refused"]
+            anna.page.reload()
+            anna.wait_for_task()
+        anna.page.click("#refused")
+        anna.page.click("#forget")
+        anna.wait_until_saved()
+        anna.page.reload()
+        anna.wait_for_task()
+        anna.wait_until_saved()
 
 
 def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Person]) -> None:
@@ -502,9 +582,7 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
 
         # Anna leaves her task for Ben in another window; what she then does in this one cannot be saved.
         anna.ask(
-            "fetch(`/api/tasks/${a}/commands`, {method: 'POST',"
-            " headers: {'Content-Type': 'application/json'},"
-            " body: JSON.stringify({commands: [{id: 'left', kind: 'released'}]})}).then((r) => r.status)",
+            "c.api.sendCommands(a, [{id: 'left', kind: 'released'}])",
             one,
         )
         ben.page.click(f'#queue [data-item="{one}"]')
@@ -515,7 +593,8 @@ def test_two_people_and_a_lost_lease(tmp_path: Path, person: Callable[..., Perso
         assert "1 change" in anna.page.inner_text("#lost-text")
         anna.page.click("#lost-next")
         assert anna.wait_for_task(but=one) not in (one,)
-        anna.wait_until_saved()
+        anna.page.wait_for_selector('#save[data-state="refused"]')
+        assert anna.page.inner_text("#refused") == "Download 1 refused"
 
 
 def _named(person: Callable[..., Person], link: str) -> Person:
@@ -690,7 +769,8 @@ def _follow(commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 FOLLOW = """async ([runs, extent]) => {
-  const { Document, Impossible } = await import("/static/document.js");
+  const { src } = document.querySelector("script[src]");
+  const { Document, Impossible } = await import(new URL("document.js", src));
   return runs.map((commands) => {
     const document = new Document();
     return commands.map((command) => {

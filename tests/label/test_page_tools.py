@@ -33,21 +33,36 @@ def _counts(anna: Person) -> list[int]:
     )
 
 
+def _spread_two_fingers(anna: Person, near: int, far: int) -> None:
+    """On a touch screen, from ``near`` to ``far`` px left and right of the middle."""
+    screen = anna.context.new_cdp_session(anna.page)
+    screen.send("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 2})
+    for kind, apart in (("touchStart", near), ("touchMove", far), ("touchEnd", None)):
+        fingers = [] if apart is None else [{"x": 600 + s * apart, "y": 350, "id": s + 1} for s in (-1, 1)]
+        screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+    screen.send("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    screen.detach()
+
+
 def test_mouse_brush_and_regions(tmp_path: Path, person: Callable[..., Person]) -> None:  # noqa: F811
     with labeled_project(tmp_path) as server:
         anna = person(server.link)
         suggested = truth_yx(0)
         anna.press("[", "a")
-        before, view = anna.particles(), anna.ask("[c.stage.view.left, c.stage.view.top]")
+        before, view = anna.particles(), anna.ask("[c.stage.view.left, c.stage.view.top, c.stage.view.scale]")
         start = anna.screen(*suggested[0])
         anna.drag([tuple(suggested[0]), tuple(suggested[0] + (40, 60))])
         np.testing.assert_array_equal(anna.particles(), before)  # a drag pans
-        assert anna.ask("[c.stage.view.left, c.stage.view.top]") != view
+        assert anna.ask("[c.stage.view.left, c.stage.view.top, c.stage.view.scale]") != view
         anna.page.mouse.move(500, 300)
         anna.page.mouse.wheel(15, 8)  # and so do two fingers, also up and down
         anna.page.mouse.wheel(0, 8)
         anna.press("0")
         assert anna.screen(*suggested[0]) == start
+        _spread_two_fingers(anna, 50, 100)
+        assert anna.ask("c.stage.view.scale") > 1.5 * view[2]
+        anna.press("0")
+        assert len(anna.particles()) == 6
         anna.click(*suggested[0])
         anna.drag([tuple(suggested[0]), tuple(suggested[0] + (8, 6))])  # what was clicked before is moved
         assert "Moved a particle by 10 px" in anna.page.inner_text("#toasts")
@@ -110,7 +125,8 @@ def test_keys_walk_and_nothing_is_chosen_beforehand(
         other.wait_for_function("() => window.cryoquery.labeling.particles.length === 2")
         other.close()
         short = anna.page.evaluate(
-            "(names) => import('/static/names.js').then((m) => [...m.shortNames(names).values()])",
+            "(names) => import(new URL('names.js', document.querySelector('script[src]').src))"
+            ".then((m) => [...m.shortNames(names).values()])",
             ["Falcon_2012_06_12-14_33_35_0", "Falcon_2012_06_12-15_07_41_0", "Falcon_2012_06_12-15_14_01_0"],
         )
         assert short == ["Fal…14_33_35_0", "Fal…15_07_41_0", "Fal…15_14_01_0"]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import stat
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from label_project import Served, logged_in, make_project, served
+from label_project import Served, Signed, logged_in, make_project, served
 
-from cryoquery.label.security import LOOPBACK, MOST_BODY_BYTES, RATES, TokenBucket
-from cryoquery.label.serve import SESSIONS_FILE
-from cryoquery.label.sessions import PersonError, Sessions, checked_name
+from cryoquery.label.security import LOOPBACK, MOST_BODY_BYTES, PROOF, Limits, RefusedError, TokenBucket
+from cryoquery.label.sessions import PersonError, Session, Sessions, checked_name, session_of
 from cryoquery.project.events import EventLog
 
 
@@ -62,77 +59,92 @@ def error_of(answer: httpx.Response) -> str:
     return str(content["error"])
 
 
-PATHS = ("/api/session", "/api/queue", "/api/tasks/0", "/api/status", "/api/items/0/picture", "/static/a.js")
+PICTURES = ("picture", "thumbnail", "tile?factor=1&row=0&column=0", "cutouts?at=1,1", "heat?model=step_1")
+PATHS = (
+    *(
+        "/api/session",
+        "/api/queue",
+        "/api/ahead",
+        "/api/tasks/0",
+        "/api/status",
+        "/api/export",
+        "/api/nothing",
+    ),
+    *(f"/api/items/0/{picture}" for picture in PICTURES),
+)
 
 
-@pytest.mark.parametrize("path", [*PATHS, "/", "/api/nothing", "/../etc/passwd"])
-@pytest.mark.parametrize("cookie", [None, "wrong", "ü; ;=,", '"'])
-def test_without_a_session_everything_is_refused(
-    server: Served, anna: httpx.Client, path: str, cookie: str | None
+def signed_by(client: httpx.Client) -> Signed:
+    assert isinstance(client.auth, Signed)
+    return client.auth
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", ["none", "odd", "other key", "other target", "other method", "other body"])
+def test_without_the_signature_of_a_session_everything_is_refused(
+    server: Served, anna: httpx.Client, path: str, kind: str
 ) -> None:
-    name = next(iter(anna.cookies))
-    headers = {} if cookie is None else {"cookie": f"{name}={cookie}".encode()}
+    auth = signed_by(anna)
+    other = Signed(f"#token={'x' * 43}")
+    other.id = auth.id
     with httpx.Client(base_url=server.url, verify=False) as stranger:
         for method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
-            assert stranger.request(method, path, headers=headers).status_code == 401
+            given = {
+                "none": None,
+                "odd": "Cryoquery \xff",
+                "other key": other.header(method, path),
+                "other target": auth.header(method, f"{path}&a=1"),
+                "other method": auth.header("PATCH", path),
+                "other body": auth.header(method, path, b"{}").replace(
+                    hashlib.sha256(b"{}").hexdigest(), "0" * 64
+                ),
+            }[kind]
+            headers = {} if given is None else {"authorization": given.encode("latin-1")}
+            answer = stranger.request(method, path, headers=headers)
+            assert answer.status_code == 401
+            assert PROOF not in answer.headers
         assert "open the link" in stranger.get(path).text
 
 
-@pytest.mark.parametrize(
-    "around",
-    [
-        'prefs={"a":1}; {ours}',
-        '{ours}; prefs={"a":1}',
-        "a b; =; ;;x; {ours}",
-        'q="unclosed; {ours}',
-        "{name}=old; {ours}",
-        "$Version=1; ü=ü;{ours};",
-    ],
-)
-def test_cookies_of_others_do_not_hide_ours(server: Served, anna: httpx.Client, around: str) -> None:
-    ours = cookie_of(anna)
-    cookie = around.replace("{ours}", ours).replace("{name}", ours.partition("=")[0])
-    with httpx.Client(base_url=server.url, verify=False) as client:
-        answer = client.get("/api/session", headers={"cookie": cookie.encode()})
-    assert answer.status_code == 200
-    assert answer.json()["person"] == "anna"
+def test_a_request_is_taken_once(server: Served, anna: httpx.Client) -> None:
+    header = {"authorization": signed_by(anna).header("GET", "/api/session")}
+    answers = [httpx.get(f"{server.url}/api/session", headers=header) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert "before" in error_of(answers[1])
 
 
-def test_a_link_works_once_and_its_cookie_is_kept_from_scripts_and_other_pages(server: Served) -> None:
-    link = server.link
-    answer = httpx.get(link)
-    assert answer.status_code == 303
-    assert answer.headers["location"] == "/"
-    cookie = answer.headers["set-cookie"]
-    for part in ("HttpOnly", "SameSite=Strict", "Path=/"):
-        assert part in cookie
-    assert "token" not in cookie
-    again = httpx.get(link)
-    assert again.status_code in (403, 429)
-    assert "used already" in again.text or again.status_code == 429
+def test_a_body_that_was_changed_on_its_way_is_not_taken(server: Served, anna: httpx.Client) -> None:
+    header = {
+        "authorization": signed_by(anna).header("POST", "/api/session", b'{"person": "anna"}'),
+        "content-type": "application/json",
+    }
+    answer = httpx.post(f"{server.url}/api/session", headers=header, content=b'{"person": "eve"}')
+    assert answer.status_code == 429
 
 
-def test_who_opens_a_used_link_again_in_the_same_browser_is_let_in(server: Served) -> None:
-    with httpx.Client() as client:
-        link = server.link
-        while client.get(link).status_code != 303:
-            link = server.link
-        assert client.get(link).status_code != 403
-
-
-def test_wrong_tokens_are_slowed_down_and_keep_nobody_out(server: Served) -> None:
-    answers = [httpx.get(f"{server.url}/?token={'x' * 43}") for _ in range(15)]
-    counts = Counter(answer.status_code for answer in answers)
-    assert set(counts) <= {403, 429}
-    assert counts[429] >= 5
-    assert int(answers[-1].headers["retry-after"]) > 0
+def test_a_link_works_once_and_its_secret_is_never_sent(server: Served) -> None:
     with logged_in(server) as client:
-        assert client.get("/api/session").status_code == 200
+        link = server.links[-1] if server.link == server.links[-1] else server.link
+        first = signed_by(client)
+    secrets = [part.partition("#token=")[2] for part in server.links]
+    assert not any(secret in first.header("GET", "/api/session") for secret in secrets)
+    assert "#" in link, "browsers do not send what stands after it"
+    opened = Signed(link)
+    again = Signed(link)
+    assert httpx.get(f"{server.url}/api/session", auth=opened).status_code == 200
+    assert httpx.get(f"{server.url}/api/session", auth=again).status_code == 401
+    assert httpx.get(f"{server.url}/api/session", auth=opened).status_code == 200
 
 
-@pytest.mark.parametrize("token", ["", "%00", "%ff", "ü", "a" * 5000, "&token=" * 20, "%F0%9F"])
-def test_odd_tokens(server: Served, token: str) -> None:
-    assert httpx.get(f"{server.url}/?token={token}").status_code in (400, 401, 403, 429)
+def test_a_session_ends_with_the_server(tmp_path: Path) -> None:
+    with served(make_project(tmp_path / "p", 1)) as server, logged_in(server, "anna") as anna:
+        for end in (server.stop, server.kill):
+            end()
+            server.start()
+            assert anna.get("/api/session").status_code == 401
+            anna.auth = Signed(server.link)
+            assert anna.get("/api/session").status_code == 200
+        assert not list(server.project.glob(".sessions*"))
 
 
 @pytest.mark.parametrize(
@@ -160,9 +172,9 @@ def test_only_names_of_loopback_are_answered(anna: httpx.Client, host: str, allo
     assert (LOOPBACK.fullmatch(stated) is not None) == allowed
     answer = anna.get("/api/session", headers={"host": stated.encode()})
     assert answer.status_code == (200 if allowed else 403)
-    # Not even a right link is opened.
+    # Not even the page is shown.
     if not allowed:
-        assert anna.get("/?token=x", headers={"host": stated.encode()}).status_code == 403
+        assert anna.get("/", headers={"host": stated.encode()}).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -219,7 +231,7 @@ async def raw(server: Served, request: bytes, read: int = 65536) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(server.url).port)
     writer.write(request)
     await writer.drain()
-    answer = await asyncio.wait_for(reader.read(read), 10)
+    answer = await asyncio.wait_for(reader.read(read), 60)
     writer.close()
     return answer
 
@@ -228,8 +240,11 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-def cookie_of(client: httpx.Client) -> str:
-    return "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+def request_of(client: httpx.Client, method: str, target: str, *more: str, body: bytes = b"") -> bytes:
+    """A request as bytes, signed."""
+    signed = f"Authorization: {signed_by(client).header(method, target, body)}"
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", signed, *more]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 @pytest.mark.parametrize("encode", [str, lambda p: p.replace(".", "%2e"), lambda p: p.replace("/", "%2f")])
@@ -249,16 +264,14 @@ def test_no_path_leads_out_of_the_page(
     server: Served, anna: httpx.Client, path: str, encode: Callable[[str], str], again: Callable[[str], str]
 ) -> None:
     sent = again(encode(path)).replace("\0", "%00").replace("\\", "%5c")
-    for prefix in ("/static/", "/", "/api/tasks/", "/api/items/", "/api/items/0/"):
-        request = f"GET {prefix}{sent} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie_of(anna)}\r\n\r\n"
-        answer = asyncio.run(raw(server, request.encode()))
+    for prefix in ("/static/", "/static/x/", "/", "/api/tasks/", "/api/items/", "/api/items/0/"):
+        answer = asyncio.run(raw(server, request_of(anna, "GET", f"{prefix}{sent}")))
         assert status_of(answer) in (400, 404)
         assert b"root:" not in answer
         assert b"import" not in answer
 
 
 def test_an_absolute_target_and_strange_lines(server: Served, anna: httpx.Client) -> None:
-    cookie = cookie_of(anna)
     for first in (
         "GET http://localhost/etc/passwd",
         "GET file:///etc/passwd",
@@ -266,8 +279,8 @@ def test_an_absolute_target_and_strange_lines(server: Served, anna: httpx.Client
         "OPTIONS *",
         "BREW /",
     ):
-        request = f"{first} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n"
-        assert status_of(asyncio.run(raw(server, request.encode()))) in (400, 404, 405)
+        request = request_of(anna, *first.split(" "))
+        assert status_of(asyncio.run(raw(server, request))) in (400, 404, 405)
     for request in (
         b"GET /api/session HTTP/1.0\r\n\r\n",
         b"GET /api/session HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
@@ -289,9 +302,9 @@ def test_bodies_that_are_too_large_stated_or_not(anna: httpx.Client) -> None:
 
 
 def test_a_stated_length_is_not_waited_for(server: Served, anna: httpx.Client) -> None:
-    request = f"POST /api/lease HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie_of(anna)}\r\n"
-    request += "Content-Type: application/json\r\nContent-Length: 99999999999999\r\n\r\nx"
-    assert status_of(asyncio.run(raw(server, request.encode()))) == 413
+    more = ("Content-Type: application/json", "Content-Length: 99999999999999")
+    request = request_of(anna, "POST", "/api/lease", *more, body=b"x")
+    assert status_of(asyncio.run(raw(server, request))) == 413
 
 
 @pytest.mark.parametrize(
@@ -370,16 +383,46 @@ def test_what_is_not_known_is_refused_in_a_sentence(anna: httpx.Client, path: st
         "lowpass=nan",
         "lowpass=inf",
         "lowpass=x",
+        "lowpass=1e5",
+        "lowpass=1e6",
         "size=",
     ],
 )
 def test_pictures_of_sizes_that_cannot_be(anna: httpx.Client, query: str) -> None:
     assert anna.get(f"/api/items/0/picture?{query}").status_code == 422
+    if query.startswith("lowpass"):
+        assert anna.get(f"/api/items/0/cutouts?at=1,1&{query}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "cutouts",
+            "cutouts?at=",
+            "cutouts?at=1",
+            "cutouts?at=1,2,3",
+            "cutouts?at=1e9,1",
+            "cutouts?at=--,1",
+        ),
+        *(
+            "cutouts?at=9999999,1",
+            f"cutouts?at={';'.join(['1,1'] * 101)}",
+            "tile",
+            "tile?factor=1&row=0&column=0",
+        ),
+        *("tile?factor=3&row=0&column=0", "tile?factor=1e9&row=0&column=0", "tile?factor=1&row=-1&column=0"),
+        *("heat", "heat?model=../../x", "heat?model=step_", "heat?model=picks_1"),
+    ],
+)
+def test_parts_that_cannot_be(anna: httpx.Client, query: str) -> None:
+    error_of(answer := anna.get(f"/api/items/0/{query}"))
+    assert answer.status_code == 422
 
 
 @pytest.mark.parametrize("item", ["8", "999999999999", "-1", "x", ""])
 def test_pictures_of_items_that_are_not_there(anna: httpx.Client, item: str) -> None:
-    for what in ("picture", "thumbnail"):
+    for what in PICTURES:
         assert anna.get(f"/api/items/{item}/{what}").status_code in (404, 422)
 
 
@@ -393,11 +436,10 @@ def test_forms_of_other_pages_are_refused(anna: httpx.Client, content_type: str 
 
 def test_a_thousand_requests_at_once(server: Served) -> None:
     with logged_in(server, "many") as client:
-        cookie = cookie_of(client)
-    request = f"GET /api/queue HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"
+        auth = client
 
     async def ask() -> int:
-        return status_of(await raw(server, request.encode()))
+        return status_of(await raw(server, request_of(auth, "GET", "/api/queue", "Connection: close")))
 
     async def ask_all() -> list[int]:
         return await asyncio.gather(*(ask() for _ in range(1000)))
@@ -428,51 +470,46 @@ def _set_open_files(soft: int, hard: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_acts_are_limited_too(server: Served) -> None:
-    with logged_in(server, "fast") as client:
-        statuses: list[int] = []
-        while (
-            429 not in statuses and len(statuses) < 2000
-        ):  # a busy machine takes them hardly faster than allowed
-            statuses.append(client.post("/api/lease", json={"task": "77"}).status_code)
-    assert set(statuses) == {404, 429}
-    assert len(statuses) >= RATES["commands"][1]
+def test_acts_are_limited_too() -> None:
+    limits, session = Limits(), Session("0" * 64, b"", "fast", True)
+
+    def hurry() -> None:
+        for _ in range(10_000):
+            limits.check(session, "commands")
+
+    with pytest.raises(RefusedError, match="too many requests") as refused:
+        hurry()
+    assert refused.value.status_code == 429
+    limits.check(session, "reads")
+    limits.check(Session("1" * 64, b"", "other", True), "commands")
 
 
-def test_nothing_that_the_server_says_holds_a_used_token_or_a_session(
-    server: Served, anna: httpx.Client
-) -> None:
-    secret = next(iter(anna.cookies.values()))
-    assert not any(secret in line for line in server.lines)
-    assert secret not in (server.project / SESSIONS_FILE).read_text()
+def test_nothing_that_the_server_says_holds_a_session(server: Served, anna: httpx.Client) -> None:
+    auth = signed_by(anna)
+    assert not any(auth.id in line or auth.key.hex() in line for line in server.lines)
+    assert auth.key.hex() not in repr(Session(auth.id, auth.key, None, False))
 
 
-def test_sessions_outlive_the_server_in_a_private_file(tmp_path: Path) -> None:
-    path = tmp_path / "sessions"
-    old_mask = os.umask(0)
-    try:
-        sessions = Sessions(path)
-        opened = sessions.open(sessions.new_link("anna"))
-    finally:
-        os.umask(old_mask)
-    assert opened is not None
-    secret, session = opened
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    again = Sessions(path)
-    assert again.cookie == sessions.cookie
-    assert again.find(secret) == session
-    assert again.find(secret + "x") is None
-    assert again.open("") is None
+def test_a_link_made_for_a_person_keeps_the_name() -> None:
+    sessions = Sessions()
+    name, _ = session_of(sessions.new_link("anna"), "0" * 32)
+    session = sessions.find(name)
+    assert session is not None
+    assert sessions.open(session)
+    assert not sessions.open(session)
     with pytest.raises(PersonError, match="made for anna"):
-        again.rename(session, "ben")
-    path.write_text("{")
-    assert Sessions(path).find(secret) is None
-    content = {
-        "cookie": "c",
-        "sessions": [{"digest": session.digest, "person": "a", "fixed": True, "since": 0.0}],
-    }
-    path.write_text(json.dumps(content))
-    assert Sessions(path).find(secret) is None, "long over"
+        sessions.rename(session, "ben")
+    assert sessions.find(name[:-1] + "1") is None, "the link was used"
+    assert sessions.find("") is sessions.find("0" * 64) is sessions.find("x" * 64) is None
+
+
+def test_nonces_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryoquery.label.sessions.MOST_NONCES", 2)
+    sessions = Sessions()
+    session = sessions.find(session_of(sessions.new_link(None), "0" * 32)[0])
+    assert session is not None
+    sessions.open(session)
+    assert [sessions.is_repeated(session, nonce) for nonce in "abbcda"] == [False, False, True, *[False] * 3]
 
 
 def test_names_of_people() -> None:

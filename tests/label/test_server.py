@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import sqlite3
-import stat
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from label_project import DIAMETER_PX, Served, logged_in, make_project, served, truth_yx, write_step
+from label_project import DIAMETER_PX, Served, Signed, logged_in, make_project, served, truth_yx, write_step
 from PIL import Image
 
 from cryoquery import cli
@@ -27,7 +26,7 @@ from cryoquery.errors import CryoqueryError, DataError, ProjectError
 from cryoquery.formats import read_coordinates
 from cryoquery.label.pages import load_pages
 from cryoquery.label.requests import CommandRequest
-from cryoquery.label.serve import SESSIONS_FILE, serve
+from cryoquery.label.serve import PORT_FILE, serve
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.project.events import EventLog, LogError
 from cryoquery.project.labeling import LeaseError, UnknownTaskError
@@ -262,7 +261,8 @@ def test_nothing_in_the_answers_tells_a_blind_repeat(tmp_path: Path) -> None:
             check_ordinary(queue["entries"])
             offered = next(e for e in before["entries"] if e["task"] == task)
             entry = next(e for e in queue["entries"] if e["task"] == task)
-            assert offered | {"status": "leased", "person": "anna"} == entry
+            assert entry["touched"] > 0
+            assert offered | {"status": "leased", "person": "anna", "touched": entry["touched"]} == entry
             assert offered["status"] == "waiting"
             assert queue["n_waiting"] == before["n_waiting"] - 1
             assert document["reason"] == entry["reason"] != ""
@@ -483,7 +483,17 @@ def test_suggestions_stay_those_of_the_model_that_was_shown(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", "[{}]", '[{"item": 99, "rank": 0, "reason": "", "score": 1, "purpose": "train"}]']
+    "content",
+    [
+        "",
+        "{}",
+        "[{}]",
+        '[{"item": 99, "rank": 0, "reason": "", "score": 1, "purpose": "train"}]',
+        '[{"item": 0, "rank": 0, "reason": "", "score": 1e400, "purpose": "train"}]',
+        '[{"item": 1e400, "rank": 0, "reason": "", "score": NaN, "purpose": "train"}]',
+        "[" * 100_000,
+        '[{"item": ' + "9" * 5000 + "}]",
+    ],
 )
 def test_a_damaged_query_is_named_and_changes_nothing(service: LabelService, content: str) -> None:
     (write_step(service.project.path, 1, [0]) / "query.json").write_text(content)
@@ -503,8 +513,16 @@ def test_a_step_under_way_is_shown(service: LabelService) -> None:
     ended.wait()
     path.write_text(json.dumps({"since": 1.0, "pid": ended.pid, "host": socket.gethostname()}))
     assert step_under_way(service.project.path) is None
-    path.write_text("{")
-    assert step_under_way(service.project.path) is None
+    for damaged in (
+        "{",
+        '{"since": NaN}',
+        '{"since": 1e400}',
+        '{"since": "x"}',
+        '{"since": 1, "pid": 1e400}',
+    ):
+        path.write_text(damaged)
+        assert service.queue("anna")["stepping"] is None or "pid" in damaged
+        json.dumps(service.queue("anna"), allow_nan=False)
 
 
 def test_a_failing_disk_is_no_fault_of_a_command(
@@ -580,24 +598,23 @@ def test_pictures_are_kept_by_the_browser(server: Served) -> None:
         assert "micrographs_folder" in answer.json()["error"]
 
 
-def test_people_stay_logged_in_when_the_server_starts_again(server: Served) -> None:
+def test_what_was_recorded_is_there_when_the_server_starts_again(server: Served) -> None:
     with logged_in(server, "anna") as anna:
         task = post(anna, "/api/lease")["task"]
         send(anna, task, add("a", 9, 9))
-        for end in (server.stop, server.kill):
-            end()
-            server.start()
-            assert get(anna, "/api/session")["person"] == "anna"
+    for end in (server.stop, server.kill):
+        end()
+        server.start()
+        with logged_in(server, "anna") as anna:
             assert get(anna, f"/api/tasks/{task}")["n_ops"] == 1
-        assert send(anna, task, add("a", 9, 9), add("b", 9, 9))["n_ops"] == 2
+            send(anna, task, add("a", 9, 9))
 
 
 def test_a_link_for_each_person_and_a_fresh_one_after_use(project: Path) -> None:
     with served(project, people=["anna", "ben"]) as server:
         assert len(server.links) == 2
         assert any(f"ssh -N -L {httpx.URL(server.url).port}:127.0.0.1:" in line for line in server.lines)
-        with httpx.Client(base_url=server.url) as client:
-            client.get(server.links[1])
+        with httpx.Client(base_url=server.url, auth=Signed(server.links[1])) as client:
             assert get(client, "/api/session")["person"] == "ben"
             assert client.post("/api/session", json={"person": "anna"}).status_code == 422
             assert server.link not in server.links[:2]
@@ -638,13 +655,8 @@ def test_the_port_stays_that_of_the_project(
         other = port_of()
     assert other != used
     assert port_of() == other, "the last one that was used"
-    assert stat.S_IMODE((project / SESSIONS_FILE).stat().st_mode) == 0o600
-    for damaged in (
-        "[]",
-        '{"cookie": "a", "sessions": [], "port": "x"}',
-        '{"cookie": "a", "sessions": [], "port": 0}',
-    ):
-        (project / SESSIONS_FILE).write_text(damaged)
+    for damaged in (b"", b"x", b"0", b"-1", b"99999", b"9" * 5000, b"\xff\x00"):
+        (project / PORT_FILE).write_bytes(damaged)
         assert port_of() > 0
     capfd.readouterr()
     serve(project)
@@ -676,7 +688,7 @@ def test_a_port_in_use_and_a_folder_without_a_project(project: Path, tmp_path: P
 def test_what_the_log_cannot_take_is_not_called_wrong(service: LabelService) -> None:
     task = service.lease("anna", None)["task"]
     with sqlite3.connect(service.project.events_path) as other:
-        other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}')")
+        other.execute("INSERT INTO events VALUES (99, 'x', 0, 'x', 'x', NULL, '{}', '')")
     other.close()
     with pytest.raises(LogError, match="another process"):
         service.record("anna", task, [CommandRequest.model_validate(add("a", 9.0, 9.0))])

@@ -173,7 +173,7 @@ def test_only_our_own_logs_are_opened(tmp_path: Path) -> None:
             EventLog.open(tmp_path / "text", write=write)
         with pytest.raises(ProjectError, match=r"other: is not the log of a cryoquery project"):
             EventLog.open(tmp_path / "other", write=write)
-        with pytest.raises(ProjectError, match=r"newer: .*newer cryoquery \(version 2 .*update"):
+        with pytest.raises(ProjectError, match=r"newer: .*newer cryoquery \(version 3 .*update"):
             EventLog.open(tmp_path / "newer", write=write)
     assert not list(tmp_path.glob("*.writer"))
 
@@ -217,7 +217,7 @@ def test_somebody_who_writes_behind_its_back_is_noticed(tmp_path: Path) -> None:
     with EventLog.open(tmp_path / "e", write=True) as log:
         log.append([command("a")])
         with sqlite3.connect(tmp_path / "e") as other:
-            other.execute("INSERT INTO events VALUES (2, 'x', 0, 'eve', 'drafted', NULL, '{}')")
+            other.execute("INSERT INTO events VALUES (2, 'x', 0, 'eve', 'drafted', NULL, '{}', '')")
         other.close()
         for _ in range(2):
             with pytest.raises(ProjectError, match="another process has written"):

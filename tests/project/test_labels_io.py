@@ -18,7 +18,7 @@ from project_micrographs import (
     write_micrographs,
 )
 
-from cryoquery.errors import DataError, ProjectError
+from cryoquery.errors import CryoqueryError, DataError, ProjectError
 from cryoquery.formats import Picks, read_coordinates, write_coordinates
 from cryoquery.formats.placement import Orientation, Placement
 from cryoquery.network.checkpoint import save_model
@@ -29,6 +29,7 @@ from cryoquery.picking.picker import Picker
 from cryoquery.picking.threshold import PickingRecipe
 from cryoquery.project.events import Command, EventLog
 from cryoquery.project.folder import Project, open_project
+from cryoquery.project.label_files import JSON_KIND
 from cryoquery.project.labels_io import export_labels, import_labels, label_picks
 from cryoquery.project.pick_all import export_picks, newest_model
 from cryoquery.project.picks_in import import_picks
@@ -312,6 +313,36 @@ def test_files_that_do_not_fit_are_refused_or_noted(tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text(json.dumps({"kind": "cryoquery labels", "version": 2, "labels": []}))
     with pytest.raises(DataError, match="version 2"):
         import_labels(project, tmp_path / "new.json")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "[" * 100_000,
+        "9" * 5000,
+        '{"region": [1e400, 0, 1, 1], "particles": []}',
+        '{"region": [0], "particles": []}',
+        '{"region": 7, "particles": []}',
+        '{"region": null, "particles": [[' + "9" * 400 + ", 1]]}",
+        '{"region": null, "particles": [[1e400, 1]]}',
+        '{"region": null, "particles": [[NaN, 1]]}',
+        '{"region": null, "particles": [], "regions": 3}',
+        '{"region": null, "particles": [], "regions": [3]}',
+        '{"region": null, "particles": [], "regions": [{"kind": "done", "polygon": [[1e400, 1]]}]}',
+        '{"region": null, "particles": [], "regions": [{"kind": "done", "polygon": '
+        + "[" * 900
+        + "]" * 900
+        + "}]}",
+    ],
+)
+def test_labels_that_cannot_be_are_refused_in_a_line(labeled: Project, tmp_path: Path, entry: str) -> None:
+    path = tmp_path / "labels.json"
+    name = next(iter(labeled.micrographs))
+    entry = entry.replace('{"region"', f'{{"micrograph": "{name}", "path": "{name}", "empty": true, "region"')
+    path.write_text(f'{{"kind": "{JSON_KIND}", "version": 1, "labels": [{entry}]}}')
+    with pytest.raises(CryoqueryError) as refused:
+        import_labels(labeled, path)
+    assert "\n" not in str(refused.value)
 
 
 def test_all_micrographs_are_picked_with_the_newest_model(tmp_path: Path) -> None:

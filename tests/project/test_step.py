@@ -130,7 +130,8 @@ def test_a_step_leaves_what_the_page_reads(stepped: Project) -> None:
     found = read_json(folder / "suggestions.json")
     assert set(found) == {str(entry["item"]) for entry in query}
     for item in found:
-        assert Image.open(folder / "maps" / f"{item}.png").mode == "L"
+        with Image.open(folder / "maps" / f"{item}.png") as probability:
+            assert probability.mode == "L"
     for said in found.values():
         assert all(score >= 0.05 and 0 <= y < SIDE and 0 <= x < SIDE for y, x, score in said["picks"])
     metrics = read_json(folder / "metrics.json")

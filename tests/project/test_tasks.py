@@ -200,3 +200,23 @@ def test_suggestions_by_chance_and_the_same_every_time() -> None:
     assert not any(is_suggested(1, task, 0.0) for task in tasks)
     assert not any(is_suggested(1, task_id(item, 1), 1.0) for item in range(100))
     assert not any(is_suggested(1, task, 1.0, held_out=True) for task in tasks)
+
+
+def test_a_clock_that_was_ahead_gives_no_lease_of_days() -> None:
+    service = LabelService(2)
+    service.now += 2 * 86_400
+    service.lease("0")
+    service.draft("0")
+    assert service.next("ben") == "1"
+    service.now -= 2 * 86_400
+    service.lease("0", "ben")
+    service.now -= 30  # a clock that is put right by seconds ends nothing
+    assert service.state.task("0").holder(service.now) == "ben"
+    service.now += LEASE_SECONDS + 31
+    assert service.state.task("0").holder(service.now) is None
+    service.now += 2 * 86_400
+    service.lease("1")
+    service.now -= 2 * 86_400
+    service.tell("drafted", "1", op={"op": "add", "key": "q", "y": 1, "x": 1}, active_seconds=1.0)
+    assert service.state.task("1").holder(service.now) == "ana", "who goes on has it again"
+    assert service.state.task("1").holder(service.now + LEASE_SECONDS + 1) is None

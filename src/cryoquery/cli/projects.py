@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -126,12 +127,29 @@ def label(
     people: Annotated[
         str, typer.Option(help="Names, as in anna,ben: a link for each (default: the page asks).")
     ] = "",
+    socket: Annotated[
+        bool,
+        typer.Option("--socket", help="For machines with other users: only your own ssh -L reaches it."),
+    ] = False,
 ) -> None:
     """Label in the browser: serve the project's page on this machine and show how to open it."""
+    typer.echo(f"{project}: opening; the link follows in a moment")
     from cryoquery.label import serve
 
     names = [name for name in people.split(",") if name.strip()]
-    serve(project, port=port, people=names, say=typer.echo)
+    hidden = not sys.stdout.isatty()
+    serve(project, port=port, people=names, say=typer.echo, by_socket=socket, hide_links=hidden)
+
+
+def backup(
+    project: ProjectFolder,
+    file: Annotated[Path, typer.Argument(help="The copy, such as mine.sqlite.")],
+) -> None:
+    """A checked copy of all that people did in a project, also while it is served."""
+    from cryoquery.project.backups import back_up
+    from cryoquery.project.folder import open_project
+
+    typer.echo(f"{file}: {back_up(open_project(project), file):,} events")
 
 
 def step(

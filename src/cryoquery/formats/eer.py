@@ -51,7 +51,9 @@ def _number(page: tifffile.TiffPage, name: bytes) -> float | None:
     """A number from the metadata, in the unit of the file."""
     text = page.tags.valueof(METADATA_TAG, b"")
     text = text.encode() if isinstance(text, str) else bytes(text)
-    match = re.search(rb'name="' + re.escape(name) + rb'"[^>]*>\s*([-+.0-9eE]+)\s*<', text)
+    match = re.search(
+        rb'name="' + re.escape(name) + rb'"[^>]{0,200}>\s{0,99}([-+.0-9eE]{1,99})\s{0,99}<', text
+    )
     return float(match.group(1)) if match else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
 
-MAX_PIXELS = 1 << 29
-"""No camera has more: 23,170²; a header that claims more is damaged."""
+MAX_PIXELS = int(os.environ.get("CRYOQUERY_MAX_PIXELS", 1 << 27))
+"""No micrograph should have more: 11,585², and half a gigabyte in memory. The variable allows others."""
 MAX_PIXELS_PER_BYTE = 10_000
 """Nor does any compression hold more, even of an empty mask."""
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -60,7 +61,12 @@ def refuse_size(path: Path, height: int, width: int) -> None:
     """
     if min(height, width) < 1:
         raise DataError(f"{path}: {width} x {height} pixels in its header; damaged, copy it again")
-    if height * width > min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * path.stat().st_size):
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{path}: its header claims {width} x {height} pixels, and at most {MAX_PIXELS:,} are read; copy "
+            "it again, or set CRYOQUERY_MAX_PIXELS where it is that large"
+        )
+    if height * width > MAX_PIXELS_PER_BYTE * path.stat().st_size:
         raise DataError(
             f"{path}: its header claims {width} x {height} pixels, too many for a file of "
             f"{path.stat().st_size} bytes; damaged, copy it again"

@@ -13,7 +13,7 @@ from cryoquery.formats.columns import number
 Unit = Literal["px", "A", "d"]
 
 _UNITS: dict[str, Unit] = {"px": "px", "a": "A", "å": "A", "d": "d"}
-_PATTERN = re.compile(r"\s*([+-]?[0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-zåÅ]*)\s*", re.IGNORECASE)
+_PATTERN = re.compile(r"([+-]?[0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-zåÅ]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def parse_length(text: str | Length, name: str = "length", *, zero: bool = False
 
 
 def _parse(text: str, name: str) -> Length:
-    found = _PATTERN.fullmatch(text)
+    found = _PATTERN.fullmatch(text.strip())
     unit = _UNITS.get(found[2].lower()) if found else None
     value = number(found[1]) if found else math.nan
     if unit is None or math.isnan(value):

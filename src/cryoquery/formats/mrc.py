@@ -14,12 +14,14 @@ from mrcfile.utils import dtype_from_mode
 from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
-from cryoquery.formats.image_file import MAX_PIXELS, Header, ImageReader, refuse_stack
+from cryoquery.formats.image_file import Header, ImageReader, refuse_size, refuse_stack
 from cryoquery.formats.pixel_size import believable_pixel_size
 
 MODES = (0, 1, 2, 6, 12)
 HEADER_BYTES = 1024
 CHUNK_BYTES = 1 << 24
+MAX_START = 1 << 26
+"""Bytes before the pixels; those of a compressed file must be read to be skipped."""
 COMPRESSED = (gzip.GzipFile, bz2.BZ2File)
 
 IMOD_STAMP = 1146047817
@@ -87,8 +89,9 @@ def _layout(path: Path, stream: BinaryIO) -> _Layout:
     if not isinstance(stream, COMPRESSED):
         _check_length(path, layout, path.stat().st_size)
     refuse_stack(path, n_frames)
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{path}: its header claims {width} x {height} pixels; damaged, copy it again")
+    refuse_size(path, height, width)
+    if start > MAX_START:
+        raise DataError(f"{path}: {start:,} bytes before the pixels by its header; damaged, copy it again")
     return layout
 
 

@@ -15,7 +15,7 @@ HEADERLESS = ("box", "cbox")
 
 CBOX_WIDTH = 7
 """Numbers in a line of crYOLO's first ``.cbox``; EMAN's ``.box`` has four or five."""
-STAR_BLOCK = re.compile(r"^\s*data_", re.MULTILINE)
+STAR_BLOCK = re.compile(r"^[^\S\n]*data_", re.MULTILINE)
 _PRINTABLE = bytes([9, 10, 13, *range(32, 127), *range(160, 256)])
 
 

@@ -157,13 +157,14 @@ def listed_files(path: Path, tables: Sequence[Table]) -> dict[Path, str] | None:
     table = next((t for t in tables if {MICROGRAPH, COORDINATE_FILE} <= t.columns.keys()), None)
     if table is None:
         return None
-    files = {}
+    files: dict[Path, str] = {}
     for name, listed in zip(table.columns[MICROGRAPH], table.columns[COORDINATE_FILE], strict=True):
         if (file := find_file(path, Path(listed))) is None:
             raise DataError(
                 f"{path}: lists {listed}, which is not there; run from the folder of the RELION project"
             )
-        files[file] = name
+        if files.setdefault(file, name) != name:
+            raise DataError(f"{path}: lists {listed} for {files[file]} and for {name}; correct one")
     return files
 
 

@@ -24,6 +24,10 @@ VERSION = "\n# version 30001\n\n"
 """The line before each table."""
 
 
+MAX_LABELS = 1000
+"""Of a table; rows that lack values are filled up, so that many labels would take much memory."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A loop, or the pairs of a block taken as one row."""
@@ -54,6 +58,8 @@ def read_tables(path: Path, text: str) -> list[Table]:
         document = gemmi.cif.read_string(text)
     except (ValueError, RuntimeError):
         return _read_lines(path, text)
+    if any(item.loop is not None and item.loop.width() > MAX_LABELS for block in document for item in block):
+        raise _too_many(path)
     tables = _tables_of(document, quoted=any(mark in text for mark in "'\";"))
     return tables if _one_row_per_line(text, tables, len(document)) else _read_lines(path, text)
 
@@ -127,6 +133,8 @@ def _read_loop(path: Path, lines: Sequence[str], at: int) -> tuple[dict[str, Seq
         line = lines[at].strip()
         if not rows and _LABEL.fullmatch(line):
             labels.append(line.split()[0][1:])
+            if len(labels) > MAX_LABELS:
+                raise _too_many(path)
         elif line and not line.startswith("#"):
             tokens = _tokens(line)
             if _ends_loop(line, len(tokens), len(labels), after_blank):
@@ -151,6 +159,10 @@ def _read_loop(path: Path, lines: Sequence[str], at: int) -> tuple[dict[str, Seq
         if columns.setdefault(label, values) != values:
             raise DataError(f"{path}: label _{label} is there twice, with different values; keep one column")
     return columns, at
+
+
+def _too_many(path: Path) -> DataError:
+    return DataError(f"{path}: a table of more than {MAX_LABELS} labels; damaged, copy it again")
 
 
 def _ends_loop(line: str, n_tokens: int, n_labels: int, after_blank: bool) -> bool:
@@ -194,6 +206,6 @@ def _quoted(values: Sequence[str]) -> Sequence[str]:
 
 
 def _quote(value: str) -> str:
-    plain = " ".join(value.split())
+    plain = " ".join(value.splitlines())
     mark = "'" if '"' in plain else '"'
     return f"{mark}{plain.replace(mark, '_')}{mark}"

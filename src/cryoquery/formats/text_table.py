@@ -15,6 +15,8 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
 LARGE = 100
 """From here on numbers of a table are large enough for others in it to have marks of thousands."""
+MAX_COLUMNS = 1000
+"""More than a table of particles or micrographs has."""
 SHORTEST_COUNT = 2
 """Rows that are numbered from 1 on, from which they have names and not a column more."""
 
@@ -108,6 +110,8 @@ def read_text_table(path: Path, text: str, *, named: bool | None = None) -> Text
     names = tuple(_trimmed(found[0][1], 1)) if has_names else ()
     rows = found[1:] if has_names else found
     width = len(names or found[0][1])
+    if width > MAX_COLUMNS:
+        raise DataError(f"{path}: more than {MAX_COLUMNS} columns; damaged, copy it again")
     values = [_trimmed(own, width) for _, own in rows]
     if has_names and values and all(len(own) == width + 1 for own in values):
         quoted = all(lines[n - 1].lstrip().startswith('"') for n, _ in rows)

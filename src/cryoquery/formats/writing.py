@@ -25,7 +25,7 @@ from cryoquery.formats.picking_job import SUFFIX_LIST
 from cryoquery.formats.picks import Picks
 from cryoquery.formats.placement import Placement, place
 from cryoquery.formats.relion import Optics
-from cryoquery.storage.atomic import staged_directory, write_bytes
+from cryoquery.storage.atomic import remove_leftovers, staged_directory, write_bytes
 
 PICK_ENDING = "_autopick"
 READ_FROM_THE_LAST_ROW = {"relion": (".tif", ".tiff")}
@@ -98,6 +98,7 @@ def write_coordinates(
             f"{path}: picks of {len(set(picks.micrographs.tolist()))} micrographs, and a {SUFFIX_OF[format]} "
             "file holds those of one; give a folder (a path without a suffix) to write one file for each"
         )
+    remove_leftovers(path.parent)
     write_bytes(path, _content(path, picks, format, pixel_size, optics, shapes))
 
 

@@ -47,7 +47,8 @@ def describe_row(project: Project, row: Row, now: float) -> dict[str, Any]:
         "purpose": "measure" if row.held_out else "train",
         "status": row.state.status(now),
         "person": person_of(row.state, now),
-        "touched": row.state.touched,
+        # Of open ones alone: when an item was labeled first would tell a blind repeat.
+        "touched": row.state.touched if row.state.holder(now) is not None else 0,
     }
 
 

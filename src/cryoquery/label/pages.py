@@ -44,6 +44,18 @@ def load_pages(folder: Path = FOLDER) -> dict[str, StaticFile]:
     }
 
 
+def with_fresh_addresses(pages: dict[str, StaticFile], prefix: str) -> dict[str, StaticFile]:
+    """The same files, and a page that asks for them under ``/static/<prefix>/``.
+
+    What a browser's cache holds for an address may be of another program that listened there before.
+    """
+    content = pages[INDEX].content.replace(b'"/static/', f'"/static/{prefix}/'.encode())
+    return {**pages, INDEX: _file(content, TYPES[".html"])}
+
+
 def _load(path: Path) -> StaticFile:
-    content = path.read_bytes()
-    return StaticFile(content, TYPES[path.suffix], f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return _file(path.read_bytes(), TYPES[path.suffix])
+
+
+def _file(content: bytes, media_type: str) -> StaticFile:
+    return StaticFile(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')

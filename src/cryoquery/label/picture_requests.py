@@ -14,6 +14,7 @@ OF_PICTURES = "private, max-age=3600"
 """How long browsers keep them unasked."""
 
 FARTHEST_PX = 1e6
+MOST_CUTOUTS = 100
 Item = Annotated[int, Path(ge=0, lt=10**9)]
 Lowpass = Annotated[float | None, Query(gt=0, le=1e6, allow_inf_nan=False)]
 router = APIRouter(prefix="/api/items/{item}")
@@ -60,8 +61,8 @@ async def cutouts(
         centers_yx = np.array([pair.split(",") for pair in at.split(";")], dtype=np.float64).reshape(-1, 2)
     except ValueError:
         centers_yx = np.array([np.nan])
-    if not (np.abs(centers_yx) < FARTHEST_PX).all():
-        raise RefusedError(422, "at: expected y,x;y,x;…")
+    if len(centers_yx) > MOST_CUTOUTS or not (np.abs(centers_yx) < FARTHEST_PX).all():
+        raise RefusedError(422, f"at: expected y,x;y,x;… of at most {MOST_CUTOUTS} places")
     pictures: Pictures = request.app.state.pictures
     ready = await pictures.cutouts(item, centers_yx, lowpass, request.headers.get("if-none-match"))
     return send(ready.etag, ready.content, "image/jpeg", OF_PICTURES)

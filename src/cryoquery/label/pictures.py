@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import ProjectError
 from cryoquery.label.security import RefusedError
+from cryoquery.label.workers import Workers
 from cryoquery.project.folder import Project
 from cryoquery.project.previews import cutouts, picture, thumbnail, tile, tile_contrast, write_thumbnail
 from cryoquery.project.step_files import StepFiles
@@ -22,6 +22,8 @@ from cryoquery.project.step_files import StepFiles
 AT_ONCE = 2
 """Pictures that are made at the same time; each may need the memory of a whole micrograph."""
 MOST_WAITING = 400
+PATIENCE_SECONDS = 100.0
+"""After which a picture is given up; the browser asks again."""
 PICTURES_VERSION = 2
 """Raise it when the same request gives another picture, so that browsers forget theirs."""
 
@@ -40,7 +42,7 @@ class Pictures:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="picture")
+        self._threads = Workers(AT_ONCE, "picture")
         self._steps = StepFiles(project.path)
         self._n_waiting = 0
         self._contrast = lru_cache(256)(partial(tile_contrast, project))
@@ -57,7 +59,7 @@ class Pictures:
             known: the ETag of what the browser has.
 
         Raises:
-            RefusedError: 404 there is no such item, 429 too many are waiting.
+            RefusedError: 404 there is no such item, 429 too many are waiting, 503 it takes too long.
             ProjectError, DataError: the micrograph is not there or cannot be read.
         """
 
@@ -129,14 +131,16 @@ class Pictures:
             raise RefusedError(429, "too many pictures at once; wait a moment", 1.0)
         self._n_waiting += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, partial(_ready, item, file, make, known, what))
+            making = self._threads.do(partial(_ready, item, file, make, known, what))
+            return await asyncio.wait_for(making, PATIENCE_SECONDS)
+        except asyncio.TimeoutError:
+            raise RefusedError(503, "the picture takes too long; it is tried again", 5.0) from None
         finally:
             self._n_waiting -= 1
 
     def close(self) -> None:
-        """Wait for those that are being made; the others are given up."""
-        self._threads.shutdown(cancel_futures=True)
+        """Give up those that are not being made yet; nobody waits for the others."""
+        self._threads.close()
 
 
 def _ready(

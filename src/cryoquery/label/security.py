@@ -1,30 +1,39 @@
 """What is checked of every request before anything else uses it.
 
 The server listens on loopback only. That keeps the network out, but not other users of the machine, nor
-other pages in the browser: so a request needs a session's cookie, a Host that is a name of loopback
-(DNS rebinding), no foreign Origin, a path that is plainly one of ours and a body of moderate size.
+other pages in the browser: so a request needs the signature of a session, a Host that is a name of loopback
+(DNS rebinding), no foreign Origin, a path that is plainly one of ours and a body of moderate size. Only the
+page's own files are sent to anybody. Every other answer is signed too, so that the page can tell it from
+what another program at its address says; ``docs/dev/security.md`` has the whole of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import math
 import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from urllib.parse import parse_qs
+from typing import NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cryoquery.label.sessions import LIFETIME_SECONDS, Session, Sessions
+from cryoquery.label.sessions import SCHEME, Session, Sessions, signature
 
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 """Any port: ``ssh -L`` may lead here from another one."""
+_AUTHORIZATION = re.compile(SCHEME + r" ([0-9a-f]{64}) ([0-9a-f]{32}) ([0-9a-f]{64}) ([0-9a-f]{64})")
+PROOF = "Cryoquery-Proof"
+"""The header of an answer: the request's nonce, and the signature of the answer."""
+LINK_PATH = "/open/"
+"""How the paths of links begin; the page is there, too."""
 MOST_BODY_BYTES = 1_000_000
 MOST_DRAINED_BYTES = 16_000_000
 """So much of a too large body is read on: a browser that is still sending does not read the answer."""
@@ -80,11 +89,10 @@ class Limits:
 
     def __init__(self) -> None:
         self._buckets: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
-        self._wrong_tokens = TokenBucket(10 / 60, 10)
 
     def check(self, session: Session, kind: str) -> None:
         """Raises: RefusedError: 429, too many requests of this kind."""
-        key = (session.digest, kind)
+        key = (session.id, kind)
         bucket = self._buckets.pop(key, None) or TokenBucket(*RATES[kind])
         self._buckets[key] = bucket
         if len(self._buckets) > MOST_BUCKETS:
@@ -92,34 +100,48 @@ class Limits:
         if wait := bucket.take():
             raise RefusedError(429, "too many requests; wait a moment", wait)
 
-    def refuse_token(self) -> RefusedError:
-        """What a wrong token is answered with: 403, and 429 after ten in a minute.
 
-        Right tokens are not counted and always let in: they cannot be guessed (256 bits), and otherwise
-        another user of the machine could keep people out by sending wrong ones.
-        """
-        if wait := self._wrong_tokens.take():
-            return RefusedError(429, "too many wrong links; wait a moment", wait)
-        return RefusedError(403, "this link was used already or is wrong; the terminal shows a fresh one")
+class SignedRequest(NamedTuple):
+    """A request whose signature is right."""
+
+    session: Session
+    method: str
+    target: str
+    nonce: str
+    digest: str
+    """SHA-256 of the body that belongs to it."""
+
+    def proof(self, status: int, body: bytes) -> str:
+        """What shows the browser that the answer is this server's, to this request."""
+        digest = hashlib.sha256(body).hexdigest()
+        words = (status, self.method, self.target, self.nonce, digest)
+        return f"{self.nonce} {signature(self.session.key, *words)}"
 
 
 class Guard:
-    """ASGI middleware that refuses what it should, and adds the headers that browsers heed.
+    """ASGI middleware that refuses what it should, signs answers, and adds the headers that browsers heed.
 
-    What passes has its session in ``scope["state"]["session"]``, and its body was read.
+    What passes has its session in ``scope["state"]["session"]``, and its body was read; files of the page
+    have neither.
 
     Args:
         app: what is guarded.
         sessions: who is let in.
         opened: called when a link was used, with the person it was made for.
+        admitted: called with each request that a session has signed.
     """
 
     def __init__(
-        self, app: ASGIApp, sessions: Sessions, opened: Callable[[str | None], None] = lambda person: None
+        self,
+        app: ASGIApp,
+        sessions: Sessions,
+        opened: Callable[[str | None], None],
+        admitted: Callable[[Scope], None],
     ) -> None:
         self._app = app
         self._sessions = sessions
         self._opened = opened
+        self._admitted = admitted
         self._limits = Limits()
         self._n_under_way = 0
 
@@ -130,70 +152,76 @@ class Guard:
             return
         if scope["type"] != "http":
             return  # no WebSockets are spoken
-        guarded = _with_headers(send)
+        send = _with_headers(send)
+        try:
+            _check_origin(scope)
+            _check_path(scope)
+            if _is_of_page(scope):
+                await self._app(scope, receive, send)
+                return
+            request = self._signed(scope)
+        except RefusedError as refusal:
+            await _refusal(refusal)(scope, receive, send)
+            return
+        self._admitted(scope)
+        send = _with_proof(send, request)
         self._n_under_way += 1
         try:
-            if cookie := self._open_link(scope):
-                answer = Response(status_code=303, headers={"Location": "/", "Set-Cookie": cookie})
-                await answer(scope, receive, guarded)
-                return
-            session = self._admit(scope)
+            self._admit(scope, request)
             body = await _read_body(Headers(scope=scope), receive)
-            scope.setdefault("state", {})["session"] = session
-            await self._app(scope, _replay(body, receive), guarded)
+            if hashlib.sha256(body).hexdigest() != request.digest:
+                raise RefusedError(429, "the body was changed on its way; send it again")
+            scope.setdefault("state", {})["session"] = request.session
+            await self._app(scope, _replay(body, receive), send)
         except RefusedError as refusal:
-            await _refusal(refusal, wants_page=scope["path"] == "/")(scope, receive, guarded)
+            await _refusal(refusal)(scope, receive, send)
         finally:
             self._n_under_way -= 1
 
-    def _open_link(self, scope: Scope) -> str | None:
-        """The Set-Cookie of a link that is right; None: this is no link, or its browser is in already."""
-        _check_origin(scope)
-        if scope["path"] != "/" or scope["method"] != "GET":
-            return None
-        try:
-            tokens = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=10).get("token")
-        except ValueError:
-            raise RefusedError(400, "too much after the question mark") from None
-        if not tokens:
-            return None
-        opened = self._sessions.open(tokens[0])
-        if opened is None:
-            if self._session(scope) is not None:
-                return None
-            raise self._limits.refuse_token()
-        secret, session = opened
-        self._opened(session.person)
-        return (
-            f"{self._sessions.cookie}={secret}; Path=/; Max-Age={LIFETIME_SECONDS:.0f}; "
-            "HttpOnly; SameSite=Strict"
-        )
+    def _signed(self, scope: Scope) -> SignedRequest:
+        """Raises: RefusedError: 401, it is not signed with the key of a session."""
+        stranger = RefusedError(401, "not logged in; open the link that the terminal shows")
+        parts = _AUTHORIZATION.fullmatch(Headers(scope=scope).get("authorization", ""))
+        if parts is None:
+            raise stranger
+        name, nonce, digest, given = parts.groups()
+        session = self._sessions.find(name)
+        target = (
+            scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+        ).decode("latin-1")
+        method = scope["method"]
+        if session is None or not hmac.compare_digest(
+            given, signature(session.key, method, target, nonce, digest)
+        ):
+            raise stranger
+        if self._sessions.open(session):
+            self._opened(session.person)
+        return SignedRequest(session, method, target, nonce, digest)
 
-    def _session(self, scope: Scope) -> Session | None:
-        # http.cookies stops at the first malformed cookie, and other programs at this address may set some.
-        parts = [
-            part.partition("=") for line in Headers(scope=scope).getlist("cookie") for part in line.split(";")
-        ]
-        values = [value.strip() for name, _, value in parts if name.strip() == self._sessions.cookie]
-        return next((found for value in values if (found := self._sessions.find(value))), None)
-
-    def _admit(self, scope: Scope) -> Session:
-        session = self._session(scope)
-        if session is None:
-            raise RefusedError(401, "not logged in; open the link that the terminal shows")
-        raw = scope.get("raw_path") or scope["path"].encode()
-        if b"%" in raw or b".." in raw or b"\\" in raw or b"//" in raw or not scope["path"].startswith("/"):
-            raise RefusedError(404, "there is nothing here")
+    def _admit(self, scope: Scope, request: SignedRequest) -> None:
         if scope["method"] not in ("GET", "POST"):
             raise RefusedError(405, f"{scope['method']}: only GET and POST are answered")
         if self._n_under_way > MOST_AT_ONCE:
             raise RefusedError(429, "too many requests at once; wait a moment", 1.0)
-        self._limits.check(session, _kind(scope))
+        if self._sessions.is_repeated(request.session, request.nonce):
+            raise RefusedError(429, "this request was answered before; sign it anew")
+        self._limits.check(request.session, _kind(scope))
         if scope["method"] == "POST":
             content_type = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
             if content_type != "application/json":
                 raise RefusedError(415, "the body must be application/json")
-        return session
+
+
+def _is_of_page(scope: Scope) -> bool:
+    """Whether a file of the page is asked for, which nothing secret is in."""
+    path: str = scope["path"]
+    return scope["method"] == "GET" and (path == "/" or path.startswith(("/static/", LINK_PATH)))
+
+
+def _check_path(scope: Scope) -> None:
+    raw = scope["raw_path"]
+    if b"%" in raw or b".." in raw or b"\\" in raw or b"//" in raw or not scope["path"].startswith("/"):
+        raise RefusedError(404, "there is nothing here")
 
 
 def _kind(scope: Scope) -> str:
@@ -213,7 +241,9 @@ def _check_origin(scope: Scope) -> None:
         raise RefusedError(403, "requests from other pages are refused")
     # Browsers send this where they send no Origin, and count other ports of localhost as "same-site".
     site = headers.get("sec-fetch-site", "none")
-    followed = scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
+    followed = (scope["path"] == "/" or scope["path"].startswith(LINK_PATH)) and headers.get(
+        "sec-fetch-mode"
+    ) == "navigate"
     if site not in ("none", "same-origin") and not followed:
         raise RefusedError(403, "requests from other pages are refused")
 
@@ -285,10 +315,26 @@ def _with_headers(send: Send) -> Send:
     return guarded
 
 
-def _refusal(refusal: RefusedError, wants_page: bool) -> Response:
-    if not wants_page:
-        return JSONResponse({"error": refusal.detail}, refusal.status_code, refusal.headers)
-    page = f'<!doctype html><html lang="en"><title>cryoquery</title><p>{refusal.detail}.</p>'
-    # A browser that came from another page sends the cookie only with the next request.
-    page += '<p><a href="/">Continue</a></p></html>' if refusal.status_code == 401 else "</html>"
-    return HTMLResponse(page, refusal.status_code, refusal.headers)
+def _with_proof(send: Send, request: SignedRequest) -> Send:
+    """Answers are sent whole, with their signature in front."""
+    start: Message = {}
+    parts: list[bytes] = []
+
+    async def signing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+            return
+        parts.append(message.get("body", b""))
+        if message.get("more_body", False):
+            return
+        body = b"".join(parts)
+        if start["status"] != 304:  # what the browser has keeps the proof that came with it
+            MutableHeaders(scope=start)[PROOF] = request.proof(start["status"], body)
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+
+    return signing
+
+
+def _refusal(refusal: RefusedError) -> Response:
+    return JSONResponse({"error": refusal.detail}, refusal.status_code, refusal.headers)

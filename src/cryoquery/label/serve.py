@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
+import os
 import resource
+import secrets
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,21 +17,27 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cryoquery.errors import ProjectError
+from cryoquery.label.connections import MOST_STRANGERS, Connections
 from cryoquery.label.pages import load_pages
+from cryoquery.label.security import LINK_PATH
 from cryoquery.label.server import create_app
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.label.sessions import Sessions, checked_name
 from cryoquery.project.folder import Project
+from cryoquery.storage.atomic import write_bytes
 
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 8765
 N_PORTS = 50
 """So many are tried, from the first one, where none was asked for."""
-SESSIONS_FILE = ".sessions.json"
+PORT_FILE = ".port"
+"""In the project: where it was served last, since what a browser has not sent belongs to an address with its
+port."""
+LINKS_FILE = ".links"
 KEEP_ALIVE_SECONDS = 30
-MOST_CONNECTIONS = 2000
+OPEN_FILES = 2500
 BACKLOG = 1024
-GRACE_SECONDS = 5
+GRACE_SECONDS = 2
 
 
 def _print(line: str) -> None:
@@ -40,7 +49,9 @@ def serve(
     *,
     port: int | None = None,
     people: Sequence[str] = (),
+    by_socket: bool = False,
     say: Callable[[str], None] = _print,
+    hide_links: bool = False,
 ) -> None:
     """Serve the page of a project until Ctrl-C or SIGTERM.
 
@@ -48,7 +59,11 @@ def serve(
         project: its folder.
         port: on loopback; None: the one that the project had last, or the first free one from 8765 on.
         people: a link is shown for each; without them one link, and the page asks for the name.
+        by_socket: listen on a socket in a folder of this user instead, which only this user's ``ssh -L``
+            reaches; ``port`` is that of the machine with the browser.
         say: prints a line for the person at the terminal.
+        hide_links: they go to a file that only this user can read, since what is said goes to one that
+            perhaps others can.
 
     Raises:
         ProjectError: there is no project, none of its micrographs is where it was, it is served already,
@@ -64,40 +79,68 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.callback(service.close)
         _check_micrographs(service.project, say)
-        sessions = Sessions(service.project.path / SESSIONS_FILE)
-        listening = stack.enter_context(_listen(port, sessions.port))
-        port = listening.getsockname()[1]
-        sessions.remember_port(port)
+        sessions = Sessions()
+        last = service.project.path / PORT_FILE
+        if by_socket:
+            port = port or _port_in(last) or FIRST_PORT
+            listening = stack.enter_context(_private_socket(stack))
+            target = listening.getsockname()
+        else:
+            listening = stack.enter_context(_listen(port, _port_in(last)))
+            port = listening.getsockname()[1]
+            target = f"{ADDRESS}:{port}"
+        with contextlib.suppress(OSError):
+            write_bytes(last, f"{port}\n".encode())
+
+        hidden = service.project.path / LINKS_FILE
+        if hide_links:
+            hidden.unlink(missing_ok=True)
+            stack.callback(hidden.unlink, missing_ok=True)
 
         def show(person: str | None) -> None:
             whose = f"  {person}" if person else ""
-            say(f"  http://{ADDRESS}:{port}/?token={sessions.new_link(person)}{whose}")
+            # Always another path: a page that is open already, of whomever, is not told the secret behind #.
+            path = f"{LINK_PATH}{secrets.token_hex(4)}"
+            line = f"  http://{ADDRESS}:{port}{path}#token={sessions.new_link(person)}{whose}"
+            if hide_links:
+                _append_privately(hidden, line)
+                line = f"  the link at the end of {hidden}, which only {_user()} can read{whose}"
+            say(line)
 
         def opened(person: str | None) -> None:
             say(f"opened{f' by {person}' if person else ''}; for another browser:")
             show(person)
 
-        _introduce(service, port, say)
+        _introduce(service, f"{port}:{target}", say)
         links: list[str | None] = [*names] or [None]
         for person in links:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
-        app = create_app(service, sessions, pages, opened=opened)
-        _allow_open_files()
+        connections = Connections(min(MOST_STRANGERS, _allow_open_files() // 2))
+        app = create_app(
+            service, sessions, pages, opened=opened, admitted=lambda scope: connections.know(scope["client"])
+        )
         with contextlib.suppress(KeyboardInterrupt):
-            _server_of(app).run(sockets=[listening])
+            _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
 
 
-def _server_of(app: ASGIApp) -> uvicorn.Server:
+def _append_privately(file: Path, line: str) -> None:
+    # Private from the start: between making a file and closing it to others, it could be opened.
+    descriptor = os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(f"{line}\n")
+
+
+def _server_of(app: ASGIApp, connections: Connections) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
-        http="h11", loop="asyncio", ws="none", lifespan="on",
-        log_config=None, access_log=False,  # tokens stand in the addresses
+        http=connections.protocol, loop="asyncio", ws="none", lifespan="on",
+        log_config=None, access_log=False,
         log_level="error",  # malformed requests are answered, and need not be shown at the terminal
         proxy_headers=False, server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=GRACE_SECONDS,
-        limit_concurrency=MOST_CONNECTIONS, backlog=BACKLOG,
+        backlog=BACKLOG,
     )  # fmt: skip
     return uvicorn.Server(config)
 
@@ -118,14 +161,14 @@ def _check_micrographs(project: Project, say: Callable[[str], None]) -> None:
         )
 
 
-def _introduce(service: LabelService, port: int, say: Callable[[str], None]) -> None:
+def _introduce(service: LabelService, forwarded: str, say: Callable[[str], None]) -> None:
     host = socket.getfqdn()
     if host.startswith("localhost"):
         host = socket.gethostname()
     project = service.project
     say(f"{project.config.name}: {len(project.items):,} to label, served on this machine only.")
     say("From another machine, run there first:")
-    say(f"  ssh -N -L {port}:{ADDRESS}:{port} {_user()}@{host}")
+    say(f"  ssh -N -L {forwarded} {_user()}@{host}")
     say("and open there, or here; each link works once:")
 
 
@@ -134,6 +177,24 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "USER"
+
+
+def _private_socket(stack: contextlib.ExitStack) -> socket.socket:
+    """A Unix socket in a folder of mode 0700, which goes with the ``stack``."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cryoquery-"))
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(f"{folder}/socket")
+    listening.listen(BACKLOG)
+    return listening
+
+
+def _port_in(file: Path) -> int | None:
+    """The port that a file names; None: it names none."""
+    try:
+        port = int(file.read_bytes()[:10])
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
 
 
 def _listen(port: int | None, last: int | None = None) -> socket.socket:
@@ -164,11 +225,13 @@ def _listen(port: int | None, last: int | None = None) -> socket.socket:
     raise ProjectError(f"--port {port}: {reason}; leave it out, and a free one is found")
 
 
-def _allow_open_files() -> None:
-    """Each connection is an open file, and 1,024 are a common limit."""
+def _allow_open_files() -> int:
+    """How many files may be open: each connection is one, and 1,024 are a common limit that can be raised."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CONNECTIONS + 500
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft == resource.RLIM_INFINITY or soft >= OPEN_FILES:
+        return OPEN_FILES
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,29 +19,36 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.download import Format, labels_file
 from cryoquery.label.names import TaskNames
-from cryoquery.label.pages import INDEX, StaticFile
+from cryoquery.label.pages import INDEX, StaticFile, with_fresh_addresses
 from cryoquery.label.picture_requests import router as picture_router
 from cryoquery.label.picture_requests import send
 from cryoquery.label.pictures import Pictures
 from cryoquery.label.requests import CommandsRequest, LeaseRequest, PersonRequest
-from cryoquery.label.security import Guard, RefusedError
+from cryoquery.label.security import LINK_PATH, Guard, RefusedError
 from cryoquery.label.service import LabelService
 from cryoquery.label.sessions import Session, Sessions
+from cryoquery.label.workers import Workers
+from cryoquery.project.backups import back_up_by_itself
 from cryoquery.project.events import LogError
+from cryoquery.project.folder import Project
 from cryoquery.project.labeling import LeaseError, UnknownTaskError
 from cryoquery.project.step.slurm import look_after
 from cryoquery.project.summary import summarize
 
 JOB_SECONDS = 30.0
 """How often Slurm is asked for the job that a step waits in."""
+BACKUP_SECONDS = 3600.0
+"""How often it is looked whether today's backup is there."""
 POLL_SECONDS = 2.0
 """How often the folder of steps is looked at."""
 LONGEST_TASK = 40
+ASIDE = 3
+"""Threads for what is asked rarely and may take long."""
 MOST_BESIDES = 20
 """Tasks that a page holds and need not be told of again."""
 NOTHING: list[str] = []
@@ -55,6 +63,7 @@ def create_app(
     pages: dict[str, StaticFile],
     *,
     opened: Callable[[str | None], None] = lambda person: None,
+    admitted: Callable[[Scope], None] = lambda scope: None,
     poll_seconds: float = POLL_SECONDS,
 ) -> ASGIApp:
     """The application, guarded. It closes ``service`` when it ends.
@@ -64,6 +73,7 @@ def create_app(
         sessions: who is let in.
         pages: the page's files, see `pages.load_pages`.
         opened: called when a link was used, with the person it was made for.
+        admitted: called with each request that a session has signed.
         poll_seconds: how often to look for new steps.
     """
     app = FastAPI(
@@ -73,9 +83,10 @@ def create_app(
     app.state.service = service
     app.state.service_thread = ThreadPoolExecutor(1, thread_name_prefix="service")
     app.state.pictures = Pictures(service.project)
+    app.state.aside = Workers(ASIDE, "aside")
     app.state.names = TaskNames(service.project.id, len(service.project.items))
     app.state.sessions = sessions
-    app.state.pages = pages
+    app.state.pages = with_fresh_addresses(pages, secrets.token_hex(4))
     app.include_router(router)
     app.include_router(picture_router)
     for kind, answer in (
@@ -83,12 +94,21 @@ def create_app(
         (CryoqueryError, _mistake), (OSError, _mistake),
     ):  # fmt: skip
         app.add_exception_handler(kind, answer)
-    return Guard(app, sessions, opened)
+    return Guard(app, sessions, opened, admitted)
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
-    watching = [asyncio.create_task(_watch_steps(app, poll_seconds)), asyncio.create_task(_watch_job(app))]
+    project: Project = app.state.service.project
+    looks: list[tuple[float, Callable[[], Awaitable[object]]]] = [
+        (poll_seconds, lambda: _ask(app, LabelService.notice_steps)),
+        (JOB_SECONDS, lambda: app.state.aside.do(partial(look_after, project.path))),
+        (
+            BACKUP_SECONDS,
+            lambda: app.state.aside.do(partial(back_up_by_itself, project, _complain, daily=True)),
+        ),
+    ]
+    watching = [asyncio.create_task(_watch(seconds, look)) for seconds, look in looks]
     try:
         yield
     finally:
@@ -96,27 +116,28 @@ async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
         app.state.pictures.close()
+        app.state.aside.close()
         await _ask(app, LabelService.close)
         app.state.service_thread.shutdown()
 
 
-async def _watch_steps(app: FastAPI, poll_seconds: float) -> None:
+async def _watch(seconds: float, look: Callable[[], Awaitable[object]]) -> None:
+    """Look every so many seconds; whatever a damaged file brings about is said once, and looks go on."""
     said = None
     while True:
         try:
-            await _ask(app, LabelService.notice_steps)
+            await look()
             said = None
-        except (CryoqueryError, OSError) as error:
-            if said != str(error):
-                said = str(error)
-                print(f"cryoquery: {said}", file=sys.stderr)
-        await asyncio.sleep(poll_seconds)
+        except Exception as error:
+            sentence = explain(error) or repr(error)
+            if said != sentence:
+                said = sentence
+                _complain(sentence)
+        await asyncio.sleep(seconds)
 
 
-async def _watch_job(app: FastAPI) -> None:
-    while True:
-        await asyncio.to_thread(look_after, app.state.service.project.path)
-        await asyncio.sleep(JOB_SECONDS)
+def _complain(sentence: str) -> None:
+    print(f"cryoquery: {sentence}", file=sys.stderr)
 
 
 async def _ask(app: Any, question: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -148,9 +169,17 @@ async def index(request: Request) -> Response:
     return _static(request, INDEX)
 
 
-@router.get("/static/{name:path}")
+@router.get(LINK_PATH + "{link}")
+async def linked(request: Request) -> Response:
+    """The page, as a link opens it; what another program at this address left in the cache is forgotten."""
+    answer = _static(request, INDEX)
+    answer.headers["Clear-Site-Data"] = '"cache"'
+    return answer
+
+
+@router.get("/static/{prefix}/{name:path}")
 async def static(request: Request, name: str) -> Response:
-    """A file of the page."""
+    """A file of the page, see `pages.with_fresh_addresses`."""
     return _static(request, name)
 
 
@@ -232,7 +261,7 @@ async def status(request: Request) -> Response:
     """How far labeling has come."""
     service: LabelService = request.app.state.service
     # A state never changes, so that other threads may look at it.
-    return JSONResponse(await asyncio.to_thread(summarize, service.project, service.state))
+    return JSONResponse(await request.app.state.aside.do(partial(summarize, service.project, service.state)))
 
 
 @router.get("/api/export")
@@ -243,7 +272,8 @@ async def export(
 ) -> Response:
     """The labels as a file to keep."""
     service: LabelService = request.app.state.service
-    name, content = await asyncio.to_thread(labels_file, service.project, service.state, file_format)
+    task = partial(labels_file, service.project, service.state, file_format)
+    name, content = await request.app.state.aside.do(task)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
@@ -277,6 +307,6 @@ async def _mistake(_: Request, error: Exception) -> Response:
         return _error(409, sentence)
     if isinstance(error, (OSError, LogError)):
         # Not 422: the page would discard what it sent.
-        print(f"cryoquery: {sentence}", file=sys.stderr)
+        _complain(sentence)
         return _error(503, sentence)
     return _error(422, sentence)

@@ -1,27 +1,28 @@
-"""Logins: one-time links become sessions, which are kept when the server stops."""
+"""Who is let in: one-time links become sessions, which end with the server.
+
+A link holds a secret that is never sent: the browser makes the session's key of it and of a random part
+of its own, signs each request with the key, and checks that the answer is signed with it too.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
+import re
 import secrets
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, Field
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.project.events import PROGRAM
 
-LIFETIME_SECONDS = 14 * 24 * 3600.0
-"""A session ends so long after its link was opened."""
-MOST_SESSIONS = 200
-"""The oldest are forgotten beyond that."""
+SCHEME = "Cryoquery"
+"""Of the header ``Authorization: Cryoquery SESSION NONCE DIGEST SIGNATURE``; the digest is the body's."""
 LONGEST_NAME = 64
+MOST_NONCES = 100_000
+"""So many of the last requests of a session are known again."""
+_ID = re.compile(r"[0-9a-f]{64}")
+_LINK_DIGITS = 32
 
 
 class PersonError(CryoqueryError):
@@ -32,14 +33,13 @@ class PersonError(CryoqueryError):
 class Session:
     """A browser that was let in."""
 
-    digest: str
-    """SHA-256 of what its cookie holds; the cookie itself is kept nowhere."""
+    id: str
+    """64 hexadecimal digits: 32 tell the link, 32 the browser."""
+    key: bytes = field(repr=False)
     person: str | None
     """None until a name was given."""
     fixed: bool
     """The name came with the link and stays."""
-    since: float
-    """Seconds since the epoch."""
 
 
 def checked_name(name: str) -> str:
@@ -56,56 +56,67 @@ def checked_name(name: str) -> str:
     return name
 
 
+def signature(key: bytes, *words: object) -> str:
+    """HMAC-SHA-256 of the ``words`` with spaces between them, hexadecimal; `session.js` makes the same."""
+    return hmac.new(key, " ".join(map(str, words)).encode(), hashlib.sha256).hexdigest()
+
+
+def session_of(secret: str, browser: str) -> tuple[str, bytes]:
+    """Id and key of the session of a link's ``secret`` in a ``browser`` (32 random hexadecimal digits)."""
+    link = signature(secret.encode(), "link")[:_LINK_DIGITS]
+    return link + browser, bytes.fromhex(signature(secret.encode(), "session", browser))
+
+
+def authorization(
+    session: str, key: bytes, method: str, target: str, body: bytes = b"", nonce: str | None = None
+) -> str:
+    """The header that signs a request, as `session.js` makes it; ``nonce``: None for a random one."""
+    words = (nonce or secrets.token_hex(16), hashlib.sha256(body).hexdigest())
+    return " ".join((SCHEME, session, *words, signature(key, method, target, *words)))
+
+
 class Sessions:
-    """Links that may be opened once, and the sessions that came of them.
+    """Links that may be opened once, and the sessions that came of them. Not for several threads."""
 
-    Not for several threads.
-
-    Args:
-        path: the private file that keeps the sessions and the port. Without it, or if it cannot be read,
-            people need a new link.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._links: dict[str, str | None] = {}
-        kept = _read(path)
-        self.cookie = kept.cookie
-        """The cookie's name. Browsers do not tell ports apart, and each project needs its own."""
-        self.port = kept.port
-        """Where the project was served last; None: not known."""
-        self._sessions = {session.digest: session for session in kept.sessions}
-
-    def remember_port(self, port: int) -> None:
-        """Keep the port: what a browser has not sent yet belongs to an address, with its port."""
-        if port != self.port:
-            self.port = port
-            self._write()
+    def __init__(self) -> None:
+        self._links: dict[str, tuple[str, str | None]] = {}
+        self._sessions: dict[str, Session] = {}
+        self._nonces: dict[str, OrderedDict[str, None]] = {}
 
     def new_link(self, person: str | None) -> str:
-        """A token that opens one session, for ``person``, or for a person who gives a name there."""
-        token = secrets.token_urlsafe(32)
-        self._links[token] = person
-        return token
-
-    def open(self, token: str) -> tuple[str, Session] | None:
-        """Use a link up: what the cookie shall hold, and the session. None: wrong, or used before."""
-        given = token.encode()
-        # All are compared, so that the time it takes gives no hint.
-        found = [known for known in self._links if hmac.compare_digest(known.encode(), given)]
-        if not found:
-            return None
-        person = self._links.pop(found[0])
+        """A secret that opens one session, for ``person``, or for a person who gives a name there."""
         secret = secrets.token_urlsafe(32)
-        session = Session(_digest(secret), person, person is not None, time.time())
-        self._sessions[session.digest] = session
-        self._write()
-        return secret, session
+        link = session_of(secret, "")[0]
+        self._links[link] = (secret, person)
+        return secret
 
-    def find(self, secret: str) -> Session | None:
-        """The session of a cookie; None: unknown or ended."""
-        session = self._sessions.get(_digest(secret))
-        return session if session is not None and _lives(session) else None
+    def find(self, name: str) -> Session | None:
+        """The session of that id, or the one that its link would open; None: there is neither."""
+        if name in self._sessions or not _ID.fullmatch(name):
+            return self._sessions.get(name)
+        link, browser = name[:_LINK_DIGITS], name[_LINK_DIGITS:]
+        if link not in self._links:
+            return None
+        secret, person = self._links[link]
+        return Session(*session_of(secret, browser), person, person is not None)
+
+    def open(self, session: Session) -> bool:
+        """Use the link of a session up; whether it was one until now."""
+        if self._links.pop(session.id[:_LINK_DIGITS], None) is None:
+            return False
+        self._sessions[session.id] = session
+        self._nonces[session.id] = OrderedDict()
+        return True
+
+    def is_repeated(self, session: Session, nonce: str) -> bool:
+        """Whether an opened session has sent a request with this ``nonce`` before."""
+        nonces = self._nonces[session.id]
+        if nonce in nonces:
+            return True
+        nonces[nonce] = None
+        if len(nonces) > MOST_NONCES:
+            nonces.popitem(last=False)
+        return False
 
     def rename(self, session: Session, person: str) -> Session:
         """Give the session its person.
@@ -116,49 +127,6 @@ class Sessions:
         person = checked_name(person)
         if session.fixed and person != session.person:
             raise PersonError(f"this link was made for {session.person}; ask for one of your own")
-        if person != session.person:
-            session = replace(session, person=person)
-            self._sessions[session.digest] = session
-            self._write()
+        session = replace(session, person=person)
+        self._sessions[session.id] = session
         return session
-
-    def _write(self) -> None:
-        living = sorted(filter(_lives, self._sessions.values()), key=lambda session: session.since)
-        self._sessions = {session.digest: session for session in living[-MOST_SESSIONS:]}
-        kept = _Kept(cookie=self.cookie, port=self.port, sessions=living)
-        _write_private(self._path, kept.model_dump_json().encode())
-
-
-class _Kept(BaseModel):
-    cookie: str
-    sessions: list[Session]
-    port: Annotated[int, Field(gt=0, lt=65536)] | None = None
-
-
-def _read(path: Path) -> _Kept:
-    try:
-        return _Kept.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return _Kept(cookie=f"cryoquery_{secrets.token_hex(4)}", sessions=[])
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        # Private from the start: between making a file and closing it to others, it could be opened.
-        with os.fdopen(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _lives(session: Session) -> bool:
-    return time.time() - session.since < LIFETIME_SECONDS
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +120,10 @@ def read_model(path: Path) -> SavedModel:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        weights = {name: _single(tensor) for name, tensor in content["weights"].items()}
-        return SavedModel(
-            weights, ModelConfig(**content["model"]), content["made_by"], content.get("picking")
+        saved = SavedModel(
+            content["weights"], ModelConfig(**content["model"]), content["made_by"], content.get("picking")
         )
+        fits = _fits(saved)
     except FileNotFoundError:
         raise DataError(f"{path}: no such model") from None
     except OSError as error:
@@ -133,6 +133,23 @@ def read_model(path: Path) -> SavedModel:
             f"{path}: not a model written by cryoquery; give the model.pt of a run or a step "
             "(if it is one, it is damaged: train it again)"
         ) from None
+    if not fits:
+        raise DataError(f"{path}: its weights do not fit its configuration; damaged, train it again")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in saved.weights.values()):
+        raise DataError(f"{path}: some of its weights are not finite and would pick nothing; train it again")
+    return replace(saved, weights={name: _single(tensor) for name, tensor in saved.weights.items()})
+
+
+def _fits(saved: SavedModel) -> bool:
+    """Whether weights are there in the sizes that the configuration asks for; no memory is taken for more."""
+    with torch.device("meta"):
+        expected = saved.model.build().state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in saved.weights.items()}
+    whole = all(
+        tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+        for tensor in saved.weights.values()
+    )
+    return whole and shapes == {name: tuple(tensor.shape) for name, tensor in expected.items()}
 
 
 def _single(tensor: Tensor) -> Tensor:

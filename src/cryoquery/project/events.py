@@ -1,26 +1,29 @@
 """The log of a project: every command of a person and every new queue, in one file, append only.
 
 The file is SQLite with a rollback journal, since a write-ahead log needs memory that machines on a network
-file system do not share. A commit is on the disk, the folder's entry too, before an append returns.
+file system do not share. A commit is on the disk, the folder's entry too, before an append returns. Each
+event carries a checksum of itself and of all before it, so that a damaged file is noticed, not replayed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryoquery.errors import ProjectError
+from cryoquery.storage.atomic import write_file
 from cryoquery.storage.leases import Owner, leased
 
-VERSION = 1
-"""Of the table; a file with a higher number was written by a newer cryoquery."""
+VERSION = 2
+"""Of the table; a file with a higher number was written by a newer cryoquery, 1 had no checksums."""
 APPLICATION_ID = 0x43515259
 """Marks the file as ours ("CQRY")."""
 BUSY_SECONDS = 20.0
@@ -40,7 +43,8 @@ CREATE TABLE events (
     person TEXT NOT NULL,
     kind TEXT NOT NULL,
     task TEXT,
-    body TEXT NOT NULL
+    body TEXT NOT NULL,
+    checksum TEXT NOT NULL
 )
 """
 _COLUMNS = "seq, id, time, person, kind, task, body"
@@ -90,6 +94,7 @@ class EventLog:
         self.writes = write
         self._connection = connection
         self._lock = threading.RLock()
+        self._checked = write or _pragma(connection, "user_version") > 1
         self._last = _last(connection) if write else None
         """Number of the last event that this writer knows of; None: not known after a failure."""
         self._held = held.pop_all()
@@ -141,9 +146,11 @@ class EventLog:
             if fresh:
                 with self._transaction() as last:
                     new = number(fresh, last + 1, now)
+                    rows = [(e.seq, e.id, e.time, e.person, e.kind, e.task, _text(e.body)) for e in new]
+                    sums = _checksums(self._checksum_of(last), rows)
                     self._connection.executemany(
-                        f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        [(e.seq, e.id, e.time, e.person, e.kind, e.task, _text(e.body)) for e in new],
+                        f"INSERT INTO events ({_COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                        [(*row, checksum) for row, checksum in zip(rows, sums, strict=True)],
                     )
                 self._last = new[-1].seq
                 known |= {event.id: event for event in new}
@@ -164,13 +171,38 @@ class EventLog:
         """The events with numbers above ``after``, in order.
 
         Raises:
-            LogError: the file cannot be read.
+            LogError: the file cannot be read, or an event is not what was recorded.
         """
+        checksum = "checksum" if self._checked else "NULL"
         with self._lock, _named(self.path):
             rows = self._connection.execute(
-                f"SELECT {_COLUMNS} FROM events WHERE seq > ? ORDER BY seq", (after,)
+                f"SELECT {_COLUMNS}, {checksum} FROM events WHERE seq > ? ORDER BY seq", (after,)
             ).fetchall()
-        return [_event(row) for row in rows]
+            before = self._checksum_of(after) if self._checked else ""
+        events = [_event(self.path, row[:-1]) for row in rows]
+        sums = _checksums(before, [row[:-1] for row in rows])
+        for row, number_, checksum in zip(rows, range(after + 1, after + 1 + len(rows)), sums, strict=True):
+            if row[0] != number_ or row[-1] not in (checksum, None):
+                raise _damaged(self.path, f"event {number_}")
+        return events
+
+    def _checksum_of(self, seq: int) -> str:
+        found = self._connection.execute("SELECT checksum FROM events WHERE seq = ?", (seq,)).fetchone()
+        return str(found[0]) if found else ""
+
+    def copy(self, path: Path) -> int:
+        """Copy the log to ``path``, also while another process writes it; checked. The number of events.
+
+        Raises:
+            LogError: the disk fails, or the log is damaged.
+            OSError: the folder cannot be written to.
+        """
+        with write_file(path) as stream:
+            partial = Path(stream.name)
+            with self._lock, _named(self.path), closing(sqlite3.connect(partial)) as target:
+                self._connection.backup(target)
+            with EventLog.open(partial, write=False) as copied:
+                return len(copied.read())
 
     def find(self, ids: Iterable[str]) -> dict[str, Event]:
         """The events with these ids, of those that are there.
@@ -181,7 +213,7 @@ class EventLog:
         question = f"SELECT {_COLUMNS} FROM events WHERE id IN (SELECT value FROM json_each(?))"
         with self._lock, _named(self.path):
             rows = self._connection.execute(question, (json.dumps(list(ids)),)).fetchall()
-        return {row[1]: _event(row) for row in rows}
+        return {row[1]: _event(self.path, row) for row in rows}
 
     @property
     def last_seq(self) -> int:
@@ -252,9 +284,23 @@ def _text(body: Mapping[str, Any]) -> str:
     return json.dumps(dict(body), allow_nan=False, separators=(",", ":"))
 
 
-def _event(row: Sequence[Any]) -> Event:
+def _event(path: Path, row: Sequence[Any]) -> Event:
     seq, name, when, person, kind, task, body = row
-    return Event(seq, name, when, person, kind, task, json.loads(body))
+    try:
+        return Event(seq, name, when, person, kind, task, json.loads(body))
+    except (TypeError, ValueError, RecursionError):
+        raise _damaged(path, f"event {seq}") from None
+
+
+def _checksums(before: str, rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """One per row, of the row and of the checksum ``before`` it."""
+    for row in rows:
+        before = hashlib.blake2b(json.dumps([before, *row]).encode(), digest_size=16).hexdigest()
+        yield before
+
+
+def _damaged(path: Path, what: str) -> LogError:
+    return LogError(f"{path}: {what} is not what was recorded; put a backup in its place (see backups/)")
 
 
 def _last(connection: sqlite3.Connection) -> int:
@@ -299,9 +345,13 @@ def _prepared(path: Path, mode: str, *, write: bool) -> sqlite3.Connection:
     return connection
 
 
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
 def _check_version(path: Path, connection: sqlite3.Connection, *, write: bool) -> None:
     def pragma(name: str) -> int:
-        return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        return _pragma(connection, name)
 
     n_tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
     if write and n_tables == 0 and pragma("application_id") == 0 and pragma("user_version") == 0:
@@ -318,6 +368,20 @@ def _check_version(path: Path, connection: sqlite3.Connection, *, write: bool) -
             f"{path}: was written by a newer cryoquery (version {pragma('user_version')} of the log, "
             f"this one knows {VERSION}); update cryoquery"
         )
+    if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise _damaged(path, f"the file ({found})")
+    if write and pragma("user_version") == 1:
+        _add_checksums(connection)
+
+
+def _add_checksums(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ALTER TABLE events ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+        rows = connection.execute(f"SELECT {_COLUMNS} FROM events ORDER BY seq").fetchall()
+        sums = zip(_checksums("", rows), (row[0] for row in rows), strict=True)
+        connection.executemany("UPDATE events SET checksum = ? WHERE seq = ?", list(sums))
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 @contextmanager

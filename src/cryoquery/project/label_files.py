@@ -159,8 +159,10 @@ def _read_own(path: Path, content: Mapping[str, Any], files: Mapping[str, Path])
         entries = [entry for entry in content["labels"] if "particles" in entry]
         by_path = {entry["path"]: entry["micrograph"] for entry in entries}
         found = [_found(entry) for entry in entries]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not labels as cryoquery writes them ({error!r}); export it again") from None
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{path}: not labels as cryoquery writes them ({str(error)[:60]!r}); export it again"
+        ) from None
     # Names first, for they are unique in a project; then paths, for another project has other names.
     unknown = {stated for stated, name in by_path.items() if name not in files}
     renamed = {by_path[stated]: name for stated, name in match_to_files(unknown, files).items()}

@@ -34,6 +34,10 @@ class UnknownTaskError(ProjectError):
     """A task that the project does not have."""
 
 
+CLOCK_SECONDS = 60.0
+"""By so much a clock may be put back without a lease being ended."""
+
+
 class LeaseError(ProjectError):
     """The task is not this person's at the moment."""
 
@@ -121,7 +125,11 @@ class TaskState:
 
     def holder(self, now: float) -> str | None:
         """Who has a lease at ``now``, seconds since the epoch."""
-        return self.lease.person if self.lease is not None and self.lease.until > now else None
+        if self.lease is None:
+            return None
+        # One that begins later was given by a clock that was ahead, and would last as long as that.
+        begun = self.lease.until - self.lease_seconds <= now + CLOCK_SECONDS
+        return self.lease.person if begun and now < self.lease.until else None
 
     def status(self, now: float) -> Status:
         """What it is at ``now``, seconds since the epoch."""
@@ -344,7 +352,9 @@ def _spend(task: TaskState, event: Event, seconds: float) -> None:
     if seconds:
         task.seconds[event.person] = task.seconds.get(event.person, 0.0) + seconds
     if task.lease is not None:
-        task.lease = Lease(event.person, max(task.lease.until, event.time + task.lease_seconds))
+        until = event.time + task.lease_seconds
+        held = task.holder(event.time) is not None
+        task.lease = Lease(event.person, max(task.lease.until, until) if held else until)
 
 
 def _close(task: TaskState, phase: Literal["submitted", "skipped", "bad"]) -> None:

@@ -26,7 +26,7 @@ from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.state import ItemLabels, ProjectState, labels
-from cryoquery.storage.atomic import write_json
+from cryoquery.storage.atomic import remove_leftovers, write_json
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def export_labels(
     picks = star.with_optics(picks) if star is not None else picks
     named = {project.items[item].micrograph for item in found}
     if out.suffix.lower() == ".json" and file_format is None:
+        remove_leftovers(out.parent)
         write_json(out, labels_json(project, state))
     else:
         write_coordinates(
@@ -102,11 +103,12 @@ def label_picks(project: Project, found: Mapping[int, ItemLabels]) -> Picks:
     parts: list[Picks] = []
     shapes: dict[str, tuple[int, int]] = {}
     for item in sorted(found, key=lambda number: (project.items[number].micrograph, number)):
-        row, stated = project.micrograph_of(item), found[item].diameters_px
+        row, counted = project.micrograph_of(item), found[item].is_counted()
+        stated = found[item].diameters_px[counted]
         shapes[row.stated] = (row.height_px, row.width_px)
         parts.append(
             Picks.of(
-                found[item].counted_yx(),
+                found[item].particles_yx[counted],
                 micrograph=row.stated,
                 diameters_px=np.where(np.isnan(stated), project.diameter_px(item), stated),
                 pixel_size=row.pixel_size,

@@ -259,12 +259,13 @@ def _length_px(project: Project, micrograph: MicrographRow, lowpass: float | Non
     """A low-pass length in px of the micrograph; 0: no filter.
 
     Raises:
-        ProjectError: it is no length.
+        ProjectError: it is no length, or longer than a particle.
     """
     if lowpass is None:
         return 0.0
-    if not 0 < lowpass < math.inf:
-        raise ProjectError(f"lowpass={lowpass:g}: must be a positive length")
+    longest = max(_diameter_and_pixel(project)[0], lowpass_values(project)[-1])
+    if not 0 < lowpass <= longest:
+        raise ProjectError(f"lowpass={lowpass:g}: must be positive, and at most {longest:g}")
     pixel_size = micrograph.pixel_size if lowpass_unit(project) == "Å" else None
     return lowpass / (pixel_size or 1.0)
 

@@ -117,12 +117,12 @@ class Label:
     done: tuple[NDArray[np.float64], ...] = ()
     """(k, 2) polygons within which all is marked; none: everywhere is."""
 
-    def counted_yx(self) -> NDArray[np.float64]:
-        """(n, 2) centers of the particles that do not lie in a region to be ignored."""
+    def is_counted(self) -> NDArray[np.bool_]:
+        """(n,) whether a particle does not lie in a region to be ignored."""
         inside = np.zeros(len(self.particles_yx), dtype=bool)
         for polygon in self.ignore:
             inside |= within(polygon, self.particles_yx)
-        return self.particles_yx[~inside]
+        return ~inside
 
     def said(self) -> dict[str, Any]:
         """Everything but when it was said, as plain types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from cryoquery.config import in_one_line
-from cryoquery.errors import DataError
+from cryoquery.errors import DataError, ProjectError
+from cryoquery.project.document import finite_number
 from cryoquery.project.folder import STEP
 from cryoquery.project.state import QueueEntry
 from cryoquery.storage.atomic import read_json
@@ -72,6 +74,8 @@ def read_query(folder: Path, n_items: int) -> list[dict[str, Any]]:
             f"{path}: is not the query of a step ({in_one_line(error)}); run the step again"
         ) from None
     for entry in entries:
+        if entry.score is not None and not math.isfinite(entry.score):
+            raise DataError(f"{path}: a score of {entry.score}; run the step again")
         if not 0 <= entry.item < n_items:
             raise DataError(f"{path}: {entry} is none of a project of {n_items} items; run the step again")
     return [entry._asdict() for entry in entries]
@@ -94,14 +98,14 @@ def step_under_way(project: Path) -> dict[str, Any] | None:
     try:
         found = read_json(project / UNDER_WAY)
         age = time.time() - (project / UNDER_WAY).stat().st_mtime
-        since = found["since"]
+        since = finite_number(found["since"], "since")
         message = str(found.get("message", ""))
         pid, here = found.get("pid"), replace(Owner.myself(), started="")
         if found.get("host") == here.host and isinstance(pid, int):
             ended = replace(here, pid=pid).is_gone()
         else:
             ended = age >= STALE_SECONDS
-    except (DataError, OSError, TypeError, KeyError, AttributeError, OverflowError):
+    except (DataError, OSError, TypeError, KeyError, AttributeError, OverflowError, ProjectError):
         return None
     return None if ended else {"since": since, "message": message}
 
@@ -186,5 +190,5 @@ def _read_suggestions(path: Path) -> Mapping[int, Suggestions]:
             )
             for item, found in read_json(path).items()
         }
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: is not what a step suggests ({error!r}); run the step again") from None

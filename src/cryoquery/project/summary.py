@@ -43,7 +43,7 @@ def summarize(project: Project, state: ProjectState) -> dict[str, Any]:
         "n_items": len(project.items),
         "n_labeled": len(label_set.labels),
         "n_held_out": sum(project.items[item].split != "train" for item in label_set.labels),
-        "n_particles": sum(len(label.counted_yx()) for label in label_set.labels.values()),
+        "n_particles": sum(int(label.is_counted().sum()) for label in label_set.labels.values()),
         "n_left_out": len(label_set.left_out),
         "n_held_out_left_out": n_held_out_left_out(project, label_set),
         "hours": total_seconds(state) / 3600,

@@ -82,11 +82,15 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 @contextmanager
@@ -112,10 +116,11 @@ def staged_directory(path: Path) -> Iterator[Path]:
         raise
     try:
         yield staged
-        for file in staged.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
-        _sync_directory(staged)
+        for inside in (staged, *staged.rglob("*")):
+            if inside.is_dir():
+                _sync_directory(inside)
+            elif inside.is_file():
+                _sync_file(inside)
         staged.rename(path)
         _sync_directory(path.parent)
     except BaseException as error:

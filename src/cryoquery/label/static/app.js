@@ -9,9 +9,10 @@ import { describe, listen } from "./keys.js";
 import { Gallery } from "./gallery.js";
 import { Labeling } from "./labeling.js";
 import { storedLook } from "./look.js";
-import { Outbox } from "./outbox.js";
+import { countKept, Outbox } from "./outbox.js";
 import { connect, say, showLabeling, showLook, showLoop, showSaving } from "./panel.js";
 import { QueueList } from "./queue.js";
+import { KEPT } from "./session.js";
 import { Stage } from "./stage.js";
 import { Tools } from "./tools.js";
 
@@ -19,7 +20,7 @@ const POLL_MS = 10000;
 const byId = (id) => document.getElementById(id);
 
 async function signIn() {
-  let session = await api.session();
+  let session = await api.open();
   if (!session.person) session = await askName(null, api.introduce);
   byId("person").textContent = session.person;
   byId("project").textContent = session.project;
@@ -30,6 +31,26 @@ async function signIn() {
     if (renamed && renamed.person !== session.person) location.reload();
   });
   return session;
+}
+
+/** Go on after another window of this browser has logged in. */
+async function signInAgain(session, outbox) {
+  try {
+    const answer = await api.open({ person: session.person, project: session.id });
+    if (answer.person === session.person && answer.id === session.id) outbox.retryNow();
+  } catch (error) {
+    say(`${error.message}.`, "warn");
+  }
+}
+
+/** Give the person what was refused as a file. */
+function download(refused) {
+  const link = document.createElement("a");
+  const content = JSON.stringify(refused.map(({ key, ...rest }) => rest), null, 1);
+  link.href = URL.createObjectURL(new Blob([content], { type: "application/json" }));
+  link.download = "cryoquery_refused.json";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 /** What the server says of the project, asked for now and then. */
@@ -156,18 +177,21 @@ async function start() {
     stage.redraw();
   });
   labeling.addEventListener("say", (event) => say(event.detail.text, event.detail.kind));
-  const saving = () => showSaving(outbox.state, outbox.pending());
+  const saving = () => showSaving(outbox.state, outbox.pending(), outbox.refused.length);
   outbox.addEventListener("state", saving);
   outbox.addEventListener("full", () => say("This browser's storage is full: do not reload before all is saved.", "warn"));
-  setInterval(() => {
-    saving();
-    if (outbox.state.name === "signed out") outbox.flush();
-  }, 1000);
+  setInterval(saving, 1000);
   byId("retry").addEventListener("click", () => outbox.retryNow());
+  byId("refused").addEventListener("click", () => {
+    download(outbox.refused);
+    byId("forget").hidden = false;
+  });
+  byId("forget").addEventListener("click", () => outbox.forgetRefused());
+  addEventListener("storage", (event) => event.key === KEPT && signInAgain(session, outbox));
   byId("banner-action").addEventListener("click", () => flow.reopen());
   setInterval(() => document.hidden || news.poll(), POLL_MS);
   addEventListener("focus", () => news.poll());
-  window.cryoquery = { labeling, stage, tools, outbox, flow };
+  window.cryoquery = { labeling, stage, tools, outbox, flow, api };
 
   const wanted = rememberedTask(session.id);
   if (wanted) await flow.open(wanted);
@@ -175,6 +199,8 @@ async function start() {
 }
 
 start().catch((error) => {
+  const kept = error instanceof api.Stranger ? countKept() : 0;
+  const unsent = kept ? ` What was not saved yet (${kept}) is kept in this browser.` : "";
   byId("nothing").hidden = false;
-  byId("nothing").textContent = `${error.message}. Reload the page to try again.`;
+  byId("nothing").textContent = `${error.message}.${unsent || " Reload the page to try again."}`;
 });

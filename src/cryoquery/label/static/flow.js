@@ -99,7 +99,8 @@ export class Flow {
     });
     const { labeling } = this;
     const row = rows.get(labeling.name);
-    if (row && row.touched > (labeling.task.touched ?? 0) && !this.outbox.pending(labeling.name)) this.reload();
+    const mine = row?.person === this.person && !this.outbox.pending(labeling.name);
+    if (mine && row.touched > (labeling.task.touched ?? 0)) this.reload();
   }
 
   /** Open `task`: to label if it can be, else to look at. */
@@ -233,7 +234,7 @@ export class Flow {
         if ((await askLost(words, this.outbox.pending(task))) === "next") break;
       }
     }
-    this.outbox.discard(task);
+    this.outbox.giveUp(task, "another person has the micrograph");
     if (task !== this.labeling.name) return;
     this.labeling.close();
     await this.next();

@@ -2,12 +2,13 @@
 //
 // Only the rows on the screen are on the page, and the pictures of a few dozen places come as one.
 
-import { cutoutsPath } from "./api.js";
+import { cutoutsPath, picture } from "./api.js";
 import { Grid } from "./shapes.js";
 
 const CELL = 88; // CSS px, with its margin
 const BATCH = 48;
 const BEYOND = 3; // rows above and below the screen
+const RETRY_MS = 3000;
 const byId = (id) => document.getElementById(id);
 const WANTED = {
   shown: (entry, labeling) => entry.state === "particle" || (entry.state === "suggestion" && entry.score >= labeling.threshold),
@@ -28,9 +29,11 @@ export class Gallery {
     this.selected = new Set();
     this.last = null; // key that was clicked last
     this.cells = new Map();
+    this.sheets = new Map(); // path → pictures of a few dozen places, the URL of one on its way
     this.scroller.addEventListener("scroll", () => this.#draw());
     this.room.addEventListener("click", (event) => this.#click(event));
     this.room.addEventListener("dblclick", (event) => this.#visit(event));
+    this.dialog.addEventListener("close", () => this.#clear()); // also by Escape
     this.dialog.addEventListener("keydown", (event) => this.#key(event));
     for (const id of ["gallery-what", "gallery-order"]) byId(id).addEventListener("change", () => this.#list());
     for (const name of ["accept", "remove", "all", "undo", "close"]) byId(`gallery-${name}`).addEventListener("click", () => this[name]());
@@ -59,8 +62,23 @@ export class Gallery {
 
   close() {
     this.dialog.close();
+  }
+
+  #clear() {
+    if (this.dialog.open) return;
     this.room.replaceChildren();
     this.cells.clear();
+    for (const sheet of this.sheets.values()) sheet.then((url) => URL.revokeObjectURL(url), () => {});
+    this.sheets.clear();
+  }
+
+  #sheet(path) {
+    const { sheets } = this;
+    if (!sheets.has(path)) {
+      sheets.set(path, picture(path).then((blob) => URL.createObjectURL(blob)));
+      sheets.get(path).catch(() => setTimeout(() => sheets.delete(path) && this.dialog.open && this.#list(), RETRY_MS));
+    }
+    return sheets.get(path);
   }
 
   #list() {
@@ -113,14 +131,15 @@ export class Gallery {
     cell.setAttribute("aria-label", `${entry.state}, score ${entry.score.toFixed(2)}`);
     const from = entry.at - (entry.at % BATCH);
     const places = this.entries.slice(from, from + BATCH).map(({ y, x }) => `${y.toFixed(1)},${x.toFixed(1)}`);
-    const picture = document.createElement("span");
-    picture.style.backgroundImage = `url("${cutoutsPath(this.item, places, this.lowpass())}")`;
-    picture.style.backgroundSize = `${places.length * 100}% 100%`;
-    picture.style.backgroundPosition = places.length > 1 ? `${((entry.at - from) / (places.length - 1)) * 100}% 0` : "0 0";
+    const small = document.createElement("span");
+    const show = (url) => { small.style.backgroundImage = `url("${url}")`; };
+    this.#sheet(cutoutsPath(this.item, places, this.lowpass())).then(show, () => {});
+    small.style.backgroundSize = `${places.length * 100}% 100%`;
+    small.style.backgroundPosition = places.length > 1 ? `${((entry.at - from) / (places.length - 1)) * 100}% 0` : "0 0";
     const score = document.createElement("b");
     score.className = "number";
     score.textContent = entry.score ? entry.score.toFixed(2) : "–";
-    cell.append(picture, score);
+    cell.append(small, score);
     this.cells.set(entry.key, cell);
     this.room.append(cell);
     return cell;

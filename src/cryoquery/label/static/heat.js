@@ -1,6 +1,6 @@
 // Where the model sees particles: its probability, laid over the micrograph in color.
 
-import { heatPath } from "./api.js";
+import { heatPath, picture } from "./api.js";
 
 // From what is hardly seen to red, through yellow: [probability, red, green, blue, opacity].
 const STOPS = [
@@ -41,9 +41,7 @@ export class Heat {
       return;
     }
     try {
-      const response = await fetch(path, { credentials: "same-origin" });
-      if (!response.ok) throw new Error(`status ${response.status}`);
-      const canvas = colored(await createImageBitmap(await response.blob()));
+      const canvas = colored(await createImageBitmap(await picture(path)));
       if (path !== this.path) return;
       this.canvas = canvas;
       this.changed();

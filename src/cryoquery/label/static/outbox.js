@@ -1,20 +1,26 @@
 // Commands on their way to the server: kept in localStorage until it has acknowledged them, sent in order.
+// What it refuses for good stays there too, until a person has it as a file and forgets it here.
 
-import { Unreachable } from "./api.js";
+import { Stranger, Unreachable } from "./api.js";
+import { random } from "./session.js";
+
+export { random as newId };
 
 const BATCH = 50;
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 30000;
 
-export function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+const KEY = /^cryoquery\/[^/]+\/[^/]+\/\d{15}-/;
+
+const keysOf = (storage) => Array.from({ length: storage.length }, (_, i) => storage.key(i));
+
+/** Commands of anybody that this browser still has. */
+export const countKept = () => keysOf(localStorage).filter((key) => KEY.test(key)).length;
 
 /**
- * Events: "state" when `state` changed; "answered" {task, answer}; "refused" {task, command, message};
+ * Events: "state" when `state` or `refused` changed; "answered" {task, answer}; "refused" {task, command, message};
  * "lost" {task, message} when another has the lease, after which commands of that task wait for
- * `resume` or `discard`.
+ * `resume` or `giveUp`.
  */
 export class Outbox extends EventTarget {
   /** `prefix` keeps projects and people apart; `send(task, commands)` resolves to the server's answer. */
@@ -29,22 +35,23 @@ export class Outbox extends EventTarget {
     this.blocked = new Set();
     this.running = null;
     this.wake = null;
-    this.entries = this.#stored();
+    const stored = this.#stored();
+    this.refused = stored.filter((entry) => entry.refused); // with the server's words
+    this.entries = stored.filter((entry) => !entry.refused);
     this.state = { name: this.entries.length ? "saving" : "saved", retryAt: 0 };
     addEventListener("online", () => this.retryNow());
     addEventListener("offline", () => this.entries.length && this.#become("offline"));
   }
 
   #stored() {
-    const keys = Array.from({ length: this.storage.length }, (_, i) => this.storage.key(i));
-    const own = keys.filter((key) => key.startsWith(this.prefix)).sort();
+    const own = keysOf(this.storage).filter((key) => key.startsWith(this.prefix)).sort();
     return own.map((key) => ({ key, ...JSON.parse(this.storage.getItem(key)) }));
   }
 
   /** Keep `command` of `task` and send it as soon as possible. */
   put(task, command) {
     const order = `${Date.now().toString().padStart(15, "0")}-${(this.counter++).toString().padStart(6, "0")}`;
-    const id = newId();
+    const id = random();
     const entry = { key: `${this.prefix}${order}-${id.slice(0, 6)}`, task, command: { id, ...command } };
     this.entries.push(entry);
     try {
@@ -81,13 +88,32 @@ export class Outbox extends EventTarget {
     return this.flush();
   }
 
-  /** Forget unsent commands of `task`; returns them. */
-  discard(task) {
-    const dropped = this.entries.filter((entry) => entry.task === task);
+  /** Give up sending commands of `task`, for the reason in `words`. */
+  giveUp(task, words) {
     this.blocked.delete(task);
-    this.#forget(new Set(dropped.map((entry) => entry.command.id)));
+    this.#refuse(this.entries.filter((entry) => entry.task === task), words);
     this.#settle();
-    return dropped.map((entry) => entry.command);
+  }
+
+  /** Forget what was refused. */
+  forgetRefused() {
+    for (const entry of this.refused) this.storage.removeItem(entry.key);
+    this.refused = [];
+    this.dispatchEvent(new CustomEvent("state"));
+  }
+
+  #refuse(entries, words) {
+    for (const entry of entries) {
+      entry.refused = words;
+      try {
+        this.storage.setItem(entry.key, JSON.stringify({ task: entry.task, command: entry.command, refused: words }));
+      } catch {
+        // Where the words do not fit it is sent once more when the page is loaded again.
+      }
+    }
+    this.entries = this.entries.filter((entry) => !entry.refused);
+    this.refused.push(...entries);
+    this.dispatchEvent(new CustomEvent("state"));
   }
 
   async #run() {
@@ -103,7 +129,7 @@ export class Outbox extends EventTarget {
         this.#forget(new Set(answer.acknowledged));
         this.dispatchEvent(new CustomEvent("answered", { detail: { task: first.task, answer } }));
       } catch (error) {
-        if (!(await this.#recover(error, first.task, batch))) return;
+        await this.#recover(error, first.task, batch);
       }
     }
     this.#settle();
@@ -119,38 +145,35 @@ export class Outbox extends EventTarget {
     return batch;
   }
 
-  /** What to do about `error`; false: stop sending until something changes. */
+  /** What to do about `error`: only what the server itself refuses is not sent again. */
   async #recover(error, task, batch) {
-    if (error instanceof Unreachable || error.status === 429 || error.status === 408 || error.status >= 500) {
+    const later = [403, 408, 429].includes(error.status) || error.status >= 500; // 403: it waits for a name
+    if (error instanceof Unreachable || later) {
       await this.#pause(error);
-      return true;
-    }
-    if (error.status === 401) {
-      this.#become("signed out");
-      return false;
+      return;
     }
     if (error.status === 409) {
       this.blocked.add(task);
       this.dispatchEvent(new CustomEvent("lost", { detail: { task, message: error.message } }));
-      return true;
+      return;
     }
     if (error.status === undefined) throw error;
     if (batch.length > 1) {
       this.oneByOne = batch.length;
     } else {
-      this.#forget(new Set([batch[0].command.id]));
+      this.#refuse(batch, error.message);
       const detail = { task, command: batch[0].command, message: error.message };
       this.dispatchEvent(new CustomEvent("refused", { detail }));
     }
-    return true;
   }
 
   async #pause(error) {
     const grown = FIRST_WAIT_MS * 2 ** Math.min(this.failures, 10);
     const wait = Math.max(Math.min(grown, LONGEST_WAIT_MS), 1000 * (error.retryAfter ?? 0));
     this.failures += 1;
-    const unreachable = error instanceof Unreachable;
-    this.#become(unreachable && navigator.onLine === false ? "offline" : "retrying", Date.now() + wait);
+    const offline = error instanceof Unreachable && navigator.onLine === false;
+    const name = offline ? "offline" : error instanceof Stranger ? "signed out" : "retrying";
+    this.#become(name, Date.now() + wait);
     await new Promise((resolve) => {
       this.wake = resolve;
       setTimeout(resolve, wait);

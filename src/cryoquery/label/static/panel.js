@@ -152,11 +152,16 @@ const SAVE = {
   offline: (n) => `offline, ${n} kept here`,
   retrying: (n, seconds) => `${n} kept here, trying again in ${seconds} s`,
   blocked: (n) => `${n} not saved`,
-  "signed out": (n) => `signed out, ${n} kept here: open the address that cryoquery label prints`,
+  refused: () => "not all is saved",
+  "signed out": (n) => `signed out, ${n} kept here: do not reload, open the link that cryoquery label shows`,
 };
 
 /** Show whether everything is saved. */
-export function showSaving({ name, retryAt }, pending) {
+export function showSaving({ name, retryAt }, pending, refused) {
+  if (name === "saved" && refused) name = "refused";
+  byId("refused").hidden = !refused;
+  if (!refused) byId("forget").hidden = true;
+  write("refused", `Download ${refused} refused`);
   const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
   const text = SAVE[name](pending, seconds);
   byId("save").dataset.state = name;

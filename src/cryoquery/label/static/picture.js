@@ -1,17 +1,13 @@
 // The pictures of one micrograph: whole in the sizes that the server offers, and finer in tiles, loaded as the
 // zoom asks for them.
 
-import { picturePath, tilePath } from "./api.js";
+import { picture, picturePath, tilePath } from "./api.js";
 
 const AT_ONCE = 4; // tiles that are asked for
 const MOST_TILES = 140; // kept
 const MOST_AHEAD = 4;
 
-async function load(path) {
-  const response = await fetch(path, { credentials: "same-origin" });
-  if (!response.ok) throw new Error(`status ${response.status}`);
-  return createImageBitmap(await response.blob());
-}
+const load = async (path) => createImageBitmap(await picture(path));
 
 /** Calls `changed()` when a better picture has come, `failed(message)` when one could not be had. */
 export class Picture {
@@ -71,7 +67,7 @@ export class Picture {
     if (!tiles.factors.length) return;
     const middle = [shown[0] + shown[2] / 2, shown[1] + shown[3] / 2];
     const [row, column] = middle.map((at) => Math.floor(at / tiles.side));
-    fetch(tilePath(item, 1, row, column, lowpass), { credentials: "same-origin" }).catch(() => {});
+    picture(tilePath(item, 1, row, column, lowpass)).catch(() => {});
   }
 
   /** The micrograph is shown `longSide` device px long; load what that takes. */

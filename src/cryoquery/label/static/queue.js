@@ -2,6 +2,7 @@
 
 import { thumbnailPath } from "./api.js";
 import { shortNames } from "./names.js";
+import { show } from "./thumbnails.js";
 
 const byId = (id) => document.getElementById(id);
 const OPEN = ["leased", "drafted"];
@@ -88,11 +89,10 @@ export class QueueList {
     const button = document.createElement("button");
     button.type = "button";
     const image = document.createElement("img");
-    image.loading = "lazy";
     image.decoding = "async";
     image.alt = "";
     image.width = image.height = 52;
-    image.src = thumbnailPath(entry.item);
+    show(image, thumbnailPath(entry.item));
     const [name, why, state] = ["name", "reason", "state"].map((kind) => {
       const part = document.createElement("span");
       part.className = kind;

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryoquery.active.progress import Progress, silent
 from cryoquery.errors import DataError
+from cryoquery.project.backups import back_up_by_itself
 from cryoquery.project.folder import Project, finished_steps, open_project
 from cryoquery.project.label_set import LabelSet, current_labels
 from cryoquery.project.settings import settings_digest
@@ -50,6 +51,7 @@ def step(
         say(f"nothing was labeled since {last.name}, with the same settings; label more, or use --force")
         return last
     check_enough(project, label_set)
+    back_up_by_itself(project, say)
     if project.config.executor == "slurm":
         return step_on_slurm(project, label_set, wait, say)
     return do_step(project, label_set, progress, say)
