@@ -28,6 +28,7 @@ HALF_A_PIXEL = 0.5
 SLOWEST_S = 5.0
 MEMORY_BYTES = 300e6
 NUMBER = re.compile(rb"(?<![A-Za-z_])[-+]?\d[\d.]*(?:[eE][-+]?\d+)?")
+UTF_16 = "".encode("utf-16")
 OTHERS = b"#,;: \t\n\"'_|xZ/[]{}()<>\\"
 """What is put between numbers; nothing that makes a number of two, or another one of one."""
 
@@ -83,6 +84,8 @@ HEADERS: list[Callable[[str], str]] = [
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     """One or two bytes between the numbers taken out, put in, or exchanged."""
+    if content.startswith(UTF_16):  # between its bytes are the numbers themselves
+        return mutated(content.decode("utf-16").encode(), rng).decode().encode("utf-16")
     for _ in range(rng.integers(1, 3)):
         inside = np.zeros(len(content) + 1, dtype=bool)
         for match in NUMBER.finditer(content):
