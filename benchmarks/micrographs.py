@@ -101,7 +101,7 @@ def make_picker(sizes: Sizes) -> Picker:
         tuned_on="nothing",
     )
     batch_size = int(np.clip(BATCH_PIXELS // sizes.tile**2, 1, 16))
-    return Picker(Predictor(network, DeviceConfig().fabric(), batch_size), recipe)
+    return Picker(recipe, Predictor(network, DeviceConfig().fabric(), batch_size))
 
 
 def pick_plainly(picker: Picker, paths: list[Path], out: Path, options: PickOptions) -> Picks:

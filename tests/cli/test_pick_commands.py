@@ -100,7 +100,6 @@ def test_a_bad_micrograph_is_reported_and_the_rest_is_done(
     ("arguments", "message"),
     [
         (["pick", "none.pt", "mics", "-o", "p.star", "--diameter-px", "20"], "none.pt: no such model"),
-        (["pick", "model.pt", "mics", "-o", "p.star"], "the particle diameter is not known"),
         (["pick", "model.pt", "mics", "-o", "p.xyz", "--diameter-px", "20"], "p.xyz: unknown suffix"),
         (["pick", "model.pt", "truth", "-o", "p.star"], "truth: no micrographs in it"),
         (["evaluate", "none.star", "truth"], "none.star: no such file"),
@@ -139,3 +138,19 @@ def test_flipped_picks_are_refused_where_micrographs_are_given(
         assert run(monkeypatch, *command, "--micrographs", "m", "--flip-y") == 0
     turned = read_coordinates("g.csv").centers_yx
     assert turned == pytest.approx(centers, abs=0.01)
+
+
+def test_pick_without_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    picking = ["pick", "log", "mics", "--out", "p.star", "--diameter-px", "20", "--overlays", "o"]
+    assert run(monkeypatch, *picking) == 0
+    assert "p.star: " in capsys.readouterr().out
+    assert len(list(Path("o").iterdir())) == 2
+    assert len(read_coordinates("p.star")) > 10
+
+
+def test_a_diameter_that_is_not_stated_is_estimated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert run(monkeypatch, "pick", "log", "mics", "--out", "p.star", "--diameter-plot", "d.png") == 0
+    assert "no diameter is stated; estimated: " in capsys.readouterr().out
+    assert Path("d.png").read_bytes().startswith(b"\x89PNG")

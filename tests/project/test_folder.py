@@ -13,7 +13,8 @@ from cryoquery.data.source import SourceMicrograph
 from cryoquery.errors import ConfigError, CryoqueryError, DataError, ProjectError
 from cryoquery.formats import write_micrograph
 from cryoquery.project.folder import open_project
-from cryoquery.project.new_project import InitOptions, choose_images, draw_held_out, init_project
+from cryoquery.project.image_size import choose_images
+from cryoquery.project.new_project import InitOptions, draw_held_out, init_project
 from cryoquery.project.settings import SETTINGS_FILE, read_settings, write_settings
 from cryoquery.project.sources import find_micrographs, micrograph_paths
 

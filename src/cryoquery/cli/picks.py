@@ -11,6 +11,7 @@ from cryoquery.cli.terminal import complain, counting, keys
 
 if TYPE_CHECKING:
     from cryoquery.formats import Optics, Picks
+    from cryoquery.picking.picker import AnyPicker, PickOptions
 
 FlipY = Annotated[bool, typer.Option("--flip-y", help="Count rows from the last one of the micrograph.")]
 FlipX = Annotated[bool, typer.Option("--flip-x", help="Count columns from the last one.")]
@@ -41,7 +42,9 @@ For = Annotated[
 
 
 def pick(
-    model: Annotated[Path, typer.Argument(help="model.pt of a finished iteration.")],
+    model: Annotated[
+        str, typer.Argument(help="A model.pt; or without labels: general (a network), log (a filter).")
+    ],
     micrographs: Annotated[
         list[Path], typer.Argument(help="Micrographs, folders of them, or a STAR file that names them.")
     ],
@@ -75,12 +78,15 @@ def pick(
         str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the picks.")] = None,
+    diameter_plot: Annotated[
+        Path | None, typer.Option(help="FILE.png: how well diameters fit, and circles of their sizes.")
+    ] = None,
     histograms: Annotated[Path | None, typer.Option(help="Folder for histograms of the scores.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads beside the network (default: one per core).")
     ] = None,
 ) -> None:
-    """Pick particles with a trained model and write them in any coordinate format.
+    """Pick particles with a trained model, or without one, and write them in any coordinate format.
 
     A micrograph that cannot be picked is reported, and the others are done; exit status 1 then.
     """
@@ -89,7 +95,7 @@ def pick(
     from cryoquery.formats.micrograph_star import read_micrograph_star
     from cryoquery.formats.versions import one_version_each
     from cryoquery.picking.batch import check_target, pick_micrographs
-    from cryoquery.picking.picker import PickOptions, load_picker
+    from cryoquery.picking.picker import PickOptions, open_picker
 
     if optics is not None:
         given["optics_pixel_size"] = read_optics_pixel_size(optics)
@@ -103,7 +109,8 @@ def pick(
     stars = [path for path in (optics, *micrographs) if path and path.suffix.lower() == ".star"]
     said = stated_optics(voltage, cs, amplitude_contrast)
     check_target(out, files, file_format)
-    picker = load_picker(model)
+    picker = open_picker(model)
+    options = _with_diameter(picker, files, options, diameter_plot)
     with counting("picking") as progress:
         outcome = pick_micrographs(
             picker, files, out, options,
@@ -257,6 +264,31 @@ def complain_of_optics(out: Path, picks: Picks, optics: Optics | None, file_form
 
     if missing := lacks_optics(out, picks, optics, file_format):
         complain([f"{out}: no table of optics groups, which RELION needs: give {missing}"], "note: ")
+
+
+def _with_diameter(
+    picker: AnyPicker, files: list[Path], options: PickOptions, plot: Path | None
+) -> PickOptions:
+    """The options with a diameter: estimated where none is stated and the model does not know it."""
+    from cryoquery.formats import read_micrograph
+    from cryoquery.picking.diameter import draw_estimate, estimate_from_files
+    from cryoquery.picking.picker import load_picker
+    from cryoquery.storage.atomic import write_bytes
+
+    missing = picker.needs_diameter and options.diameter_px is None and options.diameter_angstrom is None
+    if not missing and plot is None:
+        return options
+    general = load_picker("general")
+    estimate = estimate_from_files(files, general, invert=options.invert)
+    if plot is not None:
+        write_bytes(plot, draw_estimate(estimate, read_micrograph(files[0]).pixels, general))
+        typer.echo(f"how well diameters fit: {plot}")
+    if missing:
+        typer.echo(f"no diameter is stated; estimated: {estimate}")
+        return options.model_copy(update={"diameter_px": estimate.best_px})
+    if options.diameter_px is not None and (warning := estimate.warning(options.diameter_px)):
+        complain([warning], "note: ")
+    return options
 
 
 def _counted(n_picks: int, n_micrographs: int) -> str:

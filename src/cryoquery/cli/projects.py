@@ -41,7 +41,9 @@ def init(
         ),
     ] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
-    diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
+    diameter_angstrom: Annotated[
+        float | None, typer.Option(help="Particle diameter, Å (default: estimated).")
+    ] = None,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     unit: Annotated[
         Literal["micrograph", "field"], typer.Option(help="What is labeled at a time.")

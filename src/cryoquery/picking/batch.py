@@ -25,7 +25,13 @@ from cryoquery.formats import (
 from cryoquery.formats.micrograph_star import MicrographStar
 from cryoquery.formats.writing import Client
 from cryoquery.picking.overlays import draw_histogram, draw_overlay
-from cryoquery.picking.picker import PickedMicrograph, Picker, PickOptions, PreparedMicrograph, prepare_file
+from cryoquery.picking.picker import (
+    AnyPicker,
+    PickedMicrograph,
+    PickOptions,
+    PreparedMicrograph,
+    prepare_file,
+)
 from cryoquery.picking.pipeline import in_stages
 
 
@@ -43,7 +49,7 @@ class BatchResult:
 
 
 def pick_micrographs(
-    picker: Picker,
+    picker: AnyPicker,
     micrographs: Sequence[Path],
     out: Path,
     options: PickOptions,
@@ -63,7 +69,7 @@ def pick_micrographs(
     be picked.
 
     Args:
-        picker: the network.
+        picker: what picks.
         micrographs: files.
         out: a file in one of the coordinate formats, by its suffix; or a folder, for a file per
             micrograph.
@@ -99,7 +105,7 @@ def pick_micrographs(
 
 
 def find_picks(
-    picker: Picker,
+    picker: AnyPicker,
     micrographs: Sequence[Path],
     options: PickOptions,
     *,

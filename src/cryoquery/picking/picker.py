@@ -1,8 +1,9 @@
-"""Pick particles on whole micrographs with a trained network."""
+"""Pick particles on whole micrographs, with a trained network or with the blob picker."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from cryoquery.formats.lengths import Length, parse_length
 from cryoquery.network.checkpoint import model_path, read_model
 from cryoquery.network.device import DeviceConfig
 from cryoquery.network.predict import Predictor
+from cryoquery.picking import log_picker
 from cryoquery.picking.contamination import contaminated
-from cryoquery.picking.peaks import MIN_DISTANCE, find_particles
+from cryoquery.picking.peaks import MIN_DISTANCE, Detections, find_particles
 from cryoquery.picking.threshold import PickingRecipe
 from cryoquery.picking.tiles import predict_tiled
 
@@ -30,6 +32,8 @@ CONTAMINATION_STRICTNESS = 0.5
 """On contaminated areas the needed score lies so far on the way from the threshold to certainty."""
 BATCH_PIXELS = 1 << 19
 """Pixels that pass the network at once."""
+LOG = "log"
+"""What stands for the blob picker in place of a model."""
 MAX_ENLARGEMENT = 8.0
 """A micrograph that would have to be enlarged more is not of this particle."""
 
@@ -112,10 +116,9 @@ class PickedMicrograph:
 
 
 @dataclass(frozen=True)
-class Picker:
-    """A trained network on its device, and how to pick with it."""
+class AnyPicker(ABC):
+    """What makes a map of a micrograph, and how to pick with it."""
 
-    predictor: Predictor
     recipe: PickingRecipe
 
     def pick(
@@ -151,17 +154,20 @@ class Picker:
             name, (height, width), levels, scale, pixel_size, diameter, min_distance, edge_margin
         )
 
+    @abstractmethod
     def predict(self, prepared: PreparedMicrograph) -> NDArray[np.float32]:
-        """Probability of a particle (h, w) in [0, 1], computed on the device."""
-        return predict_tiled(self.predictor, prepared.levels, self.recipe.image_side)
+        """A map (h, w) of ``prepared.levels``; only one thread calls it at a time."""
+
+    @abstractmethod
+    def detect(self, prepared: PreparedMicrograph, predicted: NDArray[np.float32]) -> Detections:
+        """Everything that might be a particle, in the map of `predict`."""
 
     def find(
-        self, prepared: PreparedMicrograph, probability: NDArray[np.float32], options: PickOptions
+        self, prepared: PreparedMicrograph, predicted: NDArray[np.float32], options: PickOptions
     ) -> PickedMicrograph:
-        """What comes after the network, on the CPU: particles in the ``probability`` (h, w)."""
+        """What comes after the network, on the CPU: particles in the map (h, w) of `predict`."""
         levels, scale, diameter = prepared.levels, prepared.scale, prepared.diameter_px
-        disc_diameter = diameter * scale * self.recipe.disc_fraction
-        found = find_particles(probability, disc_diameter, 0.0, prepared.min_distance_px * scale)
+        found = self.detect(prepared, predicted)
         avoided = np.zeros(levels.shape, dtype=bool)
         if options.avoid_contamination:
             avoided = contaminated(decode(levels), diameter * scale)
@@ -184,6 +190,13 @@ class Picker:
             picks, prepared.shape, levels, avoided, scale, found.scores, threshold, prepared.note
         )
 
+    @property
+    def needs_diameter(self) -> bool:
+        """Whether the particle's diameter must be stated."""
+        low, high = self.recipe.particle_px_range
+        fits = self.recipe.scale == "fit" and high <= MAX_DIAMETER_RATIO * low
+        return self.recipe.diameter_angstrom is None and not fits
+
     def _diameter_px(
         self, options: PickOptions, pixel_size: float | None, shape: tuple[int, int], name: str
     ) -> float:
@@ -197,8 +210,7 @@ class Picker:
             raise ConfigError(
                 f"{where}diameter of {angstrom:g} Å: the pixel size is not known; give --pixel-size (Å/px)"
             )
-        low, high = self.recipe.particle_px_range
-        if self.recipe.scale == "fit" and high <= MAX_DIAMETER_RATIO * low:
+        if not self.needs_diameter and self.recipe.diameter_angstrom is None:
             return self.recipe.particle_px / fit_scale(shape, self.recipe.image_side)
         raise ConfigError(
             f"{where}the particle diameter is not known; give --diameter-px, or --diameter-angstrom and "
@@ -223,6 +235,49 @@ class Picker:
         return scale
 
 
+@dataclass(frozen=True)
+class Picker(AnyPicker):
+    """A trained network on its device, and how to pick with it."""
+
+    predictor: Predictor
+
+    def predict(self, prepared: PreparedMicrograph) -> NDArray[np.float32]:
+        """Probability of a particle (h, w) in [0, 1], computed on the device."""
+        return predict_tiled(self.predictor, prepared.levels, self.recipe.image_side)
+
+    def detect(self, prepared: PreparedMicrograph, predicted: NDArray[np.float32]) -> Detections:
+        """Discs in the map of probabilities, see `find_particles`."""
+        disc_diameter = prepared.diameter_px * prepared.scale * self.recipe.disc_fraction
+        return find_particles(predicted, disc_diameter, 0.0, prepared.min_distance_px * prepared.scale)
+
+
+def _log_recipe() -> PickingRecipe:
+    size = log_picker.PARTICLE_PX
+    return PickingRecipe(
+        scale="particle", image_side=1, particle_px=size, particle_px_range=(size, size), disc_fraction=1
+    )
+
+
+@dataclass(frozen=True)
+class LogPicker(AnyPicker):
+    """Dark discs of the stated diameter, without a network, see `log_picker`."""
+
+    recipe: PickingRecipe = field(default_factory=_log_recipe)
+
+    def predict(self, prepared: PreparedMicrograph) -> NDArray[np.float32]:
+        """The `log_picker.blob_response` (h, w)."""
+        return log_picker.blob_response(decode(prepared.levels), log_picker.DIAMETERS_PX)
+
+    def detect(self, prepared: PreparedMicrograph, predicted: NDArray[np.float32]) -> Detections:
+        """Maxima of the response, see `log_picker.find_blobs`."""
+        return log_picker.find_blobs(predicted, prepared.min_distance_px * prepared.scale)
+
+
+def open_picker(model: Path | str, device: DeviceConfig | None = None) -> AnyPicker:
+    """The picker that ``model`` names: ``log``, the blob picker, or a network, see `load_picker`."""
+    return LogPicker() if str(model) == LOG else load_picker(model, device)
+
+
 def load_picker(path: Path | str, device: DeviceConfig | None = None) -> Picker:
     """The network of a `model.pt`, or of ``general``, on its device, with the recipe to pick with it.
 
@@ -239,11 +294,11 @@ def load_picker(path: Path | str, device: DeviceConfig | None = None) -> Picker:
     except ConfigError as error:
         raise DataError(f"{path}: its recipe for picking cannot be used ({error}); train again") from None
     batch_size = int(np.clip(BATCH_PIXELS // recipe.image_side**2, 1, 16))
-    return Picker(Predictor(saved.build(), (device or DeviceConfig()).fabric(), batch_size), recipe)
+    return Picker(recipe, Predictor(saved.build(), (device or DeviceConfig()).fabric(), batch_size))
 
 
 def pick_particles(
-    model: Picker | Path | str,
+    model: AnyPicker | Path | str,
     micrograph: Micrograph | Path | str | ArrayLike,
     *,
     diameter_px: float | None = None,
@@ -262,7 +317,8 @@ def pick_particles(
     maxima of `picking.disc_scores`.
 
     Args:
-        model: a `model.pt`, or what `load_picker` made of it (quicker for several micrographs).
+        model: a `model.pt`, or what `load_picker` made of it (quicker for several micrographs); or ``log``
+            for the blob picker, which needs no training (`LogPicker`).
         micrograph: a file, a `Micrograph`, or intensities (height, width).
         diameter_px: particle diameter in pixels of the micrograph.
         diameter_angstrom: or in Å, with the pixel size; may be left out where the model was trained on
@@ -291,7 +347,7 @@ def pick_particles(
         avoid_contamination=avoid_contamination,
         invert=invert,
     )
-    picker = model if isinstance(model, Picker) else load_picker(model)
+    picker = model if isinstance(model, AnyPicker) else open_picker(model)
     if isinstance(micrograph, (str, Path)):
         return pick_file(picker, Path(micrograph), options).picks
     if isinstance(micrograph, Micrograph):
@@ -302,7 +358,7 @@ def pick_particles(
     return picker.pick(pixels, options, pixel_size).picks
 
 
-def pick_file(picker: Picker, path: Path, options: PickOptions) -> PickedMicrograph:
+def pick_file(picker: AnyPicker, path: Path, options: PickOptions) -> PickedMicrograph:
     """Pick the micrograph in a file; its picks carry the path as the micrograph's name.
 
     Raises:
@@ -313,7 +369,7 @@ def pick_file(picker: Picker, path: Path, options: PickOptions) -> PickedMicrogr
     return picker.find(prepared, picker.predict(prepared), options)
 
 
-def prepare_file(picker: Picker, path: Path, options: PickOptions) -> PreparedMicrograph:
+def prepare_file(picker: AnyPicker, path: Path, options: PickOptions) -> PreparedMicrograph:
     """Read a file and do what comes before the network. Errors as in `pick_file`."""
     pixels = read_micrograph(path).pixels
     size = choose_pixel_size(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import time
@@ -21,36 +20,31 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from cryoquery.config import CheckedModel
-from cryoquery.data.build import BuildConfig, build_dataset, default_workers, micrograph_diameters
+from cryoquery.data.build import build_dataset, default_workers
 from cryoquery.data.dataset import MicrographKey
 from cryoquery.data.layouts.options import check_pattern
-from cryoquery.data.preprocess import scaled_shape
 from cryoquery.data.source import SourceMicrograph
 from cryoquery.errors import ConfigError, CryoqueryError, ProjectError
 from cryoquery.formats import read_micrograph
 from cryoquery.formats.placement import AS_IN_FILE, Placement
 from cryoquery.formats.reading import AS_RECOGNIZED, Reading
+from cryoquery.network.checkpoint import SHIPPED
 from cryoquery.project.cold_start import propose
 from cryoquery.project.conditions import read_conditions
 from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import Project, open_project
+from cryoquery.project.image_size import choose_images
 from cryoquery.project.label_files import LabelFile, read_labels
 from cryoquery.project.labels_io import import_commands
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
 from cryoquery.project.picks_in import write_picks
 from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.repository import ProjectRepository
-from cryoquery.project.settings import PARTICLE_PX, SETTINGS_FILE, ProjectConfig, write_settings
+from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
 from cryoquery.project.sources import MicrographSearch, UsableMicrograph, find_micrographs, micrograph_paths
-from cryoquery.project.start import start_settings, suggest
+from cryoquery.project.start import estimated_diameter, start_settings, suggest
 from cryoquery.storage.atomic import staged_directory
 
-FIELD_SIDE = 192
-DISC_FRACTION = 0.5
-"""Diameter of the discs that the network draws, in particle diameters: crowded particles stay apart."""
-SIDES = (64, 1024)
-"""Of the images of whole micrographs, px."""
-SIDE_STEP = 16
 MIN_DIAMETER_PX = 4.0
 """A smaller particle is an error in its unit."""
 MIN_MICROGRAPHS = 2
@@ -67,7 +61,7 @@ class InitOptions(CheckedModel):
     """Å/px of the micrographs; goes before what files say."""
     diameter_angstrom: float | None = Field(default=None, gt=0)
     diameter_px: float | None = Field(default=None, gt=0)
-    """In pixels of the micrographs."""
+    """In pixels of the micrographs; with neither of both it is estimated."""
     unit: Literal["micrograph", "field"] = "micrograph"
     group_pattern: str | None = None
     invert: bool = False
@@ -84,8 +78,6 @@ class InitOptions(CheckedModel):
 
     @model_validator(mode="after")
     def _one_diameter(self) -> Self:
-        if self.diameter_px is None and self.diameter_angstrom is None:
-            raise ConfigError("the particle diameter is not known; give --diameter-angstrom or --diameter-px")
         if self.diameter_px is not None and self.diameter_angstrom is not None:
             raise ConfigError("--diameter-px and --diameter-angstrom: give one of them")
         check_pattern("--group-pattern", self.group_pattern)
@@ -151,7 +143,7 @@ def init_project(
             f"{path}: {len(found.micrographs)} micrograph; at least {MIN_MICROGRAPHS} are needed, for some "
             "are only measured on" + "".join(f"; left out: {failure}" for failure in found.failures[:1])
         )
-    diameters = {one.name: _diameter_px(one, options) for one in found.micrographs}
+    options, diameters, doubts = _diameters(options, found.micrographs, report or _silent)
     known, suggested = (_read_label_files(paths, found, diameters, options) for paths in (labels, picks))
     folder = _common_folder(path, found.micrographs)
     with staged_directory(path) as staged, _named(staged, path):
@@ -169,7 +161,7 @@ def init_project(
         n_imported,
         n_proposed,
         (*found.failures, *failures),
-        (*found.notes, *(note for file in known for note in file.notes), *notes),
+        (*found.notes, *doubts, *(note for file in known for note in file.notes), *notes),
     )
 
 
@@ -206,28 +198,27 @@ def draw_held_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.
     return drawn
 
 
-def choose_images(sources: Sequence[SourceMicrograph], unit: str) -> BuildConfig:
-    """At which scale and side in px the micrographs become images.
+def _diameters(
+    options: InitOptions, micrographs: Sequence[UsableMicrograph], report: Report
+) -> tuple[InitOptions, dict[str, float], list[str]]:
+    """The options with a diameter, that of each micrograph in px, and what is doubtful about it.
 
-    Fields have particles of 18 px. Whole micrographs as well, where their longer side is then between 64 and
-    1024 px; all have one scale (particles of one size in px), and smaller ones are padded.
-
-    Args:
-        sources: with known diameters.
-        unit: ``micrograph`` or ``field``.
+    It is estimated where none is stated; where one is, `general` says whether it fits.
     """
-    if unit == "field":
-        return BuildConfig(field=FIELD_SIDE, particle_px=PARTICLE_PX, disc_fraction=DISC_FRACTION)
-    diameters = micrograph_diameters(sources)
-    per_diameter = max(max(one.shape) / diameters[one.key] for one in sources)
-    side = min(max(per_diameter * PARTICLE_PX, SIDES[0]), SIDES[1])
-    # Enlarged beyond the pixels that there are, images only cost time.
-    smallest = min(diameters.values())
-    particle_px = min(side / per_diameter, max(PARTICLE_PX, smallest))
-    shapes = [scaled_shape(one.shape, particle_px / diameters[one.key]) for one in sources]
-    side = max(SIDES[0], max(max(shape) for shape in shapes))
-    side = math.ceil(side / SIDE_STEP) * SIDE_STEP
-    return BuildConfig(field=side, particle_px=particle_px, disc_fraction=DISC_FRACTION)
+    stated = options.diameter_px is not None or options.diameter_angstrom is not None
+    estimate, doubts = None, []
+    if not stated or options.start in SHIPPED:
+        with report("which diameter fits"):
+            estimate = estimated_diameter([one.path for one in micrographs], options.invert)
+    if not stated:
+        if estimate is None:
+            raise ConfigError("the particle diameter is not known; give --diameter-angstrom or --diameter-px")
+        options = options.model_copy(update={"diameter_px": round(estimate.best_px, 1)})
+        doubts = [f"no diameter is stated; estimated: {estimate}; correct it with --diameter-px"]
+    diameters = {one.name: _diameter_px(one, options) for one in micrographs}
+    if stated and estimate and (warning := estimate.warning(float(np.median(list(diameters.values()))))):
+        doubts = [warning]
+    return options, diameters, doubts
 
 
 def _diameter_px(one: UsableMicrograph, options: InitOptions) -> float:

@@ -95,7 +95,7 @@ class ProjectConfig(CheckedModel):
     model: ModelConfig = ModelConfig(base_channels=16)
     training: TrainingConfig = TrainingConfig(
         batch_size=8,
-        min_steps=200,
+        min_steps=100,
         focal_alpha=0.5,
         fine_tune=False,
         initial_epochs=20,

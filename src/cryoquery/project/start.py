@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from cryoquery.errors import DataError
 from cryoquery.network.checkpoint import SHIPPED, read_model, start_path
+from cryoquery.picking.diameter import DiameterEstimate, estimate_from_files
 from cryoquery.picking.picker import load_picker
 from cryoquery.project.folder import Project
 from cryoquery.project.step.query import suggestions
@@ -34,3 +37,11 @@ def suggest(project: Project, items: Sequence[int], progress: Callable[[int, int
         picker = load_picker(path, project.config.device)
         found = suggestions(picker, project, items, lambda done: progress(done, len(items)))
         found.write(picks_file(project.path, OF_START))
+
+
+def estimated_diameter(paths: Sequence[Path], invert: bool) -> DiameterEstimate | None:
+    """The particle diameter that fits best by the general model; None where the files cannot be used."""
+    try:
+        return estimate_from_files(paths, load_picker("general"), invert=invert)
+    except DataError:  # which file is damaged is told by what reads them all
+        return None
