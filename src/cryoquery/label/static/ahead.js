@@ -32,7 +32,7 @@ export class Ahead {
       const answer = await this.ask([open, ...kept.map(({ task }) => task)]);
       if (answer.task === null || kept !== this.kept) return;
       kept.push(answer);
-      this.prepare(answer);
+      await this.prepare(answer); // one after the other: the server has more to do for the open one
     }
   }
 

@@ -50,24 +50,30 @@ export class Picture {
   }
 
   /** Fetch the picture of another `task` that is going to be shown `longSide` device px long. */
-  prepare(task, lowpass, longSide) {
+  async prepare(task, lowpass, longSide) {
     const path = picturePath(task.item, levelFor(task.levels, longSide), lowpass);
     if (this.ahead.has(path)) return;
-    this.ahead.set(path, load(path));
-    this.ahead.get(path).then(() => this.#warm(task, lowpass), () => this.ahead.delete(path));
+    const coming = load(path);
+    this.ahead.set(path, coming);
     while (this.ahead.size > MOST_AHEAD) {
       const [oldest, bitmap] = this.ahead.entries().next().value;
       this.ahead.delete(oldest);
       bitmap.then((made) => made.close(), () => {});
     }
+    try {
+      await coming;
+      await this.#warm(task, lowpass);
+    } catch {
+      this.ahead.delete(path); // it is asked for again when it is opened
+    }
   }
 
   // The first tile takes the server seconds, the others come at once.
-  #warm({ item, tiles, shown }, lowpass) {
+  async #warm({ item, tiles, shown }, lowpass) {
     if (!tiles.factors.length) return;
     const middle = [shown[0] + shown[2] / 2, shown[1] + shown[3] / 2];
     const [row, column] = middle.map((at) => Math.floor(at / tiles.side));
-    picture(tilePath(item, 1, row, column, lowpass)).catch(() => {});
+    await picture(tilePath(item, 1, row, column, lowpass)).catch(() => {});
   }
 
   /** The micrograph is shown `longSide` device px long; load what that takes. */

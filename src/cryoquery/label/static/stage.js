@@ -52,7 +52,7 @@ export class Stage {
   prepare(task) {
     const [, , height, width] = task.shown;
     const scale = Math.min(this.view.height / height, this.view.width / width);
-    this.picture.prepare(task, this.lowpass(task), Math.max(height, width) * scale * (window.devicePixelRatio || 1));
+    return this.picture.prepare(task, this.lowpass(task), Math.max(height, width) * scale * (window.devicePixelRatio || 1));
   }
 
   /** Low-pass of the picture: what was chosen, where this task offers it. */
