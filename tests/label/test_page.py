@@ -40,7 +40,8 @@ KEEP_TOASTS = """addEventListener("DOMContentLoaded", () => {
   window.toasts = [];
   const keep = (changes) => changes.forEach((change) =>
     change.addedNodes.forEach((toast) => window.toasts.push(toast.textContent)));
-  new MutationObserver(keep).observe(document.getElementById("toasts"), { childList: true });
+  const toasts = document.getElementById("toasts"); // the page of a stranger has none
+  if (toasts) new MutationObserver(keep).observe(toasts, { childList: true });
 })"""
 """They vanish after some seconds, and on a busy machine before they are looked at."""
 
