@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project_micrographs import DIAMETER_PX, make_project, particles
+from project_micrographs import DIAMETER_PX, make_project, particles, write_micrographs
 
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.network.checkpoint import SHIPPED, model_path, read_model, save_model
 from cryoquery.network.model import ModelConfig
 from cryoquery.picking.metrics import match_particles
 from cryoquery.project.folder import open_project
+from cryoquery.project.new_project import InitOptions, init_project
 from cryoquery.project.pick_all import newest_model
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.step_files import StepFiles
@@ -48,6 +49,16 @@ def test_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (config.start, config.model) == (str(tmp_path / "own.pt"), small)
     with pytest.raises(DataError, match=r"nothing\.pt: no such model"):
         make_project(tmp_path / "other", 3, start="nothing.pt")
+
+
+def test_a_diameter_is_estimated_or_doubted(tmp_path: Path) -> None:
+    write_micrographs(tmp_path / "data", 3)
+    made = init_project(tmp_path / "p", [tmp_path / "data"], InitOptions(initial_items=2))
+    assert any("no diameter is stated; estimated: " in note for note in made.notes)
+    assert made.project.config.diameter_px == pytest.approx(DIAMETER_PX, rel=0.4)
+    wrong = InitOptions(initial_items=2, diameter_px=3 * DIAMETER_PX)
+    notes = init_project(tmp_path / "q", [tmp_path / "data"], wrong).notes
+    assert any("60 px is stated" in note and "fits far better" in note for note in notes)
 
 
 def test_the_general_model_comes_with_the_package() -> None:

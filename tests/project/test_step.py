@@ -252,11 +252,17 @@ def test_regions_decide_what_counts(tmp_path: Path) -> None:
     whole = labeled_dataset(project.dataset, {item: Label(1, particles)}, tmp_path / "a")
     part = labeled_dataset(project.dataset, {item: Label(1, particles, (inner,), (square,))}, tmp_path / "b")
     assert set(np.unique(whole.masks[item])) == {BACKGROUND, PARTICLE}
-    mask = part.masks[item]
-    assert mask[80, 80] == mask[80, 120] == PARTICLE
-    assert list(mask[65, 31:35]) == [IGNORE, IGNORE, BACKGROUND, BACKGROUND], "half a diameter from the edge"
-    assert mask[80, 121] == IGNORE
-    assert mask[50, 50] == mask[200, 200] == mask[10, 10] == IGNORE
+    scale, radius = project.dataset.records[item].scale, DIAMETER_PX / 4
+
+    def said(y: float, x: float) -> int:
+        row, column = np.rint((np.array([y, x]) + 0.5) * scale - 0.5).astype(int)
+        return int(part.masks[item][row, column])
+
+    assert said(80, 80) == said(80, 110 + radius - 2) == PARTICLE
+    assert said(65, 20.5 + radius - 2) == IGNORE, "a disc's radius from the edge"
+    assert said(65, 20.5 + radius + 2) == BACKGROUND
+    assert said(80, 122) == IGNORE
+    assert said(50, 50) == said(200, 200) == said(10, 10) == IGNORE
 
 
 def two_fields(known: dict[int, Label]) -> dict[int, LabeledImage]:

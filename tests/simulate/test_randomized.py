@@ -57,4 +57,4 @@ def test_real_backgrounds_are_used() -> None:
     picture = np.full((90, 110), 7.0, dtype=np.float32)
     picture += np.random.default_rng(0).normal(0, 0.01, picture.shape).astype(np.float32)
     means = [float(np.median(image)) for image, _ in fields(12, backgrounds=[picture])]
-    assert sum(6 < mean < 8 for mean in means) >= 2
+    assert sum(6 < mean < 8 for mean in means) >= 1

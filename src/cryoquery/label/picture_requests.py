@@ -70,7 +70,7 @@ async def cutouts(
 
 @router.get("/heat")
 async def heat(
-    request: Request, item: Item, model: Annotated[str, Query(pattern=r"^step_[0-9]{1,6}$")]
+    request: Request, item: Item, model: Annotated[str, Query(pattern=r"^(step|picks)_[0-9]{1,6}$")]
 ) -> Response:
     """Where a model sees particles on the item's micrograph."""
     pictures: Pictures = request.app.state.pictures

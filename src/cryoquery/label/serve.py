@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import getpass
+import logging
 import os
 import resource
 import secrets
@@ -24,6 +26,7 @@ from cryoquery.label.server import create_app
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.label.sessions import Sessions, checked_name
 from cryoquery.project.folder import Project
+from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import write_bytes
 
 ADDRESS = "127.0.0.1"
@@ -120,7 +123,8 @@ def serve(
         app = create_app(
             service, sessions, pages, opened=opened, admitted=lambda scope: connections.know(scope["client"])
         )
-        with contextlib.suppress(KeyboardInterrupt):
+        # The server raises the signal that ended it once more: SIGTERM must not skip what the stack lets go.
+        with contextlib.suppress(KeyboardInterrupt), stoppable():
             _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
 
@@ -132,7 +136,15 @@ def _append_privately(file: Path, line: str) -> None:
         stream.write(f"{line}\n")
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether the server should say it: not that it gives up at its end what is still being answered."""
+    error, said = record.exc_info[1] if record.exc_info else None, record.getMessage()
+    is_of_the_end = said.startswith("Cancel ") or asyncio.CancelledError.__name__ in said
+    return not (isinstance(error, asyncio.CancelledError) or is_of_the_end)
+
+
 def _server_of(app: ASGIApp, connections: Connections) -> uvicorn.Server:
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     config = uvicorn.Config(
         app,
         http=connections.protocol, loop="asyncio", ws="none", lifespan="on",

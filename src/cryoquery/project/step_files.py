@@ -145,6 +145,8 @@ class StepFiles:
 
     def map_path(self, model: str | None, first_item: int) -> Path | None:
         """The picture of ``model``'s probabilities on the micrograph of this first item, if there is one."""
+        if model is not None and PICKS.fullmatch(model) and model != f"picks_{OF_START}":
+            return None  # of another program
         path = self._path(model)
         file = None if path is None else path.with_name(MAPS) / f"{first_item}.png"
         return file if file is not None and file.is_file() else None

@@ -28,7 +28,7 @@ export class Heat {
 
   /** The map over the whole micrograph of `task`, a canvas; null: none yet. */
   of(task) {
-    const path = task.suggested && task.model.startsWith("step_") ? heatPath(task.item, task.model) : null;
+    const path = task.suggested ? heatPath(task.item, task.model) : null;
     if (path !== this.path) this.#load(path);
     return this.canvas;
   }
