@@ -412,7 +412,7 @@ def test_pictures_of_sizes_that_cannot_be(anna: httpx.Client, query: str) -> Non
             "tile?factor=1&row=0&column=0",
         ),
         *("tile?factor=3&row=0&column=0", "tile?factor=1e9&row=0&column=0", "tile?factor=1&row=-1&column=0"),
-        *("heat", "heat?model=../../x", "heat?model=step_", "heat?model=picks_1"),
+        *("heat", "heat?model=../../x", "heat?model=step_", "heat?model=pick_1"),
     ],
 )
 def test_parts_that_cannot_be(anna: httpx.Client, query: str) -> None:
