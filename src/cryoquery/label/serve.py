@@ -26,7 +26,6 @@ from cryoquery.label.server import create_app
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.label.sessions import Sessions, checked_name
 from cryoquery.project.folder import Project
-from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import write_bytes
 
 ADDRESS = "127.0.0.1"
@@ -123,8 +122,7 @@ def serve(
         app = create_app(
             service, sessions, pages, opened=opened, admitted=lambda scope: connections.know(scope["client"])
         )
-        # The server raises the signal that ended it once more: SIGTERM must not skip what the stack lets go.
-        with contextlib.suppress(KeyboardInterrupt), stoppable():
+        with contextlib.suppress(KeyboardInterrupt):
             _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
 
