@@ -39,7 +39,7 @@ LINKS_FILE = ".links"
 KEEP_ALIVE_SECONDS = 30
 OPEN_FILES = 2500
 BACKLOG = 1024
-GRACE_SECONDS = 2
+GRACE_SECONDS = 1
 
 
 def _print(line: str) -> None:

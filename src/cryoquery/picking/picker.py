@@ -193,9 +193,13 @@ class AnyPicker(ABC):
     @property
     def needs_diameter(self) -> bool:
         """Whether the particle's diameter must be stated."""
+        return self.recipe.diameter_angstrom is None and not self._size_is_known
+
+    @property
+    def _size_is_known(self) -> bool:
+        """Whether particles have one size on micrographs that are scaled to fit."""
         low, high = self.recipe.particle_px_range
-        fits = self.recipe.scale == "fit" and high <= MAX_DIAMETER_RATIO * low
-        return self.recipe.diameter_angstrom is None and not fits
+        return self.recipe.scale == "fit" and high <= MAX_DIAMETER_RATIO * low
 
     def _diameter_px(
         self, options: PickOptions, pixel_size: float | None, shape: tuple[int, int], name: str
@@ -210,7 +214,7 @@ class AnyPicker(ABC):
             raise ConfigError(
                 f"{where}diameter of {angstrom:g} Å: the pixel size is not known; give --pixel-size (Å/px)"
             )
-        if not self.needs_diameter and self.recipe.diameter_angstrom is None:
+        if self._size_is_known:
             return self.recipe.particle_px / fit_scale(shape, self.recipe.image_side)
         raise ConfigError(
             f"{where}the particle diameter is not known; give --diameter-px, or --diameter-angstrom and "
