@@ -1,7 +1,7 @@
 """Make `general`, the model that comes with the package: simulated micrographs, real ice, no labels.
 
     make general-model                                     # all three steps, below data/general
-    python benchmarks/general_model.py fields   [--fields 3000] [--seed 0]
+    python benchmarks/general_model.py fields   [--fields 6000] [--seed 0]
     python benchmarks/general_model.py train    [--epochs 4] [--seed 0]
     python benchmarks/general_model.py evaluate [MODEL]
     python benchmarks/general_model.py show docs/images/random_fields.png
@@ -207,7 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("step", choices=("fields", "train", "evaluate", "show", "all"))
     parser.add_argument("model", nargs="?", default="general", help="to evaluate, or picture to write")
-    parser.add_argument("--fields", type=int, default=3000)
+    parser.add_argument("--fields", type=int, default=6000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

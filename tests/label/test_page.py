@@ -56,6 +56,27 @@ def chromium() -> Iterator[Any]:
         launched.close()
 
 
+def wait_until(page: Any, expression: str) -> None:
+    """Until ``expression`` holds; ``c`` is the page's own state.
+
+    Playwright's own `wait_for_function` repeats an ``eval`` within the page, which the page's policy forbids:
+    it works only where the expression holds at once.
+    """
+    deadline = time.monotonic() + WAIT_MS / 1000
+    while not _holds(page, expression):
+        if time.monotonic() > deadline:
+            shown = " ".join(page.inner_text("body").split())
+            raise AssertionError(f"in vain: {expression}; the page shows: {shown}")
+        page.wait_for_timeout(20)
+
+
+def _holds(page: Any, expression: str) -> bool:
+    try:
+        return bool(page.evaluate(f"() => {{ const c = window.cryoquery; return {expression}; }}"))
+    except playwright.Error:  # the page is about to be another one, or not yet what is asked for
+        return False
+
+
 class Person:
     """Somebody at a browser."""
 
@@ -81,11 +102,7 @@ class Person:
         return self.page.evaluate(f"(a) => {{ const c = window.cryoquery; return {expression}; }}", argument)
 
     def wait_until(self, expression: str) -> None:
-        try:
-            self.page.wait_for_function(f"() => {{ const c = window.cryoquery; return {expression}; }}")
-        except playwright.TimeoutError:
-            shown = " ".join(self.page.inner_text("body").split())
-            raise AssertionError(f"in vain: {expression}; the page shows: {shown}") from None
+        wait_until(self.page, expression)
 
     def wait_for_words(self, selector: str, words: str) -> None:
         self.wait_until(
@@ -525,7 +542,7 @@ def test_another_user_who_takes_the_port_gets_nothing_and_loses_nothing(
             anna.page.reload()  # now eve's page has all that this browser keeps for the address
             while not (stolen := [body for line, _, body in eve.seen() if "/stolen" in line]):
                 anna.page.wait_for_timeout(50)
-            anna.page.wait_for_function("document.title === 'eve'")  # her script is in the cache now
+            wait_until(anna.page, "document.title === 'eve'")  # her script is in the cache now
         keys = json.loads(json.loads(stolen[0])["cryoquery/session"])
         assert json.loads(stolen[0])["cookie"] == ""
         server.start()
@@ -540,7 +557,7 @@ def test_another_user_who_takes_the_port_gets_nothing_and_loses_nothing(
         eves.goto(server.url)
         eves.evaluate("(kept) => localStorage.setItem('cryoquery/session', JSON.stringify(kept))", keys)
         eves.reload()
-        eves.wait_for_function("document.getElementById('nothing').textContent.includes('not logged in')")
+        wait_until(eves, "document.getElementById('nothing').textContent.includes('not logged in')")
         context.close()
         anna.page.goto(server.link)
         anna.page.fill("#name", "anna")

@@ -21,6 +21,7 @@ from test_page import (
     labeled_project,
     person,  # noqa: F401
     pytestmark,  # noqa: F401
+    wait_until,
 )
 
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
@@ -114,15 +115,13 @@ def test_keys_walk_and_nothing_is_chosen_beforehand(
 
         other = anna.context.new_page()  # a second tab of the same person
         other.goto(server.url)
-        other.wait_for_function(
-            "() => window.cryoquery?.labeling.task && window.cryoquery.stage.picture.ready"
-        )
+        wait_until(other, "c?.labeling.task && c.stage.picture.ready")
         anna.page.bring_to_front()
         anna.click(600, 600)
         anna.wait_until_saved()
         other.bring_to_front()
         other.evaluate("window.dispatchEvent(new Event('focus'))")
-        other.wait_for_function("() => window.cryoquery.labeling.particles.length === 2")
+        wait_until(other, "c.labeling.particles.length === 2")
         other.close()
         short = anna.page.evaluate(
             "(names) => import(new URL('names.js', document.querySelector('script[src]').src))"
@@ -188,9 +187,7 @@ def test_a_second_look(with_map: Path, person: Callable[..., Person]) -> None:  
         anna.wait_until("c.stage.heat.canvas !== null")
         anna.press("a")
         anna.click(700, 900)  # far from all that the model sees
-        anna.page.wait_for_function(
-            "() => document.getElementById('doubts').textContent === '1 mark that the model doubts'"
-        )
+        anna.wait_until("document.getElementById('doubts').textContent === '1 mark that the model doubts'")
         anna.press("u")
         assert "The model sees nothing here" in anna.page.inner_text("#toasts")
         anna.press("Delete")

@@ -30,7 +30,8 @@ PARTICLE_PX = 18.0
 """Diameter that is stated for the particles of a field."""
 STATED_WRONGLY = 0.12
 """Standard deviation of the logarithm of the true diameter over the stated one."""
-
+EMPTY_SHARE, REAL_EMPTY_SHARE = 0.08, 0.3
+"""Of the fields hold no particle: on simulated ice, and on a real picture, of which there are few."""
 _CONTRASTS = 4
 """Groups of particles of a field that differ in contrast."""
 
@@ -65,7 +66,11 @@ def random_field(
     true_px = particle_px * math.exp(rng.normal(0, STATED_WRONGLY))
     pixel_size = math.exp(rng.uniform(math.log(80), math.log(350))) / true_px
     transfer = _random_transfer(rng, shape, pixel_size)
+    ice = _real_background(rng, backgrounds, shape) if len(backgrounds) and rng.random() < 0.5 else None
+    empty = rng.random() < (EMPTY_SHARE if ice is None else REAL_EMPTY_SHARE)
     centers, quaternions = _random_particles(rng, shape, true_px)
+    if empty:
+        centers, quaternions = centers[:0], quaternions[:0]
     beads = random_assembly(rng)
     # Some particles are fainter than others, for they lie deeper in the ice, or are not whole.
     group = rng.integers(_CONTRASTS, size=len(centers))
@@ -79,11 +84,7 @@ def random_field(
     within = _near(centers, shape, true_px / 2)
     strength = float(signal[within].std()) if within.any() else float(signal.std())
     signal *= np.float32(math.exp(rng.uniform(math.log(0.3), math.log(4.0))) / max(strength, 1e-6))
-    if len(backgrounds) and rng.random() < 0.5:
-        noise = _real_background(rng, backgrounds, shape)
-    else:
-        noise = _random_noise(rng, shape, transfer)
-    image = signal + noise
+    image = signal + (_random_noise(rng, shape, transfer) if ice is None else ice)
     image, off_limits = _junk(rng, image, true_px, pixel_size)
     image = _processed(rng, image)
     inside = np.s_[margin : margin + side, margin : margin + side]
@@ -120,11 +121,8 @@ def _random_transfer(
 def _random_particles(
     rng: np.random.Generator, shape: tuple[int, int], true_px: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centers (n, 2) and orientations (n, 4): none, few, crowded, or in a lattice."""
-    kind = rng.random()
-    if kind < 0.08:
-        centers = np.empty((0, 2))
-    elif kind < 0.16:
+    """Centers (n, 2) and orientations (n, 4): few, crowded, or in a lattice."""
+    if rng.random() < 0.09:
         spacing = true_px * rng.uniform(0.95, 1.4)
         rows, columns = np.mgrid[0 : shape[0] / spacing, 0 : shape[1] / spacing].reshape(2, -1)
         lattice = np.stack([rows * math.sqrt(0.75), columns + 0.5 * (rows % 2)], axis=1) * spacing
