@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 Floats: TypeAlias = "NDArray[np.float32] | NDArray[np.float64]"
 # Distances are taken in blocks of as many rows and centers: 16 MiB for their products.
@@ -196,6 +197,9 @@ def fitted_k_means(
     points: NDArray[np.float64], n: int, seed: int, weights: ArrayLike | None = None
 ) -> KMeans:
     """Lloyd's k-means with ``n`` clusters of ``points`` (m, c), from a k-means++ start."""
+    from sklearn.cluster import KMeans  # a second: only where something is clustered
+    from sklearn.exceptions import ConvergenceWarning
+
     # Threads would add up in an order of their own: one of them, so that a rerun gives the same bits.
     with threadpool_limits(limits=1), warnings.catch_warnings():
         # Fewer distinct points than clusters: centers are equal, and some clusters empty.

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from cryoquery.acquisition.diversity import blocks, checked, fitted_k_means
@@ -221,6 +220,8 @@ def _by_typicality(points: _Vectors, k: int) -> NDArray[np.int64]:
     k = min(k, len(points) - 1)
     if k < 1:
         return np.arange(len(points))
+    from sklearn.neighbors import NearestNeighbors  # a second: only where it is asked for
+
     with threadpool_limits(limits=1):
         near = (
             NearestNeighbors(n_neighbors=k, algorithm="brute").fit(points).kneighbors(return_distance=False)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from cryoquery.acquisition.typical import ColdStart
 from cryoquery.active.progress import ImagesPassed, Progress, Waiting, silent
@@ -19,6 +17,9 @@ from cryoquery.network.optimize import TrainingConfig
 from cryoquery.network.pretrain import PretrainingConfig
 from cryoquery.storage.atomic import sha256
 from cryoquery.storage.cache import Cache
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pydantic import Field
 
 from cryoquery.config import CheckedModel
 from cryoquery.errors import ConfigError
 from cryoquery.network.model import AttentionUNet
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
@@ -57,6 +58,9 @@ class DeviceConfig(CheckedModel):
         precision = self.precision
         if precision == "auto":
             precision = "bf16-mixed" if _has_fast_bfloat16(accelerator) else "32-true"
+        from lightning_fabric import Fabric  # a second and a half: only where something is computed
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
         # Fabric announces its precision on every start; `environment.json` says it once.
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         # One process, also inside a Slurm job or where LT_ variables are set.

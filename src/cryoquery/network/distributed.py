@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
@@ -27,6 +25,9 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from cryoquery.errors import CryoqueryError
 from cryoquery.network.checkpoint import Weights
 from cryoquery.network.optimize import OnStep, Training, TrainingStep, optimize
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Result = TypeVar("Result")
 
@@ -82,6 +83,9 @@ def launch(work: Callable[[Fabric], Result], n_processes: int, fabric: Fabric) -
     What it returns must be small and hold no tensors: it goes through a pipe that is read only
     after all processes have ended.
     """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
     # Fabric would use the port of an earlier training again, which another process may have by now.
     os.environ.pop("MASTER_PORT", None)
     if fabric.device.type == "cuda":

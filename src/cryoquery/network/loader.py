@@ -6,15 +6,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoquery.data.pool import LabeledImages
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 N_AHEAD = 2
 """Batches that are read while the device works on another one."""

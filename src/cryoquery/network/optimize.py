@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -32,6 +31,9 @@ from cryoquery.network.loader import Batch, BatchLoader
 from cryoquery.network.losses import CombinedLoss
 from cryoquery.network.model import AttentionUNet, ModelConfig
 from cryoquery.network.predict import network_input
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 30.0
 """At least so long lies between two checkpoints of a training."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +18,9 @@ from cryoquery.data.pool import Pool, valid_pixels
 from cryoquery.network.device import place
 from cryoquery.network.loader import ahead, to_device
 from cryoquery.network.model import SIZE_MULTIPLE, AttentionUNet
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)

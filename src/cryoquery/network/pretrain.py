@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from cryoquery.network.loader import ahead, apply_symmetries, to_device
 from cryoquery.network.model import SIZE_MULTIPLE, AttentionUNet, ModelConfig, initial_weights
 from cryoquery.network.predict import Predictor, masked_mean, network_input
 from cryoquery.storage.atomic import write_file
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 30.0
 """At least so long lies between two checkpoints."""

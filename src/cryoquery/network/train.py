@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from cryoquery.errors import ConfigError, CryoqueryError
@@ -17,6 +17,9 @@ from cryoquery.network.loader import BatchLoader
 from cryoquery.network.model import AttentionUNet
 from cryoquery.network.optimize import OnStep, Training, copied_weights, optimize
 from cryoquery.network.predict import network_input
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def fit(
