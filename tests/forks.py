@@ -11,7 +11,9 @@ by those processes themselves. It has computed nothing by then, so that no threa
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import inspect
 import json
@@ -24,6 +26,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,7 @@ def serve(folder: Path) -> tuple[dict[str, Any], list[int]]:
     """Fork for every request; returns in each of the forked processes, with what it is to do."""
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # or each process would go through all that was imported when it ends: two seconds
     kind = socket.AF_UNIX, socket.SOCK_SEQPACKET
     with socket.socket(*kind) as listener, socket.socket(*kind) as door:
         for each, name in ((listener, "socket"), (door, "needed")):
@@ -207,5 +211,22 @@ def become(request: dict[str, Any], files: list[int]) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
+def leave(status: Any) -> None:
+    """End as Python does, but for taking apart what was imported: half a second for each process."""
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)
+
+
 if __name__ == "__main__":
-    become(*serve(Path(sys.argv[1])))
+    request, files = serve(Path(sys.argv[1]))
+    try:
+        become(request, files)
+    except SystemExit as ended:
+        leave(ended.code)
+    leave(0)

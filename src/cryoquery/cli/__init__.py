@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import sys
 from typing import Annotated
@@ -31,6 +33,7 @@ def main() -> None:
     Exit status: 0 done, 1 it cannot be done as it is, 2 wrong usage, 130 interrupted, 128 + its number:
     stopped by a signal.
     """
+    atexit.register(gc.freeze)  # or Python would look through all that was imported, for seconds, to end
     for stream in (sys.stdout, sys.stderr):  # a name or a dash that the terminal cannot show ends no work
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
