@@ -13,7 +13,6 @@ from conftest import make_dataset
 
 from cryoquery import run_experiment
 from cryoquery.acquisition import STRATEGIES
-from cryoquery.cli.demo import three_numbers
 from cryoquery.data.build import build_dataset, default_workers
 from cryoquery.data.dataset import Dataset, open_dataset
 from cryoquery.formats import write_micrograph
@@ -189,26 +188,3 @@ def test_the_names_of_the_package() -> None:
         assert getattr(cryoquery, name) is not None
     with pytest.raises(AttributeError, match="No cryoquery attribute nonsense"):
         _ = cryoquery.nonsense
-
-
-def test_the_three_numbers_of_the_demo(tmp_path: Path) -> None:
-    from cryoquery.experiment.config import ExperimentConfig
-
-    make_dataset(tmp_path / "data", {"train": 8, "val": 2})
-    reached = {"n_labeled_images": 4}
-
-    def run_of(at_half: float, first: dict | None) -> dict:
-        return {
-            "over_seeds": {"f1_at_50": {"mean": at_half}},
-            "by_seed": {"1": {"to_reach_full_supervision": first}},
-        }
-
-    efficiency = {
-        "full_supervision_f1": {"1": 0.9},
-        "runs": {"random_sampling": run_of(0.7, None), "entropy_sampling": run_of(0.8, reached)},
-    }
-    config = ExperimentConfig(dataset=tmp_path / "data", seeds=(1,))
-    first, second, third = three_numbers(efficiency, config)
-    assert "all 8 images labeled: 0.900" in first
-    assert "Entropy Sampling 0.800 (the best), Random Sampling 0.700" in second
-    assert "Entropy Sampling 4 (the first), Random Sampling not reached" in third

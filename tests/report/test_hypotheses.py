@@ -47,7 +47,7 @@ def test_a_planted_effect_is_supported() -> None:
         by_run = {j.run: j.verdict for j in hypothesis.judgments}
         assert hypothesis.verdict == by_run["entropy_sampling"] == "supported"
         assert by_run["diversity_sampling"] != "supported"
-        assert "Entropy Sampling is" in hypothesis.sentence
+        assert "is supported for Entropy Sampling" in hypothesis.sentence
     assert equal.judgments[-1].run == "random_sampling", "shown beside"
     assert equal.judgments[-1].verdict == "not supported"
 

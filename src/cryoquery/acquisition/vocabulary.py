@@ -127,7 +127,8 @@ def cost_aware(
 
 
 def _in_words(score: PixelScore) -> str:
-    return score.name.replace("_", " ")
+    # A high score of this name is a small margin.
+    return "smallness of the margin" if score.name == "margin" else score.name.replace("_", " ")
 
 
 PIXEL_SCORE_WORDS = (least_confidence, entropy, margin, mutual_information, expected_entropy)

@@ -168,10 +168,15 @@ def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
 
 
 def print_answer(comparison: Path, console: Console) -> None:
-    """The verdict on each hypothesis, and where the report lies."""
+    """Three numbers, the verdict on each hypothesis, what to do next, and where the report lies."""
     answer = read_json(comparison / "efficiency_analysis.json")
+    say(console, f"Measured on the {answer['split']} micrographs:")
+    for line in answer["answer"]:
+        say(console, f"  {line['number']:>6} {line['text']}")
     for hypothesis in answer["hypotheses"].values():
         say(console, f"{hypothesis['title']}: {hypothesis['verdict']}. {hypothesis['sentence']}")
+    if answer["next"]:
+        say(console, answer["next"])
     say(console, f"report: {comparison / 'report.html'}")
 
 

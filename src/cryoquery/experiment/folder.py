@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def equip(config: ExperimentConfig, dataset: Dataset | None = None) -> Context:
         if file.is_file():
             _check_same_environment(read_environment(config.out), context, config.out)
         else:
-            write_json(file, _environment(context) | {"config_sha256": config_digest(config)})
+            write_json(file, _begun(context, config))
     return context
 
 
@@ -245,6 +246,12 @@ def _check_same(before: RecordedConfig, now: ExperimentConfig) -> None:
 def config_digest(config: RecordedConfig) -> str:
     """SHA-256 of all of a configuration that stays the same as long as the experiment is resumed."""
     return digest(config.model_dump(mode="json", exclude=FREE_TO_CHANGE))
+
+
+def _begun(context: Context, config: RecordedConfig) -> dict[str, Any]:
+    """What is noted when an experiment begins."""
+    noted = {"started": datetime.now(timezone.utc).date().isoformat(), "config_sha256": config_digest(config)}
+    return _environment(context) | noted
 
 
 def _environment(context: Context) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryoquery.picking.intervals import Interval
+from cryoquery.report.answer import three_numbers, what_next
 from cryoquery.report.computing import computing
 from cryoquery.report.efficiency import (
     HALF,
@@ -36,12 +37,15 @@ TESTED = {"aulc": "AULC", "aulc_up_to_50": "AULC up to 50 %", "f1_at_50": "F1 at
 def analyze(measurements: Measurements) -> dict[str, Any]:
     """What `efficiency_analysis.json` holds."""
     results = measurements.results
+    runs = efficiency_of_runs(measurements)
     return {
+        "answer": three_numbers(measurements, runs),
+        "next": what_next(measurements),
         "split": results.split,
         "tolerated_loss": TOLERATED_LOSS,
         "full_supervision_f1": {str(s): m["f1"] for s, m in results.full_supervision().items()},
         "hypotheses": {h.key: _hypothesis(h) for h in judge(measurements)},
-        "runs": efficiency_of_runs(measurements),
+        "runs": runs,
         "against": {run: against(measurements, run) for run in OPPONENTS if run in results.runs()},
         "wins": win_matrix(results),
         "limits": limits(measurements),

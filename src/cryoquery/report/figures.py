@@ -41,6 +41,7 @@ MAX_NAME = 32
 LEGEND_CHARACTERS = 130
 WIDTH = 11.0
 """Inches; text of 9 points is then legible on a page 1,100 pixels wide."""
+MAIN_WIDTH = 5.6
 MAX_PANELS = 9
 
 
@@ -87,6 +88,11 @@ def learning_curves(results: Results) -> Figure:
     return figure
 
 
+def main_curve(results: Results) -> Figure:
+    """Pixel F1 over labeled images, to stand beside text."""
+    return _grid_of_curves(results, (("f1", "Pixel F1"),), (IMAGES,), height=4.6, width=MAIN_WIDTH)
+
+
 def secondary_curves(results: Results) -> Figure:
     """Precision, recall, IoU and AUC of pixels over labeled images and labeled particles."""
     rows = (("precision", "Precision"), ("recall", "Recall"), ("iou", "IoU"), ("auc", "AUC (ROC)"))
@@ -94,9 +100,13 @@ def secondary_curves(results: Results) -> Figure:
 
 
 def _grid_of_curves(
-    results: Results, rows: Sequence[tuple[str, str]], columns: Sequence[Axis], height: float
+    results: Results,
+    rows: Sequence[tuple[str, str]],
+    columns: Sequence[Axis],
+    height: float,
+    width: float = WIDTH,
 ) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False)
     for row, (metric, name) in enumerate(rows):
         for column, axis in enumerate(columns):
@@ -108,7 +118,7 @@ def _grid_of_curves(
             _tidy(panel)
             panel.set_xlabel(axis.title)
         axes[row, 0].set_ylabel(name)
-    _add_legend(figure, axes[0, 0])
+    _add_legend(figure, axes[0, 0], 5 if width == WIDTH else 2)
     return figure
 
 
@@ -206,8 +216,10 @@ def advantages(against: Mapping[str, Any], baseline: str) -> Figure:
 
 
 def _draw_difference(panel: Axes, at: float, difference: Mapping[str, Any], color: str) -> None:
-    if difference["interval"] is not None:
-        panel.plot(difference["interval"], [at, at], color=color, linewidth=1.2)
+    for name in ("interval", "interval_over_micrographs"):  # with one seed only the latter is known
+        if difference[name] is not None:
+            panel.plot(difference[name], [at, at], color=color, linewidth=1.2)
+            break
     if difference["interval_over_seeds"] is not None:
         panel.plot(difference["interval_over_seeds"], [at, at], color=color, linewidth=4.5, alpha=0.35)
     seeds = list(difference["by_seed"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from cryoquery.active.iteration import EXAMPLES
 from cryoquery.data.dataset import PARTICLE, Dataset, decode
 from cryoquery.errors import DataError
-from cryoquery.report.runs import LearningCurve, Results, label
+from cryoquery.report.runs import OPPONENTS, LearningCurve, Results, label
 from cryoquery.report.words import plural
 from cryoquery.storage.atomic import read_json
 from cryoquery.storage.cache import read_columns
@@ -58,7 +59,8 @@ def first_asked(results: Results, dataset: Dataset) -> list[Row]:
             Picture(
                 as_png(_gray(dataset, choice["index"])),
                 dataset.records[choice["index"]].group,
-                f"{plural(dataset.n_particles([choice['index']]), 'particle')} · score {choice['score']:.3g}",
+                plural(dataset.n_particles([choice["index"]]), "particle")
+                + ("" if run in OPPONENTS else f" · score {choice['score']:.3g}"),
             )
             for choice in query
         )
@@ -91,18 +93,21 @@ def predictions(results: Results, dataset: Dataset) -> list[tuple[str, list[Row]
     for place, row in enumerate(rows_of_examples.tolist()):
         record = dataset.records[row]
         name = f"{record.group}: {record.micrograph}, {plural(len(dataset.centers_in(row)), 'particle')}"
-        image = Row("The image", (Picture(as_png(_gray(dataset, row)), "without predictions", ""),))
-        by_run = [
-            Row(
-                label(run),
-                tuple(
-                    _overlay(dataset, row, stage["probability"][place], f"{100 * fraction:.0f} % labeled")
-                    for fraction, stage in stages
-                ),
-            )
+        shown = {
+            run: [
+                _overlay(dataset, row, stage["probability"][place], f"{100 * fraction:.0f} % labeled")
+                for fraction, stage in stages
+            ]
             for run, stages in kept.items()
+        }
+        # Most runs begin with the same labels, and so with the same network: its picture is shown once.
+        first = Counter(pictures[0] for pictures in shown.values()).most_common(1)[0][0]
+        pictures = (Picture(as_png(_gray(dataset, row)), "without predictions", ""), first)
+        rows = [
+            Row(label(run), tuple(some[1:] if some[0] == first and len(some) > 1 else some))
+            for run, some in shown.items()
         ]
-        sections.append((name, [image, *by_run]))
+        sections.append((name, [Row("The image, and what all begin with", pictures), *rows]))
     return sections
 
 

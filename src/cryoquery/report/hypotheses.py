@@ -73,16 +73,18 @@ def equal_with_half(measurements: Measurements) -> Hypothesis:
     judgments = _judge_all(results, results.judged(), test)
     random = _judge_all(results, [RANDOM], test) if RANDOM in results.runs() else ()
     verdict = _overall(judgments)
-    what = f"within {TOLERATED_LOSS} F1 of full supervision with half of the labels"
+    what = f"that half of the labels cost at most {TOLERATED_LOSS} F1"
     missing = "no strategy was scored near 50 % of the labels with a seed that full supervision has"
     if not full.by_seed:
         missing = "full supervision was not run"
+    measured = _differs("with half of the labels", "full supervision")
+    sentence = _sentence(judgments, measured, what, missing)
     return Hypothesis(
         "equal_with_50_percent_fewer_labels",
         "Equal with 50 % fewer labels",
         f"With 50 % of the labels, F1 is at most {TOLERATED_LOSS} below full supervision (non-inferiority).",
         verdict,
-        f"{_sentence(judgments, verdict, what, missing)[:-1]}; {_random_in_passing(random)}.",
+        f"{sentence}; {_random_in_passing(random)}.",
         (*judgments, *random),
         _beside_random(random, verdict),
     )
@@ -125,7 +127,7 @@ def better_everywhere(measurements: Measurements) -> Hypothesis:
 
     judgments = _judge_all(results, results.judged(), test) if RANDOM in results.runs() else ()
     verdict = _overall(judgments)
-    what = f"better than random sampling at every labeled share{f' ({span})' if span else ''}"
+    what = f"that a strategy is better at each{f' ({span})' if span else ''}"
     missing = _why_not_beside_random(results)
     if results.of(RANDOM) and not checkpoints:
         missing = "the schedule has no iteration in which they can differ"
@@ -135,7 +137,7 @@ def better_everywhere(measurements: Measurements) -> Hypothesis:
         f"F1 is above that of random sampling at {f'each of {span}' if span else 'all percentages'} "
         "(intersection–union test).",
         verdict,
-        _sentence(judgments, verdict, what, missing),
+        f"{_sentence(judgments, _ahead_at, what, missing)}.",
         judgments,
         f"The first labeled set is the same for all by construction and is left out{_left_out(results)}.",
     )
@@ -162,13 +164,13 @@ def faster(measurements: Measurements) -> Hypothesis:
     verdict = _overall(judgments)
     ends = [float(curve.fractions[-1]) for curve in results.of(RANDOM)]
     span = f"up to {100 * max(ends):.0f} % of the labels" if ends and max(ends) < 1 else "as a whole"
-    what = f"better than random sampling by the learning curve {span} (AULC)"
+    what, why = "that a strategy is better than random sampling", _why_not_beside_random(results)
     return Hypothesis(
         "faster_convergence",
         "Faster convergence",
         "The area under the learning curve (AULC) is above that of random sampling.",
         verdict,
-        _sentence(judgments, verdict, what, _why_not_beside_random(results)),
+        f"{_sentence(judgments, _differs(f'over the learning curve {span}', 'random sampling'), what, why)}.",
         judgments,
         _beside_stratified(measurements),
     )
@@ -246,40 +248,56 @@ def _overall(judgments: Sequence[Judgment]) -> Verdict:
     return "not supported" if verdicts == {"not supported"} else "undecided"
 
 
-def _sentence(judgments: Sequence[Judgment], verdict: Verdict, what: str, missing: str) -> str:
-    """The verdict in plain words; ``what`` says what a strategy would be."""
+def _sentence(
+    judgments: Sequence[Judgment], measured: Callable[[Sequence[Judgment]], str], what: str, missing: str
+) -> str:
+    """What was measured, and what that says; ``what`` is the claim, without a stop at the end."""
+    lead = measured([judgment for judgment in judgments if judgment.same_as is None])
     tested = [judgment for judgment in judgments if judgment.p_for is not None]
     if not tested:
         one_seed = any(judgment.difference or judgment.numbers for judgment in judgments)
         why = "one seed cannot tell an effect from chance" if one_seed else missing
-        return f"Whether any strategy is {what} is undecided: {why}{_best(judgments)}."
-    if verdict == "supported":
-        winners = [label(judgment.run) for judgment in tested if judgment.verdict == "supported"]
-        return f"{listed(winners)} {'are' if len(winners) > 1 else 'is'} {what}{_best(tested)}."
-    if verdict == "not supported":
-        return f"No strategy is {what}{_best(tested)}."
-    refuted = [label(judgment.run) for judgment in tested if judgment.verdict == "not supported"]
-    except_for = f" ({listed(refuted)} {'are' if len(refuted) > 1 else 'is'} not)" if refuted else ""
-    return f"Whether any strategy is {what} is undecided{except_for}{_best(tested)}."
+        return f"{lead}; {what} is undecided: {why}" if lead else f"It is undecided {what}: {why}"
+    winners = [label(judgment.run) for judgment in tested if judgment.verdict == "supported"]
+    losers = [label(judgment.run) for judgment in tested if judgment.verdict == "not supported"]
+    if winners:
+        return f"{lead}; {what} is supported for {listed(winners)}"
+    if len(losers) == len(tested):
+        return f"{lead}; {what} is refuted for every strategy"
+    return f"{lead}; {what} is undecided{f' (refuted for {listed(losers)})' if losers else ''}"
 
 
-def _best(judgments: Sequence[Judgment]) -> str:
-    """The strategy that came off best, with its number."""
-    measured = [judgment for judgment in judgments if judgment.difference is not None]
-    if measured:
-        best = max(measured, key=lambda judgment: judgment.difference.mean if judgment.difference else 0.0)
-        assert best.difference is not None, "only such are left"
-        interval = best.difference.interval()
+def _differs(where: str, opponent: str) -> Callable[[Sequence[Judgment]], str]:
+    """In words: the strategies with the largest difference to ``opponent``; those that tie are all named."""
+
+    def measured(judgments: Sequence[Judgment]) -> str:
+        means = {j.run: round(j.difference.mean, 3) for j in judgments if j.difference is not None}
+        if not means:
+            return ""
+        best = [j for j in judgments if means.get(j.run) == max(means.values())]
+        assert best[0].difference is not None, "only such have a mean"
+        interval = best[0].difference.interval() if len(best) == 1 else None
         reach = f" (95 % interval {signed(interval.low)} to {signed(interval.high)})" if interval else ""
-        return f"; the best is {label(best.run)} with a difference of {signed(best.difference.mean)}{reach}"
-    counted = [judgment for judgment in judgments if judgment.numbers]
-    if counted:
-        best = max(counted, key=lambda judgment: int(judgment.numbers["n_checkpoints_with_higher_mean"]))
-        n, of = best.numbers["n_checkpoints_with_higher_mean"], best.numbers["n_checkpoints"]
-        if n == 0:
-            return "; none is ahead in the mean at any of them"
-        return f"; the best, {label(best.run)}, is ahead in the mean at {n} of {of}"
-    return ""
+        names = listed([label(judgment.run) for judgment in best])
+        are_best = "tie for the best:" if len(best) > 1 else "is the best:"
+        value = signed(max(means.values()))
+        return f"{where[0].upper()}{where[1:]} {names} {are_best} {value} F1 beside {opponent}{reach}"
+
+    return measured
+
+
+def _ahead_at(judgments: Sequence[Judgment]) -> str:
+    """In words: who is ahead of random sampling at most of the labeled shares; all of those who tie."""
+    ahead = {j.run: int(j.numbers["n_checkpoints_with_higher_mean"]) for j in judgments if j.numbers}
+    if not ahead:
+        return ""
+    most = max(ahead.values())
+    of = next(int(j.numbers["n_checkpoints"]) for j in judgments if j.numbers)
+    if most == 0:
+        return f"No strategy is ahead of random sampling in the mean at any of {of} labeled shares"
+    names = [label(run) for run, n in ahead.items() if n == most]
+    each = "are each" if len(names) > 1 else "is"
+    return f"{listed(names)} {each} ahead of random sampling in the mean at {most} of {of} labeled shares"
 
 
 def _random_in_passing(random: Sequence[Judgment]) -> str:

@@ -20,7 +20,7 @@ from cryoquery.report.words import listed, plural
 DESCRIPTIONS = {
     "uncertainty_sampling": "uncertainty sampling (mean least confidence)",
     "entropy_sampling": "entropy-based sampling (mean predictive entropy)",
-    "margin_sampling": "margin sampling (mean margin)",
+    "margin_sampling": "margin sampling (smallest mean margin)",
     "diversity_sampling": "diversity sampling (k-means on bottleneck features)",
     "hybrid_sampling": "a hybrid approach (70% by uncertainty, 30% by diversity)",
     "core_set_sampling": "core-set selection (greedy k-center)",

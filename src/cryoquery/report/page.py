@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report import computing, figures, gallery
 from cryoquery.report.analysis import TESTED
+from cryoquery.report.answer import size_and_date
 from cryoquery.report.findings import Comparison
 from cryoquery.report.methods import methods, provenance
 from cryoquery.report.remarks import area_rows, cost_rows, elsewhere_rows, limit_sentences, notices
-from cryoquery.report.runs import label, short_label
-from cryoquery.report.tables import COLUMNS, table_notes, table_rows
+from cryoquery.report.runs import Results, label, short_label
+from cryoquery.report.tables import COLUMNS, interpolated, table_notes, table_rows
 from cryoquery.report.words import p_value, signed
 
 
@@ -46,8 +47,13 @@ def page(findings: Comparison) -> str:
     dataset = findings.dataset
     return environment.get_template("report.html.j2").render(
         name=results.config.out.name,
-        split=results.split,
+        facts=size_and_date(results, len(findings.measurements.micrographs)),
         seeds=results.seeds_of_any(),
+        several=len(results.seeds_of_any()) > 1,
+        answer=analysis["answer"],
+        next=analysis["next"],
+        main_curve=_main_curve(findings),
+        interpolated=interpolated(findings.table),
         hypotheses=analysis["hypotheses"].values(),
         notices=notices(findings),
         curves=_curves(findings),
@@ -72,9 +78,23 @@ def page(findings: Comparison) -> str:
     )
 
 
+def _has_curves(results: Results) -> bool:
+    return any(run != FULL_SUPERVISION for run in results.runs())
+
+
+def _main_curve(findings: Comparison) -> Drawing | None:
+    if not _has_curves(findings.results):
+        return None
+    return _drawing(
+        figures.main_curve(findings.results),
+        "Pixel F1 over what is labeled. Bold: mean over seeds; band: ± one standard deviation; thin: every "
+        "seed; gray: full supervision.",
+    )
+
+
 def _curves(findings: Comparison) -> list[Drawing]:
     results = findings.results
-    if all(run == FULL_SUPERVISION for run in results.runs()):
+    if not _has_curves(results):
         return []
     return [
         _drawing(
@@ -103,8 +123,8 @@ def _against(findings: Comparison, baseline: str) -> dict[str, Any]:
         drawing = _drawing(
             figure,
             f"Each strategy minus {label(baseline).lower()}, paired by seed. Dot: mean; ticks above it: the "
-            "seeds; thick bar: 95 % interval over seeds; thin line: 95 % interval over seeds "
-            "and held-out micrographs.",
+            "seeds; thick bar: 95 % interval over seeds; thin line: 95 % interval over seeds and held-out "
+            "micrographs, with one seed over micrographs alone.",
         )
     names = {run: short_label(run) for rows in compared.values() for run in rows}
     return {"label": label(baseline), "compared": compared, "drawing": drawing, "names": names}

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cryoquery.experiment.config import FULL_SUPERVISION
-from cryoquery.report.efficiency import HALF, ROUNDING, score_at
+from cryoquery.report.efficiency import HALF, score_at
 from cryoquery.report.runs import NEEDED, RANDOM, Results, label, mean_and_std
 
 NOTABLE = 0.03
 """The protocol's rule: differences above 3 % F1 are considered significant."""
+SHOWN = 0.0005
+"""Half of the last digit of a share in the notes."""
 MARK = "†"
 METRICS = tuple(name for name in NEEDED if name != "labeled_fraction")
 COLUMNS = ("Method", "F1 Score", "Precision", "Recall", "% Reduction")
@@ -115,10 +117,8 @@ def table_notes(table: Mapping[str, Any]) -> list[str]:
         notes.append("No F1 at 50% differs from that of random sampling by more than 3 percentage points.")
     if not any(row["at_50_percent"]["f1"] for row in runs.values()):
         notes.append("No run was scored at 50% labeled data: the schedule does not reach it.")
-    shares = sorted({it["labeled_fraction"] for row in runs.values() for it in row["by_iteration"]})
-    if min(abs(share - HALF) for share in shares) > ROUNDING and shares[0] < HALF < shares[-1]:
-        low, high = max(s for s in shares if s < HALF), min(s for s in shares if s > HALF)
-        notes.append(f"Numbers at 50% are interpolated between {100 * low:.0f}% and {100 * high:.0f}%.")
+    if between := interpolated(table):
+        notes.append(f"Numbers at 50% are interpolated between {between}.")
     if {"uncertainty_sampling", "margin_sampling"} <= set(runs):
         notes.append(
             "Uncertainty and margin sampling rank images identically for one sigmoid output (margin = 2 × "
@@ -127,6 +127,16 @@ def table_notes(table: Mapping[str, Any]) -> list[str]:
     if table["unfinished"]:
         notes.append(f"Left out, because unfinished: {'; '.join(table['unfinished'])}.")
     return notes
+
+
+def interpolated(table: Mapping[str, Any]) -> str:
+    """Between which iterations numbers at 50 % lie, in words; empty where one of them has exactly half."""
+    iterations = [it for row in table["runs"].values() for it in row["by_iteration"]]
+    counts = {it["labeled_fraction"]: it["n_labeled_images"]["mean"] for it in iterations}
+    if min(abs(share - HALF) for share in counts) <= SHOWN or not min(counts) < HALF < max(counts):
+        return ""
+    around = max(s for s in counts if s < HALF), min(s for s in counts if s > HALF)
+    return " and ".join(f"{counts[share]:.0f} images ({100 * share:.1f}%)" for share in around)
 
 
 def results_table(table: Mapping[str, Any]) -> str:
