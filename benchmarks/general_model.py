@@ -126,7 +126,9 @@ def train(epochs: int, seed: int) -> None:
         "training": config.model_dump(mode="json"),
     }
     SHIPPED["general"].parent.mkdir(exist_ok=True)
-    save_model(SHIPPED["general"], network.half(), MODEL, made_by, recipe.model_dump(mode="json"))
+    for parameter in network.parameters():  # statistics stay as they are: some are beyond half precision
+        parameter.data = parameter.data.half()
+    save_model(SHIPPED["general"], network, MODEL, made_by, recipe.model_dump(mode="json"))
     print(f"{SHIPPED['general']}: {SHIPPED['general'].stat().st_size / 1e6:.1f} MB")
 
 

@@ -131,7 +131,7 @@ def all_of(*listeners: Progress) -> Progress:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it: ``45 s``, ``12 min``, ``3 h 20 min``, ``12.1 days``."""
+    """A time as a person says it: ``45 s``, ``12 min``, ``3 h 20 min``, ``12.1 days``, ``14 years``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -139,4 +139,5 @@ def duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         hours, minutes = divmod(round(seconds / 60), 60)
         return f"{hours} h {minutes} min"
-    return f"{seconds / 86400:.1f} days"
+    days = seconds / 86400
+    return f"{days:.1f} days" if days < 2 * 365.25 else f"{days / 365.25:.0f} years"

@@ -23,13 +23,17 @@ from cryoquery.active.progress import (
 )
 from cryoquery.data.dataset import Dataset
 from cryoquery.data.inspection import Inspection
-from cryoquery.experiment.plan import Plan, Speed
+from cryoquery.experiment.plan import H200_FLOP_PER_SECOND, Plan, Speed
 from cryoquery.storage.atomic import read_json
 
 
 def say(console: Console, line: str, style: str | None = None) -> None:
     """Print a line as it is, however long."""
     console.print(line, style=style, soft_wrap=True, markup=False, highlight=False)
+
+
+LONG = 3 * 86400
+"""Seconds that nobody wants to wait for."""
 
 
 class ExperimentProgress:
@@ -45,6 +49,8 @@ class ExperimentProgress:
                 done += cost.work
                 self._done_after[(planned.run.name, planned.run.seed, iteration)] = done
         self._now = ("", 0, 0)
+        self._n_trainings = len(self._done_after)
+        self._n_ended = 0
         self._states: dict[tuple[str, int], int] = {}
         self._found: int | None = None
         self._done = self._worked = 0
@@ -85,18 +91,20 @@ class ExperimentProgress:
             case IterationEnded():
                 self._done = self._done_after.get(self._now, self._done)
                 self._last_f1 = f" · F1 {event.f1:.3f}"
-                share = f"{self._done / max(self._total, 1):.0%} done{self._left()}"
-                self._say(f"{self._where}{self._last_f1} · {event.how} · {share}")
+                self._n_ended += 1
+                self._say(f"{self._where}{self._last_f1} · {event.how} · {self._so_far()}")
             case RunStates():
                 self._show_runs(event.states)
         self._show()
 
     def _show_runs(self, states: Sequence[RunState]) -> None:
+        changed = []
         for state in states:
             before = self._states.get((state.run, state.seed))
-            if before is not None and before != state.n_finished and state.f1 is not None:
-                self._say_finished(state)
             self._states[(state.run, state.seed)] = state.n_finished
+            if before is not None and before != state.n_finished and state.f1 is not None:
+                changed.append(state)
+        self._n_ended = sum(self._states.values())
         at_work = [state for state in states if state.state == "running"]
         known = [state.total for state in states if state.total]
         self._total = max(len(states) * sum(known) // max(len(known), 1), 1)
@@ -106,13 +114,15 @@ class ExperimentProgress:
         self._done, self._worked = done, done - self._found
         names = ", ".join(f"{s.run} seed {s.seed} {s.n_finished}/{s.n_iterations}" for s in at_work)
         n_finished = sum(state.state == "finished" for state in states)
+        for state in changed:
+            self._say_finished(state)
         self._where = f"{n_finished} of {len(states)} runs finished · at work: {names or 'none'}"
         self._epoch = ""
 
     def _say_finished(self, state: RunState) -> None:
         self._last_f1 = f" · F1 {state.f1:.3f}"
         number = f"iteration {state.n_finished}/{state.n_iterations}"
-        self._say(f"{state.run} seed {state.seed} · {number}{self._last_f1}")
+        self._say(f"{state.run} seed {state.seed} · {number}{self._last_f1} · {self._so_far()}")
 
     def _say(self, line: str) -> None:
         """Print a line where there is no bar."""
@@ -124,6 +134,9 @@ class ExperimentProgress:
             text = self._where + self._epoch + self._last_f1
             self._bar.update(self._task, completed=self._done, description=text, left=self._left())
 
+    def _so_far(self) -> str:
+        return f"{self._n_ended} of {self._n_trainings} trainings{self._left()}"
+
     def _left(self) -> str:
         if self._worked == 0 or self._done >= self._total:
             return ""
@@ -131,7 +144,7 @@ class ExperimentProgress:
         return f" · {duration((self._total - self._done) * rate)} left"
 
 
-def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
+def print_plan(plan: Plan, speed: Speed | None, flop: float | None, console: Console) -> None:
     """Every run with its labeled counts and training passes, then what the whole will take."""
     width = max(len(planned.run.name) for planned in plan.runs)
     counts: tuple[int, ...] = ()
@@ -160,11 +173,19 @@ def print_plan(plan: Plan, speed: Speed | None, console: Console) -> None:
     if plan.note:
         say(console, f"note: {plan.note}")
     if speed:
+        seconds = speed.estimate(plan)
         say(
             console,
-            f"about {duration(speed.estimate(plan))} on this machine: {speed.training:.3g} s per training "
+            f"about {duration(seconds)} on this machine: {speed.training:.3g} s per training "
             f"pass, {speed.inference:.3g} s per inference pass, timed on {speed.measured_on}",
         )
+        if flop and seconds > LONG and not speed.on_gpu:
+            on_gpu = duration(flop / H200_FLOP_PER_SECOND)
+            say(
+                console,
+                f"that is too long: use a GPU; one H200 would take about {on_gpu}, by arithmetic "
+                f"({flop / 1e18:.3g} EFLOP at {H200_FLOP_PER_SECOND / 1e12:.0f} TFLOP/s)",
+            )
 
 
 def print_answer(comparison: Path, console: Console) -> None:

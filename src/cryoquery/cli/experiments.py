@@ -45,7 +45,7 @@ def experiment(
     from cryoquery.cli.console import ExperimentProgress, print_answer, print_plan
     from cryoquery.experiment.config import load_config
     from cryoquery.experiment.executors import run_experiment
-    from cryoquery.experiment.plan import make_plan, measure_speed
+    from cryoquery.experiment.plan import flop, make_plan, measure_speed
     from cryoquery.report import compare as write_comparison
 
     if out is None and config.name == "config.toml" and (config.parent / "environment.json").is_file():
@@ -55,7 +55,7 @@ def experiment(
     console = make_console()
     if dry_run:
         speed = measure_speed(settings, plan.image_shape) if plan.image_shape else None
-        print_plan(plan, speed, console)
+        print_plan(plan, speed, flop(settings, plan) if plan.image_shape else None, console)
         return
     with ExperimentProgress(plan, console).shown() as progress:
         try:

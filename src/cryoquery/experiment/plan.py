@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cryoquery.acquisition.candidates import Strategy
 from cryoquery.acquisition.ensembles import ENSEMBLES
@@ -210,6 +211,21 @@ def _identity(run: Run, iteration: int, n_train: int, from_scratch: bool) -> tup
     return (run.seed, SAME_RANKING.get(run.name, run.name), iteration)
 
 
+H200_FLOP_PER_SECOND = 3.55e14
+"""45 % of the 790 TFLOP/s that its products of large matrices reach in bfloat16."""
+
+
+def flop(config: ExperimentConfig, plan: Plan) -> float:
+    """Floating point operations of a plan whose image size is known, as torch counts them.
+
+    A training pass is taken to cost three inference passes: forward, and backward by inputs and weights.
+    """
+    assert plan.image_shape is not None, "the caller knows the size"
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        config.model.build()(torch.empty((1, 1, *plan.image_shape)))
+    return float(counter.get_total_flops()) * (3 * plan.cost.n_training + plan.cost.n_inference)
+
+
 @dataclass(frozen=True)
 class Speed:
     """Seconds per image on this machine, from a few timed steps."""
@@ -217,6 +233,7 @@ class Speed:
     training: float
     inference: float
     measured_on: str
+    on_gpu: bool
 
     def estimate(self, plan: Plan) -> float:
         """Seconds for a whole plan."""
@@ -261,6 +278,7 @@ def measure_speed(config: ExperimentConfig, image_shape: tuple[int, int]) -> Spe
         training=float(np.min(np.diff(steps))) / batch * scale,
         inference=min(passes[1:]) / batch * scale,
         measured_on=f"{batch} × {height}×{width} px on {fabric.device.type}",
+        on_gpu=fabric.device.type == "cuda",
     )
 
 
