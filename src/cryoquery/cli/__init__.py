@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cryoquery.cli import datasets, experiments, picks, projects, relion_job
+from cryoquery.cli import datasets, doctor, experiments, picks, projects, relion_job
 from cryoquery.errors import Stopped, explain
 
 app = typer.Typer(
@@ -94,3 +94,4 @@ app.command()(picks.pick)
 app.command()(picks.evaluate)
 app.command()(picks.convert)
 app.command("relion-job")(relion_job.relion_job)
+app.command()(doctor.doctor)
