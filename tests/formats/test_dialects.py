@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 
 from cryoquery.errors import ConfigError, DataError
-from cryoquery.formats import Picks, read_by_micrograph, read_coordinates, write_coordinates
+from cryoquery.formats import (
+    Picks,
+    read_by_micrograph,
+    read_coordinates,
+    read_header,
+    read_micrograph,
+    write_coordinates,
+    write_micrograph,
+)
 from cryoquery.formats.convert import convert
+from cryoquery.formats.names import SUFFIX_OF
 from cryoquery.formats.reading import Reading
 
 
@@ -319,6 +328,24 @@ def test_names_that_are_not_text_are_named(tmp_path: Path) -> None:
     path.write_text("1 2 3 4\n")
     with pytest.raises(DataError, match=r"\\udce9chant\.box: its name is not UTF-8; rename it"):
         read_coordinates(path)
+
+
+def test_names_of_micrographs_are_text_of_one_line(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+    for name, reason in (
+        ("a\nb", "a line break is in its name"),
+        ("\udce9", "its name is not UTF-8; rename"),
+    ):
+        write_micrograph(tmp_path / "seed.mrc", pixels)
+        (tmp_path / "seed.mrc").rename(tmp_path / f"{name}.mrc")
+        for read in (read_micrograph, read_header):
+            with pytest.raises(DataError, match=reason) as caught:
+                read(tmp_path / f"{name}.mrc")
+            assert str(caught.value).isprintable()
+        for suffix in SUFFIX_OF.values():
+            picks = Picks.of([[1, 2]], micrograph=f"{name}.mrc", diameters_px=9)
+            with pytest.raises(DataError, match=reason):
+                write_coordinates(tmp_path / f"a{suffix}", picks, micrograph_shapes=(9, 9))
 
 
 def test_nothing_is_written_that_would_be_refused(tmp_path: Path) -> None:
