@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     median, late = np.percentile(taken, [50, 99]) * 1000
     print(f"{args.clients} clients: {len(taken) / args.seconds:.0f} acts per second, all on the disk")
     print(
-        f"an act takes {median:.0f} ms, one in a hundred {late:.0f} ms or more, the longest {taken.max():.2f} s"
+        f"an act takes {median:.0f} ms, one in a hundred {late:.0f} ms or more, at most {taken.max():.2f} s"
     )
     assert n_kept == len(taken), f"{len(taken)} were confirmed, {n_kept} are in the log"
 

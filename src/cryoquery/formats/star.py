@@ -197,12 +197,13 @@ def _ends_loop(line: str, n_tokens: int, n_labels: int, after_blank: bool) -> bo
 def _tokens(line: str) -> list[str]:
     """Values of a line; a token that begins with # is a comment to its end."""
     tokens = line.split()
-    if "'" in line or '"' in line:
+    if quoted := "'" in line or '"' in line:
         tokens = _TOKEN.findall(line)
-    for i, token in enumerate(tokens):
-        if token.startswith("#"):
-            tokens = tokens[:i]
-            break
+    if "#" in line:
+        n = next((i for i, token in enumerate(tokens) if token.startswith("#")), len(tokens))
+        tokens = tokens[:n]
+    if not quoted:
+        return tokens
     return [t[1:-1] if len(t) > 1 and t[0] in "'\"" and t[0] == t[-1] else t for t in tokens]
 
 

@@ -163,7 +163,7 @@ def _split(lines: Sequence[str], delimiter: str) -> list[tuple[int, list[str]]]:
     reader = csv.reader(
         (f"{line}\n" for line in plain), delimiter=delimiter, skipinitialspace=True, strict=True
     )
-    return [(reader.line_num, [value.strip(" \t\r\f\v") for value in values]) for values in reader]
+    return [(reader.line_num, [one.strip(" \t\r\f\v") for one in values]) for values in reader if values]
 
 
 def _trimmed(values: list[str], width: int) -> list[str]:
