@@ -77,7 +77,7 @@ NAMES = {
     "diameter": ("diameter", "diameterpx", "d"),
     "size": ("boxsize", "size", "box", "side", "boxsizepx"),
     "score": (
-        *("score", "confidence", "conf", "probability", "prob", "fom", "figureofmerit"),
+        *("score", "confidence", "conf", "probability", "prob", "figureofmerit"),
         "rlnautopickfigureofmerit",
     ),
     "micrograph": (
