@@ -75,7 +75,7 @@ def serve(
         DataError: the page's files are missing.
         PersonError: a name that cannot be used.
     """
-    names = [checked_name(name) for name in people]
+    names: list[str | None] = [checked_name(name) for name in people]
     if len(set(names)) < len(names):
         raise ProjectError(f"--people {','.join(names)}: each name once")
     pages = load_pages()
@@ -116,8 +116,7 @@ def serve(
             show(person)
 
         _introduce(service, f"{port}:{target}", say)
-        links: list[str | None] = [*names] or [None]
-        for person in links:
+        for person in names or [None]:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
         connections = Connections(min(MOST_STRANGERS, _allow_open_files() // 2))
