@@ -77,7 +77,7 @@ def serve(
     """
     names: list[str | None] = [checked_name(name) for name in people]
     if len(set(names)) < len(names):
-        raise ProjectError(f"--people {','.join(names)}: each name once")
+        raise ProjectError(f"--people {','.join(people)}: each name once")
     pages = load_pages()
     service = open_service(project)
     with _ended_by_signals(), stoppable(), contextlib.ExitStack() as stack:
