@@ -45,6 +45,10 @@ class CheckedModel(BaseModel):
             raise ConfigError(_explain(type(self), error.errors()[0]) + more) from None
 
 
+MAX_DOTS = 1000
+"""In a line of TOML; a key of many takes time that grows with their square."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The contents of a TOML file.
 
@@ -52,11 +56,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or not TOML.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_bytes().decode("utf-8-sig")
+        if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+            raise ValueError(f"more than {MAX_DOTS} dots in a line")
+        values: dict[str, Any] = tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path}: cannot be read as TOML ({reason})") from None
     return values
 
 

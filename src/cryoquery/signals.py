@@ -2,7 +2,7 @@
 
 `stoppable` turns a signal into `Stopped`; what was begun is let go on the way out, and the command line ends
 with status 128 + the signal. Ctrl-C (SIGINT) is Python's own `KeyboardInterrupt`. Jobs of Slurm go back into
-the queue (`slurm.leave`), and the labeling server ends by itself (uvicorn).
+the queue (`slurm.leave`), and the labeling server ends by the signal once it has let go.
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ import pytest
 from mrcfile.dtypes import HEADER_DTYPE
 from tiers import take
 
+from cryoquery.config import read_toml
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.formats import read_coordinates, read_image
 from cryoquery.formats.lengths import parse_length
 from cryoquery.formats.star import read_tables, table_text
 
-N_BYTES, SECONDS = take((30_000, 1.0), (1_000_000, 20.0))
+N_BYTES, SECONDS = take((30_000, 1.0), (1_000_000, 6.0))
 """What goes by the square of the length takes three seconds at the smaller one, the rest hundredths."""
 STAR = "data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
 PARTS = ("\n", " ", "\t\n", "\r\n", "'", '"a ', ";\n", "_a\n", "data_", "#", ",", "{")
@@ -56,6 +57,16 @@ def test_no_text_takes_longer_than_its_length(tmp_path: Path, suffix: str) -> No
             with contextlib.suppress(DataError):
                 read_coordinates(path)
             assert time.process_time() - started < SECONDS, (head, part, tail)
+
+
+@pytest.mark.parametrize("text", ["a=" + "[" * 9000, "a=" + "9" * 5000, "a.b." * 9000 + "c=1", "a = é\n"])
+def test_toml_that_cannot_be_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+    started = time.process_time()
+    (tmp_path / "a.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match="cannot be read as TOML") as caught:
+        read_toml(tmp_path / "a.toml")
+    assert "\n" not in str(caught.value)
+    assert time.process_time() - started < 1.0
 
 
 def test_lengths_take_no_time() -> None:

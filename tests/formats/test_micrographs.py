@@ -601,8 +601,10 @@ def test_a_thumbnail_beside_the_image_is_passed_over(tmp_path: Path, thumbnail_f
     assert np.array_equal(read_image(tmp_path / "a.tif"), LEVELS)
 
 
-@pytest.mark.parametrize("how", [{"imagej": True}, {"volumetric": True}, {"ome": True}, {}])
-def test_a_movie_in_any_number_of_pages_is_a_stack(tmp_path: Path, how: dict[str, bool]) -> None:
+@pytest.mark.parametrize(
+    "how", [{"imagej": True}, {"volumetric": True}, {"ome": True}, {}, {"planarconfig": "separate"}]
+)
+def test_a_movie_in_any_number_of_pages_is_a_stack(tmp_path: Path, how: dict[str, object]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([LEVELS] * 6), photometric="minisblack", **how)
     with pytest.raises(DataError, match="a stack of 6 frames; a micrograph is one"):
         read_header(tmp_path / "a.tif")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from forks import Forked
 from label_project import Signed, logged_in, make_project, served, write_step
 
 from cryoquery.label import serve, server
@@ -100,6 +102,32 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert "Traceback" not in capfd.readouterr().err
 
 
+HIDDEN = """import sys
+from pathlib import Path
+from cryoquery.label import serve
+serve(Path(sys.argv[1]), by_socket=True, hide_links=True)
+"""
+
+
+def test_sigterm_leaves_no_link_and_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, sockets = make_project(tmp_path / "p", 1), tmp_path / "sockets"
+    sockets.mkdir()
+    monkeypatch.setenv("TMPDIR", str(sockets))
+    process = Forked([sys.executable, "-c", HIDDEN, str(project)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    said = process.stdout.read1(1)  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 60
+    while b"Ctrl-C" not in said and time.monotonic() < deadline:
+        said += process.stdout.read1()  # type: ignore[attr-defined]
+    assert (project / LINKS_FILE).exists()
+    assert list(sockets.glob("cryoquery-*/socket"))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == -signal.SIGTERM
+    process.stdout.close()
+    assert not (project / LINKS_FILE).exists()
+    assert not list(sockets.iterdir())
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MB."""
@@ -132,6 +160,111 @@ def test_a_full_disk_costs_no_link_and_no_act(small_disk: Path) -> None:
             assert "disk" in refused.json()["error"]
             (small_disk / "full").unlink()
             assert anna.post("/api/lease", json={}).json()["mine"]
+
+
+@pytest.fixture
+def failing_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None], Callable[[], None]]]:
+    """A disk; what makes it fail so that the system lets nobody write to it; and what mends it."""
+    folder, image = tmp_path / "disk", tmp_path / "image"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    mount = ["mount", "-o", "loop,errors=remount-ro", str(image), str(folder)]
+
+    def does(*command: str) -> bool:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def device() -> str:
+        lines = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        return Path(next(source for source, where, *_ in lines if where == str(folder))).name
+
+    def fail() -> None:
+        Path(f"/sys/fs/ext4/{device()}/trigger_fs_error").write_text("1")
+        with pytest.raises(OSError, match="Read-only"):
+            (folder / "any").touch()
+
+    def mend() -> None:
+        assert does("umount", str(folder))
+        does("e2fsck", "-p", str(image))
+        assert does(*mount)
+
+    if os.getuid() or shutil.which("mkfs.ext4") is None or not does("mkfs.ext4", "-qF", str(image)):
+        pytest.skip("no disk can be made here: not root, or no mkfs.ext4")
+    if not does(*mount):
+        pytest.skip("no disk can be mounted here")
+    if not Path(f"/sys/fs/ext4/{device()}/trigger_fs_error").exists():
+        does("umount", str(folder))
+        pytest.skip("this kernel cannot be told that a disk fails")
+    yield folder, fail, mend
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def mark(person: httpx.Client, task: str, name: str) -> httpx.Response:
+    """One particle marked."""
+    act = {
+        "id": name * 32,
+        "kind": "drafted",
+        "active_seconds": 1.0,
+        "op": {"op": "add", "key": f"p{name}", "y": 20.0, "x": 20.0 + int(name, 16)},
+    }
+    return person.post(f"/api/tasks/{task}/commands", json={"commands": [act]})
+
+
+def test_a_disk_that_becomes_read_only_costs_no_act(
+    failing_disk: tuple[Path, Callable[[], None], Callable[[], None]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, fail, mend = failing_disk
+    with served(make_project(folder / "p", 1)) as running:
+        with logged_in(running, "anna") as anna:
+            task = anna.post("/api/lease", json={}).json()["task"]
+            assert mark(anna, task, "a").status_code == 200
+            fail()
+            refused = mark(anna, task, "b")
+            assert refused.status_code == 503, refused.text
+            assert "may be written to" in refused.json()["error"]
+            assert len(anna.get(f"/api/tasks/{task}").json()["document"]["particles"]) == 1
+            with logged_in(running, "ben") as ben:
+                assert ben.get("/api/queue").status_code == 200
+        running.stop()
+        mend()
+        running.start()
+        with logged_in(running, "anna") as anna:
+            assert [mark(anna, task, name).status_code for name in "ab"] == [200, 200]
+    with EventLog.open(folder / "p" / "events.sqlite", write=False) as log:
+        assert [event.id for event in log.read() if event.kind == "drafted"] == ["a" * 32, "b" * 32]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+JUMPING = """import time, pathlib
+now, ahead = time.time, pathlib.Path({!r})
+time.time = lambda: now() + float(ahead.read_text())
+"""
+
+
+@pytest.mark.parametrize("days", [2, -2])
+def test_clock_jumps_cost_no_act_and_no_session(tmp_path: Path, days: int) -> None:
+    ahead = tmp_path / "ahead"
+    ahead.write_text("0")
+    project = make_project(tmp_path / "p", 3)
+    with (
+        served(project, before=JUMPING.format(str(ahead))) as running,
+        logged_in(running, "anna") as anna,
+        logged_in(running, "ben") as ben,
+    ):
+        task = anna.post("/api/lease", json={}).json()["task"]
+        for name, jump in zip("abcd", (0, days, 0, -days), strict=True):
+            (tmp_path / "new").write_text(str(jump * 86400))
+            (tmp_path / "new").rename(ahead)
+            assert mark(anna, task, name).status_code == 200
+            assert anna.get("/api/queue").status_code == ben.get("/api/queue").status_code == 200
+        (tmp_path / "new").write_text("0")
+        (tmp_path / "new").rename(ahead)
+        assert ben.post("/api/lease", json={}).json()["task"] not in (None, task)
+        done = {"id": "e" * 32, "kind": "submitted", "active_seconds": 1.0}
+        assert anna.post(f"/api/tasks/{task}/commands", json={"commands": [done]}).status_code == 200
+    with EventLog.open(project / "events.sqlite", write=False) as log:
+        kinds = [event.kind for event in log.read()]
+    assert (kinds.count("drafted"), kinds.count("submitted")) == (4, 1)
 
 
 def test_a_damaged_step_does_not_stop_the_next(

@@ -21,6 +21,7 @@ from project_micrographs import (
 from cryoquery.errors import CryoqueryError, DataError, ProjectError
 from cryoquery.formats import Picks, read_coordinates, write_coordinates
 from cryoquery.formats.placement import Orientation, Placement
+from cryoquery.formats.reading import Reading
 from cryoquery.network.checkpoint import save_model
 from cryoquery.network.device import DeviceConfig
 from cryoquery.network.model import ModelConfig
@@ -250,6 +251,34 @@ def test_labels_of_whole_micrographs_are_dealt_to_fields(tmp_path: Path) -> None
         np.testing.assert_allclose(in_order(together), in_order(particles(i)), atol=1e-3)
     picks = label_picks(project, own)
     assert len(picks.by_micrograph()) == 2
+
+
+@pytest.mark.parametrize("unit", ["micrograph", "field"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_classes_that_are_to_be_ignored_become_regions(tmp_path: Path, unit: str, flip: bool) -> None:
+    project = make_project(tmp_path, 2, unit=unit, diameter_px=20.0 if unit == "micrograph" else 10.0)
+    rows = SHAPE[0] - 1 - particles(0)[:, 0] if flip else particles(0)[:, 0]
+    boxes = [[x - 10, y - 10, 20, 20] for y, x in zip(rows, particles(0)[:, 1], strict=True)]
+    ice = [-30, 100, 90, 90]  # over the left and the lower edge
+    marks = [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]
+    marks.append({"image_id": 1, "category_id": 2, "bbox": ice})
+    classes = [{"id": 1, "name": "particle"}, {"id": 2, "name": "ice"}]
+    images = [{"id": 1, "file_name": "mic_00.mrc"}]
+    content = {"images": images, "annotations": marks, "categories": classes}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    placed = Placement(Orientation(False, flip, False))
+    reading = Reading.of(ignored="Ice")
+    imported = import_labels(project, tmp_path / "coco.json", placed=placed, reading=reading)
+    assert not any("ice" in note for note in imported.notes)
+    own = labels(state_of(project))
+    regions = np.concatenate([polygon for one in own.values() for polygon in one.ignore])
+    lowest, highest = (-0.5, 59) if flip else (100, SHAPE[0] - 0.5)
+    assert (regions[:, 0].min(), regions[:, 0].max()) == (lowest, highest)
+    assert (regions[:, 1].min(), regions[:, 1].max()) == (-0.5, 60)
+    if unit == "micrograph":
+        assert [polygon.shape for one in own.values() for polygon in one.ignore] == [(4, 2)]
+    else:
+        assert 1 <= sum(bool(one.ignore) for one in own.values()) < len(own)
 
 
 def test_what_people_labeled_stays(labeled: Project, tmp_path: Path) -> None:

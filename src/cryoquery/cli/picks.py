@@ -27,6 +27,10 @@ Origin = Annotated[
 ParticleClass = Annotated[
     str | None, typer.Option("--class", help="Of several classes in a file those that are particles: a,b.")
 ]
+IgnoredClass = Annotated[
+    str | None,
+    typer.Option("--ignore-class", help="Of several classes those that are regions to ignore: a,b."),
+]
 PixelSize = Annotated[float | None, typer.Option(help="Å/px, where the files do not say or are wrong.")]
 
 OpticsStar = Annotated[

@@ -17,6 +17,7 @@ from cryoquery.cli.picks import (
     FlipY,
     For,
     Force,
+    IgnoredClass,
     OpticsStar,
     Origin,
     ParticleClass,
@@ -76,6 +77,7 @@ def init(
     columns: Columns = None,
     origin: Origin = None,
     particle_class: ParticleClass = None,
+    ignore_class: IgnoredClass = None,
     force: Force = False,
 ) -> None:
     """A new project of micrographs without labels; then: cryoquery label PROJECT.
@@ -98,7 +100,7 @@ def init(
     if not micrographs:
         raise typer.BadParameter("give --micrographs 'DIR/*.mrc', a folder, or files")
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
-    reading = Reading.of(columns, origin, particle_class)
+    reading = Reading.of(columns, origin, particle_class, ignore_class)
     options = InitOptions(
         **keys(InitOptions, given), initial_items=initial, placement=placed, reading=reading
     )
@@ -245,6 +247,7 @@ def import_labels(
     columns: Columns = None,
     origin: Origin = None,
     particle_class: ParticleClass = None,
+    ignore_class: IgnoredClass = None,
     force: Force = False,
 ) -> None:
     """Labels from a file into a project; what people have labeled there stays as it is."""
@@ -255,7 +258,7 @@ def import_labels(
     from cryoquery.project.picks_in import import_picks
 
     placed = Placement.of(swap_xy, flip_y, flip_x, scale)
-    reading = Reading.of(columns, origin, particle_class)
+    reading = Reading.of(columns, origin, particle_class, ignore_class)
     take, what = (import_picks, "suggestions") if as_suggestions else (import_file, "particles")
     imported = take(open_project(project), labels, placed=placed, force=force, reading=reading)
     complain(imported.notes, "note: ")

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
 from cryoquery.formats.boxes import centers_of_boxes, diameters, sizes_of_boxes
-from cryoquery.formats.classes import choose_particles
-from cryoquery.formats.columns import object_column
-from cryoquery.formats.picks import Picks
+from cryoquery.formats.classes import Chosen, choose_particles
+from cryoquery.formats.columns import number, object_column
+from cryoquery.formats.picks import Picks, Region
 from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 
+CROWDS = ("iscrowd", "ignore")
+"""Keys of an annotation that is no single particle, and no background either."""
 _OWN = ("bbox", "image_id", "score")
-_STANDARD = ("id", "category_id", "area", "iscrowd", "num_keypoints")
+_STANDARD = ("id", "category_id", "area", "num_keypoints", *CROWDS)
 
 
 def read_coco(path: Path, text: str, reading: Reading = AS_RECOGNIZED) -> Picks:
-    """Centers and sizes of the boxes of particles, and points.
+    """Centers and sizes of the boxes of particles, of boxes around their outlines, and points.
 
     A box [0, 0, 0, 0] stands for *no particles*, and so does an image that is listed without any. The list
     of a detector's results, ``[{"image_id", "bbox", "score"}, ...]``, is read as well.
@@ -39,30 +41,46 @@ def read_coco(path: Path, text: str, reading: Reading = AS_RECOGNIZED) -> Picks:
     content = _load(path, text)
     images, annotations = _parts(path, content)
     names = _image_names(path, images)
-    marks = np.array([_mark(path, i, one) for i, one in enumerate(annotations)], np.float64).reshape(-1, 4)
-    kept, notes = _particles(path, annotations, _categories(path, content), reading)
-    kept &= marks.any(axis=1)
+    outlines = {i: one for i, a in enumerate(annotations) if (one := _outline(path, i, a)) is not None}
+    marks = np.array(
+        [_mark(path, i, one, outlines.get(i)) for i, one in enumerate(annotations)], np.float64
+    ).reshape(-1, 4)
+    crowds = np.array([any(_is_true(a.get(key)) for key in CROWDS) for a in annotations], dtype=bool)
+    chosen = _chosen(path, annotations, _categories(path, content), reading)
+    kept = chosen.particles & ~crowds & marks.any(axis=1)
+    ignored = (chosen.ignored | crowds) & marks.any(axis=1)
+    regions = _regions(path, ignored, marks, outlines, annotations, names)
+    notes = [*chosen.notes]
+    if n_crowds := int((chosen.particles & crowds).sum()):
+        notes.append(f"{n_crowds} marked as crowds (iscrowd) or to be ignored left out")
+    if n_around := sum(bool(kept[i]) and not _has_box(annotations[i]) for i in outlines):
+        notes.append(f"{n_around} outlines without boxes: the boxes around them are taken")
     marks, annotations = marks[kept], [annotations[i] for i in np.flatnonzero(kept)]
     extra_names = dict.fromkeys(
         name for one in annotations for name in one if name not in (*_OWN, *_STANDARD)
     )
-    scores = np.array([_number(annotation.get("score")) for annotation in annotations], dtype=np.float64)
+    scores = np.array([_score(annotation.get("score")) for annotation in annotations], dtype=np.float64)
     x, y, width, height = marks.T
     sizes = sizes_of_boxes(width, height)
     sizes[(width == 0) | (height == 0)] = np.nan
+    centers = centers_of_boxes(x, y, width, height, reading.origin or "corner")
+    of_images = [_name(path, annotation.get("image_id"), names) for annotation in annotations]
+    shapes = _shapes(images, names)
+    notes += _outside(centers, of_images, shapes)
     return Picks(
-        centers_of_boxes(x, y, width, height, reading.origin or "corner"),
-        object_column([_name(path, annotation.get("image_id"), names) for annotation in annotations]),
+        centers,
+        object_column(of_images),
         scores if np.isfinite(scores).any() else None,
         sizes if np.isfinite(sizes).any() else None,
         extra={
             name: object_column([annotation.get(name, "") for annotation in annotations])
             for name in extra_names
         },
-        shapes=_shapes(images, names),
+        shapes=shapes,
         file_format="coco",
         listed=tuple(names.values()),
-        notes=notes,
+        notes=tuple(notes),
+        regions=regions,
     )
 
 
@@ -102,37 +120,117 @@ def _image_names(path: Path, images: Sequence[Mapping[str, Any]]) -> dict[str, s
 
 
 def _categories(path: Path, content: Any) -> dict[str, str]:
-    """Names of the classes by their id."""
+    """Names of the classes by their id.
+
+    Raises:
+        DataError: an id is there twice.
+    """
     listed = content.get("categories", []) if isinstance(content, dict) else []
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise DataError(f'{path}: not COCO: "categories" must be a list of objects')
-    return {str(one.get("id")): str(one.get("name") or one.get("id")) for one in listed}
+    names: dict[str, str] = {}
+    for one in listed:
+        own, name = str(one.get("id")), str(one.get("name") or one.get("id"))
+        if names.setdefault(own, name) != name:
+            raise DataError(f"{path}: {names[own]!r} and {name!r} are both the category {own}; keep one")
+    return names
 
 
-def _particles(
+def _chosen(
     path: Path, annotations: Sequence[Mapping[str, Any]], categories: Mapping[str, str], reading: Reading
-) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Which annotations (n,) are particles, and notes on the others."""
+) -> Chosen:
     of_each = [str(annotation.get("category_id", "")) for annotation in annotations]
-    kept, notes = choose_particles(
-        path, [categories.get(one, one) for one in of_each], reading.classes, tuple(categories.values())
+    classes = [categories.get(one, one) for one in of_each]
+    return choose_particles(path, classes, reading, {name: own for own, name in categories.items()})
+
+
+def _is_true(value: object) -> bool:
+    return value in (1, True) or str(value).lower() in ("1", "true")
+
+
+def _has_box(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation has a box; [0, 0, 0, 0] is none."""
+    box = annotation.get("bbox")
+    return bool(box) and not (isinstance(box, list) and all(_number(value) == 0 for value in box))
+
+
+def _outline(path: Path, i: int, annotation: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """(k, 2) vertices (x, y) of the polygons of an annotation, one after the other; None: it has none.
+
+    Raises:
+        DataError: a vertex is not two numbers, or the outline is needed and not of polygons.
+    """
+    found = annotation.get("segmentation")
+    if not found or (not isinstance(found, list) and _has_box(annotation)):
+        return None
+    parts = found if isinstance(found, list) else []
+    if all(isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in parts) and parts:
+        numbers = np.array([_number(value) for part in parts for value in part], dtype=np.float64)
+        if np.isfinite(numbers).all():
+            return numbers.reshape(-1, 2)
+    if _has_box(annotation):
+        return None
+    raise DataError(
+        f"{path}: annotation {i}: no box, and its outline is not of polygons (a mask, RLE); add bbox"
     )
-    crowds = np.array([annotation.get("iscrowd") in (1, True) for annotation in annotations], dtype=bool)
-    if (kept & crowds).any():
-        notes += (f"{(kept & crowds).sum()} regions of many particles (iscrowd) left out",)
-    return kept & ~crowds, notes
 
 
-def _mark(path: Path, i: int, annotation: Mapping[str, Any]) -> list[float]:
+def _mark(
+    path: Path, i: int, annotation: Mapping[str, Any], outline: NDArray[np.float64] | None
+) -> list[float]:
     """x, y, width and height of an annotation; a point, which has no size, by its one keypoint."""
     box, points = annotation.get("bbox"), annotation.get("keypoints")
     values = [_number(v) for v in box] if isinstance(box, list) and len(box) == 4 else []
     point = [_number(v) for v in points] if isinstance(points, list) and len(points) == 3 else []
     if len(point) == 3 and all(map(math.isfinite, point)) and not (len(values) == 4 and all(values[2:])):
         return [*point[:2], 0.0, 0.0]
+    if outline is not None and not _has_box(annotation):
+        lowest, highest = outline.min(axis=0), outline.max(axis=0)
+        return [*lowest.tolist(), *(highest - lowest).tolist()]
+    if not box:
+        raise DataError(
+            f"{path}: annotation {i}: neither a box (bbox), nor one point, nor polygons; add bbox"
+        )
     if len(values) != 4 or not all(map(math.isfinite, values)):
         raise DataError(f"{path}: annotation {i}: bbox {str(box)[:60]} is not four numbers; correct it")
     return values
+
+
+def _regions(
+    path: Path,
+    chosen: NDArray[np.bool_],
+    marks: NDArray[np.float64],
+    outlines: Mapping[int, NDArray[np.float64]],
+    annotations: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+) -> tuple[Region, ...]:
+    """The annotations (n,) that are chosen as regions: their one polygon, or else their box."""
+    regions = []
+    for i in np.flatnonzero(chosen).tolist():
+        x, y, width, height = marks[i]
+        corners = np.array([[y, x], [y, x + width], [y + height, x + width], [y + height, x]])
+        is_one = i in outlines and len(annotations[i]["segmentation"]) == 1
+        polygon = outlines[i][:, ::-1] if is_one else corners
+        regions.append(Region(_name(path, annotations[i].get("image_id"), names), polygon))
+    return tuple(regions)
+
+
+def _outside(
+    centers: NDArray[np.float64], images: Sequence[str], shapes: Mapping[str, tuple[int, int]]
+) -> list[str]:
+    """A note where centers lie outside of their image, as those of [x1, y1, x2, y2] do."""
+    n = sum(
+        not (-0.5 <= y <= shapes[name][0] and -0.5 <= x <= shapes[name][1])
+        for name, (y, x) in zip(images, centers.tolist(), strict=True)
+        if name in shapes
+    )
+    if not n:
+        return []
+    return [f"{n} of {len(centers)} boxes have their center outside of their image; are they [x, y, w, h]?"]
+
+
+def _score(value: object) -> float:
+    return number(value) if isinstance(value, str) else _number(value)
 
 
 def _number(value: object) -> float:

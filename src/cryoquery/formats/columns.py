@@ -37,6 +37,8 @@ def numbers(
         DataError: a text is no finite number.
     """
     try:
+        if "_" in "".join(texts):  # Python's own way to write 1512 as 1_512
+            raise ValueError
         values = np.fromiter(map(float, texts), np.float64, len(texts))
     except ValueError:
         values = np.array(list(map(number, texts)), dtype=np.float64)
@@ -55,7 +57,7 @@ def numbers(
 def number(text: str) -> float:
     """The number that a text is; NaN where it is none."""
     try:
-        return float(text)
+        return float(text) if "_" not in text else np.nan
     except ValueError:
         return np.nan
 

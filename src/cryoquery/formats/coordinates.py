@@ -17,7 +17,6 @@ from cryoquery.formats.names import (
     COORDINATE_FORMATS,
     ONE_PER_FILE,
     SUFFIX_OF,
-    check_name,
     micrograph_key,
 )
 from cryoquery.formats.picking_job import files_of_picks, folder_of_job
@@ -25,6 +24,7 @@ from cryoquery.formats.picks import Picks, concatenate, no_picks
 from cryoquery.formats.plausible import check_plausible
 from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.formats.recognize import STAR_BLOCK, decode, recognize
+from cryoquery.formats.text_names import check_name
 
 
 def read_coordinates(

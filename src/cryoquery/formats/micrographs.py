@@ -18,6 +18,7 @@ from cryoquery.formats.eer import EER
 from cryoquery.formats.image_file import Header, ImageReader, blame
 from cryoquery.formats.mrc import MRC
 from cryoquery.formats.pictures import JPG, PNG
+from cryoquery.formats.text_names import check_name
 from cryoquery.formats.tiff import TIFF
 from cryoquery.storage.atomic import write_bytes, write_file
 
@@ -156,6 +157,7 @@ def _as_png_levels(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _reader(path: Path) -> ImageReader:
+    check_name(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.stat().st_size == 0:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from pathlib import Path
 
-from cryoquery.errors import DataError
 from cryoquery.formats.micrographs import MICROGRAPH_SUFFIXES
 
 SUFFIX_OF = {
@@ -41,25 +39,6 @@ SUFFIXES = (
     *("_pick", "_picks", "_picked", "_particles", "_particle", "_coords", "_coordinates", "_boxes"),
 )
 """What programs append to the name of a micrograph."""
-
-
-ESCAPED = "surrogateescape"
-"""How Python keeps bytes of a name that it cannot read."""
-
-
-def check_name(path: Path) -> None:
-    """Refuse a name that is not text, and could be written to no file.
-
-    Raises:
-        DataError: its bytes are not UTF-8, or are not read as such.
-    """
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown, raw = str(path).encode(errors="backslashreplace").decode(), str(path).encode(errors=ESCAPED)
-        with suppress(UnicodeDecodeError):
-            raise DataError(f"{raw.decode()}: its name is not read as UTF-8; set PYTHONUTF8=1") from None
-        raise DataError(f"{shown}: its name is not UTF-8; rename it") from None
 
 
 def micrograph_stem(name: Path | str) -> str:

@@ -6,10 +6,19 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+class Region(NamedTuple):
+    """A part of a micrograph that is neither particle nor background."""
+
+    micrograph: str
+    """Its name as of picks."""
+    polygon_yx: NDArray[np.float64]
+    """(k, 2) vertices in pixels, as of picks."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class Picks:
     """Micrographs that the file says it is of, those without picks included."""
     notes: tuple[str, ...] = ()
     """How the file was read where it could be read otherwise, and what was left out; one line each."""
+    regions: tuple[Region, ...] = ()
+    """Parts that the file says are to be ignored."""
 
     def __post_init__(self) -> None:
         n = len(self.centers_yx)
@@ -112,22 +123,28 @@ class Picks:
         rows: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(self.micrographs.tolist()):
             rows[name].append(row)
-        for name in self.listed:
+        for name in (*self.listed, *(region.micrograph for region in self.regions)):
             rows[name]
         return {
-            name: self.rows(np.array(own, dtype=np.int64)).replace(listed=(name,) if name else ())
+            name: self.rows(np.array(own, dtype=np.int64)).replace(
+                listed=(name,) if name else (),
+                regions=tuple(region for region in self.regions if region.micrograph == name),
+            )
             for name, own in rows.items()
         }
 
     def with_micrograph(self, name: str) -> Picks:
         """The same picks, with ``name`` where the file did not name the micrograph, with picks or without."""
         if not len(self) and not self.listed and name:
-            return self.replace(listed=(name,))
+            return self.replace(listed=(name,), regions=self._named_regions(name))
         if self.micrographs.all():
             return self
         names = self.micrographs.copy()
         names[~names.astype(bool)] = name
-        return self.replace(micrographs=names)
+        return self.replace(micrographs=names, regions=self._named_regions(name))
+
+    def _named_regions(self, name: str) -> tuple[Region, ...]:
+        return tuple(region._replace(micrograph=region.micrograph or name) for region in self.regions)
 
     @property
     def diameter_px(self) -> float | None:
@@ -170,6 +187,7 @@ def concatenate(parts: Sequence[Picks]) -> Picks:
         formats.pop() if len(formats) == 1 else None,
         tuple(dict.fromkeys(name for part in parts for name in part.listed)),
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        tuple(region for part in parts for region in part.regions),
     )
 
 

@@ -136,10 +136,16 @@ def place(picks: Picks, placement: Placement, extents: NDArray[np.float64] | tup
         picks: of one micrograph or of many.
         placement: what to do.
         extents: (height, width) in pixels of the micrograph that the placed picks are for, or (n, 2) of the
-            micrograph of each. Only flips need it.
+            micrograph of each, and regions are dropped. Only flips need it.
     """
     scale = placement.scale
     centers = placement.apply(picks.centers_yx, extents)
+    placed = picks.regions if isinstance(extents, tuple) else ()
+    picks = picks.replace(
+        regions=tuple(
+            region._replace(polygon_yx=placement.apply(region.polygon_yx, extents)) for region in placed
+        )
+    )
     if not np.array_equal(centers, picks.centers_yx):
         # COCO's outlines would stay where they were.
         picks = picks.replace(extra={n: column for n, column in picks.extra.items() if n != "segmentation"})

@@ -27,6 +27,8 @@ class Reading:
     """What x and y of tables, boxes and COCO are: the center of a particle, or the corner of its box."""
     classes: tuple[str, ...] = ()
     """Those that are particles, by name or number, in a file with several."""
+    ignored: tuple[str, ...] = ()
+    """Those whose marks are regions to be ignored, likewise."""
     micrograph_shape: tuple[int, int] | None = None
     """(height, width) in pixels, for fractions in ``.cs`` files, and in columns that are said."""
     diameter_px: float | None = None
@@ -34,9 +36,13 @@ class Reading:
 
     @classmethod
     def of(
-        cls, columns: str | None = None, origin: Origin | None = None, classes: str | None = None
+        cls,
+        columns: str | None = None,
+        origin: Origin | None = None,
+        classes: str | None = None,
+        ignored: str | None = None,
     ) -> Reading:
-        """What the options of the command line say: ``x=1,y=2``, ``corner``, ``particle,virus``.
+        """What the options of the command line say: ``x=1,y=2``, ``corner``, ``particle,virus``, ``ice``.
 
         Raises:
             ConfigError: a column of something that is not known, or x without y.
@@ -49,7 +55,11 @@ class Reading:
                 raise ConfigError(f"--columns {columns!r}: give them as x=1,y=2; known are {' '.join(known)}")
         if found and not {"x", "y"} <= found.keys():
             raise ConfigError(f"--columns {columns!r}: x and y are needed, as in x=1,y=2")
-        return cls(found, origin, tuple(part.strip() for part in (classes or "").split(",") if part.strip()))
+        particles, regions = (
+            tuple(part.strip() for part in (said or "").split(",") if part.strip())
+            for said in (classes, ignored)
+        )
+        return cls(found, origin, particles, regions)
 
 
 AS_RECOGNIZED = Reading()

@@ -48,7 +48,7 @@ def recognize(path: Path, text: str) -> str:
     if tables.holds_numbers(first):
         if named not in HEADERLESS:
             return "table"
-        return "cbox" if len(split_line(first)) >= CBOX_WIDTH else "box"
+        return "cbox" if named == "cbox" and len(split_line(first)) >= CBOX_WIDTH else "box"
     if suffix == ".cs":
         raise DataError(f"{path}: not a .cs file (it begins with {first[:20]!r}); copy it again")
     if named is not None:  # the format that the name promises: its reader can say what is wrong
@@ -60,14 +60,27 @@ def recognize(path: Path, text: str) -> str:
 
 
 def decode(path: Path, content: bytes) -> str:
-    """The text of a file: UTF-8, UTF-16 with its mark, or Latin-1 where there are no control characters."""
+    """The text of a file: UTF-8, UTF-16, or Latin-1 where there are no control characters.
+
+    Lines end in a line feed, whatever ends them in the file.
+    """
     try:
-        is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        text = content.decode(_encoding(content))
     except UnicodeDecodeError as error:
         if content.translate(None, _PRINTABLE):
-            raise DataError(f"{path}: cannot be read as text ({error}); copy it again") from None
+            raise DataError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
         text = content.decode("latin-1")
     if "\0" in text:
-        raise DataError(f"{path}: cannot be read as text (it holds zero bytes); copy it again")
-    return text
+        raise DataError(f"{path}: no text (it holds zero bytes); give coordinates as text in UTF-8, or a .cs")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _encoding(content: bytes) -> str:
+    """UTF-16 has a mark, or a zero byte in most pairs of bytes."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    head = content[:1000]
+    first, second = head[::2].count(0), head[1::2].count(0)
+    if 4 * max(first, second) > len(head) and not min(first, second):
+        return "utf-16-be" if first else "utf-16-le"
+    return "utf-8-sig"

@@ -77,7 +77,8 @@ def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
     Raises:
         DataError: no table holds coordinates, or one of them is not a number.
     """
-    table = next(filter(holds_picks, tables), None)
+    of_picks = list(filter(holds_picks, tables))
+    table = next(iter(of_picks), None)
     if table is None:
         found = ", ".join(f"data_{table.block}" for table in tables) or "none"
         raise DataError(
@@ -99,6 +100,9 @@ def read_relion(path: Path, tables: Sequence[Table]) -> Picks:
         extra,
         optics,
         file_format="star",
+        notes=tuple(
+            f"only the first table with coordinates is read, not data_{other.block}" for other in of_picks[1:]
+        ),
     )
 
 

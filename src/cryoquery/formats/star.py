@@ -11,9 +11,12 @@ from typing import cast
 import gemmi
 
 from cryoquery.errors import DataError
+from cryoquery.formats.columns import number
 
 _TOKEN = re.compile(r"""'[^'\n]*'(?=\s|$)|"[^"\n]*"(?=\s|$)|\S+""")
 _LABEL = re.compile(r"_\S+(?:\s+#.*)?")
+_COMMENT = re.compile(r"^[ \t]*_\S+[ \t]+#\S*[ \t]+(\S.*)$", re.MULTILINE)
+"""Behind a label, more than its number."""
 _LINE = re.compile(r"^[ \t]*[^\s#]", re.MULTILINE)
 _NEEDS_QUOTES = re.compile(r"^$|\s|^['\"_#$\[\];]|^(?:data_|loop_|save_|stop_|global_)", re.IGNORECASE)
 
@@ -52,8 +55,24 @@ def read_tables(path: Path, text: str) -> list[Table]:
     next line are refused, as by RELION: they cannot be told from rows with a value missing.
 
     Raises:
-        DataError: a row has fewer or more values than there are labels.
+        DataError: a row has fewer or more values than there are labels, is part of a comment, or of no loop.
     """
+    tables = _read_tables(path, text)
+    _refuse_rows_in_comments(path, text, tables)
+    return tables
+
+
+def _refuse_rows_in_comments(path: Path, text: str, tables: Sequence[Table]) -> None:
+    """Refuse a row that goes on behind the last label: it would be lost."""
+    fewest = min((len(table.columns) for table in tables if table.is_loop), default=MAX_LABELS)
+    for found in _COMMENT.finditer(text):
+        words = found[1].split()
+        if len(words) >= fewest - 1 and any(number(word) == number(word) for word in words):
+            line = text.count("\n", 0, found.start()) + 1
+            raise DataError(f"{path}: line {line}: a row in the comment of a label; begin a new line with it")
+
+
+def _read_tables(path: Path, text: str) -> list[Table]:
     try:
         document = gemmi.cif.read_string(text)
     except (ValueError, RuntimeError):
@@ -120,6 +139,10 @@ def _read_lines(path: Path, text: str) -> list[Table]:
         elif line.startswith("_"):
             tokens = _tokens(line)
             pairs[tokens[0][1:]] = [tokens[1] if len(tokens) > 1 else ""]
+        elif line and not line.startswith("#"):
+            raise DataError(
+                f"{path}: line {at + 1} ({line[:40]!r}) belongs to no loop; correct the labels before it"
+            )
         at += 1
     return [*tables, Table(block, pairs, is_loop=False)] if pairs else tables
 
@@ -174,12 +197,13 @@ def _ends_loop(line: str, n_tokens: int, n_labels: int, after_blank: bool) -> bo
 def _tokens(line: str) -> list[str]:
     """Values of a line; a token that begins with # is a comment to its end."""
     tokens = line.split()
-    if "'" in line or '"' in line:
+    if quoted := "'" in line or '"' in line:
         tokens = _TOKEN.findall(line)
-    for i, token in enumerate(tokens):
-        if token.startswith("#"):
-            tokens = tokens[:i]
-            break
+    if "#" in line:
+        n = next((i for i, token in enumerate(tokens) if token.startswith("#")), len(tokens))
+        tokens = tokens[:n]
+    if not quoted:
+        return tokens
     return [t[1:-1] if len(t) > 1 and t[0] in "'\"" and t[0] == t[-1] else t for t in tokens]
 
 

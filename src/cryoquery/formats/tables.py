@@ -14,13 +14,20 @@ from numpy.typing import NDArray
 
 from cryoquery.errors import DataError
 from cryoquery.formats.boxes import centers_of_boxes, sizes_of_boxes
-from cryoquery.formats.classes import choose_particles
+from cryoquery.formats.classes import choose_particles, without_others
 from cryoquery.formats.columns import number, numbers, object_column, short_texts
 from cryoquery.formats.names import micrograph_stem
 from cryoquery.formats.picks import Picks
 from cryoquery.formats.plausible import are_fractions
 from cryoquery.formats.reading import Origin, Reading
-from cryoquery.formats.text_table import TextTable, decimal_points, read_text_table, split_line
+from cryoquery.formats.relion import UNKNOWN
+from cryoquery.formats.text_table import (
+    TextTable,
+    decimal_points,
+    first_line,
+    read_text_table,
+    split_line,
+)
 
 
 @dataclass(frozen=True)
@@ -45,23 +52,48 @@ CENTERS = (
 )
 EITHER = (("x", "y"), ("xpx", "ypx"))
 """Centers, or corners where there are a width and a height."""
-CORNERS = (("xmin", "ymin"), ("left", "top"), ("bx", "by"), ("x1", "y1"), ("x0", "y0"))
+CORNERS = (("xmin", "ymin"), ("left", "top"), ("bx", "by"), ("x0", "y0"), ("x1", "y1"))
 OPPOSITE = (("xmax", "ymax"), ("right", "bottom"), ("x2", "y2"), ("x1", "y1"))
 """Names of columns for x and y, compared without case, blanks and marks; the first pair there is counts."""
+OTHER_UNITS = (
+    "a",
+    "å",
+    "ang",
+    "angst",
+    "angstrom",
+    "ångström",
+    "nm",
+    "um",
+    "µm",
+    "mm",
+    "frac",
+    "rel",
+    "norm",
+)
+"""Behind an x: what is not counted in pixels."""
 NAMES = {
     "width": ("width", "w"),
     "height": ("height", "h"),
     "diameter": ("diameter", "diameterpx", "d"),
-    "score": ("score",),
+    "size": ("boxsize", "size", "box", "side", "boxsizepx"),
+    "score": (
+        *("score", "confidence", "conf", "probability", "prob", "figureofmerit"),
+        "rlnautopickfigureofmerit",
+    ),
     "micrograph": (
         *("micrograph", "micrographname", "imagename", "rlnmicrographname", "image", "filename", "file"),
         *("micrographpath", "imagepath", "path"),
     ),
-    "class": ("class", "classname", "category", "categoryname", "label", "labelname"),
+    "class": (
+        *("class", "classname", "category", "categoryname", "label", "labelname", "labels", "classes"),
+        *("type", "kind", "object", "species", "tag", "classid", "categoryid"),
+    ),
 }
 """And for the rest."""
 
 YOLO = ("class", "x", "y", "width", "height", "score")
+PLACES = ("x", "y", "x2", "y2")
+SIZES = ("width", "height", "size", "diameter")
 
 
 @dataclass(frozen=True)
@@ -71,8 +103,8 @@ class _Columns:
     at: Mapping[str, int]
     """Column by `Field`, and ``x2`` and ``y2`` for the corner opposite to x and y."""
     origin: Origin
-    note: str = ""
-    """How x and y were taken where they could be taken otherwise."""
+    notes: tuple[str, ...] = ()
+    """How they were taken where they could be taken otherwise."""
 
 
 def names_coordinates(line: str) -> bool:
@@ -105,13 +137,15 @@ def read_table(path: Path, text: str, reading: Reading, usual: Origin = "center"
         DataError: the file is empty, says not which columns are x and y, a row has more values than there
             are names, a coordinate is not a number, or classes are not told apart.
     """
+    if not reading.columns:
+        _refuse_lines_before(path, text)
     table = read_text_table(path, text)
     if reading.columns:
         table, columns = _as_said(table, reading, usual)
     else:
         columns = _as_named(table, reading, usual)
     at = columns.at
-    names = [name for name in ("x", "y", "x2", "y2", "width", "height", "diameter", "score") if name in at]
+    names = [name for name in (*PLACES, *SIZES, "score") if name in at]
     texts = decimal_points(table, [table.column(at[name]) for name in names])
     value = {
         name: numbers(path, _title(table, at[name]), column, table.where, missing=name not in ("x", "y"))
@@ -119,7 +153,7 @@ def read_table(path: Path, text: str, reading: Reading, usual: Origin = "center"
     }
     value, note = _in_pixels(value, reading.micrograph_shape if reading.columns else None)
     width, height = _sides(value)
-    diameters = value.get("diameter")
+    diameters = value.get("diameter", value.get("size"))
     if diameters is None and width is not None and height is not None:
         diameters = sizes_of_boxes(width, height)
     if columns.origin == "corner" and width is None:
@@ -133,6 +167,8 @@ def read_table(path: Path, text: str, reading: Reading, usual: Origin = "center"
     if width is not None and height is not None and not np.array_equal(width, height):
         extra |= {"Width": width, "Height": height}
     scores = value.get("score")
+    if scores is not None:
+        scores = np.where(scores == UNKNOWN, np.nan, scores)
     n = len(table.rows)
     picks = Picks(
         centers_of_boxes(value["x"], value["y"], width, height, columns.origin),
@@ -141,12 +177,27 @@ def read_table(path: Path, text: str, reading: Reading, usual: Origin = "center"
         diameters,
         extra=extra,
         file_format="txt" if "imagename" in map(plain, table.names) else "csv",
-        notes=tuple(filter(None, (columns.note if n else "", note))),
+        notes=tuple(filter(None, (*(columns.notes if n else ()), note))),
     )
     if "class" not in at:
         return picks
-    kept, notes = choose_particles(path, table.column(at["class"]), reading.classes)
-    return picks.rows(kept).replace(notes=(*picks.notes, *notes))
+    return without_others(picks, choose_particles(path, table.column(at["class"]), reading))
+
+
+def _refuse_lines_before(path: Path, text: str) -> None:
+    """Refuse names of columns that are not in the first line, or are a comment."""
+    first = first_line(text)
+    is_nameless = holds_numbers(first)
+    if names_coordinates(first):
+        return
+    for n, line in enumerate(text[:10_000].split("\n"), start=1):
+        bare = line.lstrip("# \t")
+        names = set(map(plain, split_line(bare)))
+        if bare == line and is_nameless:
+            continue
+        if any(set(pair) <= names for pair in (*CENTERS, *EITHER, *CORNERS)):
+            remedy = "take out what stands before it" if bare == line else "take the # out"
+            raise DataError(f"{path}: line {n} names the columns; {remedy}")
 
 
 def _as_named(table: TextTable, reading: Reading, usual: Origin) -> _Columns:
@@ -165,28 +216,29 @@ def _as_named(table: TextTable, reading: Reading, usual: Origin) -> _Columns:
     at = {name: names.index(one) for name, known in NAMES.items() for one in known[::-1] if one in names}
     pair = next((p for p in (*CENTERS, *EITHER, *CORNERS) if set(p) <= set(names)), None)
     if pair is None:
-        half = next((p for p in (*CENTERS, *EITHER, *CORNERS) if set(p) & set(names)), ("x", "y"))
-        missing = next(name for name in half if name not in names)
-        raise DataError(
-            f"{table.path}: no column {missing} in its first line ({','.join(table.names)[:80]}); name "
-            "the columns of x and y with --columns x=…,y=…"
-        )
+        raise DataError(_unnamed(table, names))
     at |= {"x": names.index(pair[0]), "y": names.index(pair[1])}
     if pair in CORNERS and (
         far := next((p for p in OPPOSITE if set(p) <= set(names) and not set(p) & set(pair)), None)
     ):
         at |= {"x2": names.index(far[0]), "y2": names.index(far[1])}
         at = {name: i for name, i in at.items() if name not in ("width", "height")}  # those of the image
-    if "class" in at and all(number(text) == number(text) for text in table.column(at["class"])):
-        del at["class"]  # numbers of clusters, not of what is there
+    notes = []
+    if "class" in at and not reading.classes and not reading.ignored and _are_numbers(table, at["class"]):
+        called = table.names[at.pop("class")]  # of clusters, perhaps
+        if len(set(table.column(names.index(plain(called))))) > 1:
+            notes = [f"numbers of column {called} not looked at; --class says which are particles"]
     for name, i in at.items():
         if names.count(names[i]) > 1:
             raise DataError(
                 f"{table.path}: {names.count(names[i])} columns are called {table.names[i]}; give the "
                 f"number of that for {name} with --columns"
             )
-    called: Origin | None = "center" if pair in CENTERS else "corner" if pair in CORNERS else None
-    return _with_origin(at, reading.origin, called, usual)
+    origin: Origin | None = "center" if pair in CENTERS else "corner" if pair in CORNERS else None
+    if "x2" in at and pair in CORNERS[-2:]:
+        ends = ", ".join(table.names[at[name]] for name in PLACES)
+        notes.append(f"{ends} taken for opposite corners of boxes; ends of helices are no particles")
+    return _with_origin(table, at, reading.origin, origin, usual, notes)
 
 
 def _as_said(table: TextTable, reading: Reading, usual: Origin) -> tuple[TextTable, _Columns]:
@@ -210,23 +262,33 @@ def _as_said(table: TextTable, reading: Reading, usual: Origin) -> tuple[TextTab
             table.path, (), [list(table.names), *table.rows], [first, *table.lines], table.delimiter
         )
     if _is_yolo(table):
-        return table, _Columns(at, reading.origin or "center")
-    return table, _with_origin(at, reading.origin, None, usual)
+        return table, _Columns({"class": 0, **at}, reading.origin or "center")
+    left = [str(i + 1) for i in range(width) if i not in at.values()] if not table.names else []
+    notes = [f"columns {', '.join(left)} not looked at"] if left else []
+    return table, _with_origin(table, at, reading.origin, None, usual, notes)
 
 
 def _with_origin(
-    at: Mapping[str, int], said: Origin | None, called: Origin | None, usual: Origin
+    table: TextTable,
+    at: Mapping[str, int],
+    said: Origin | None,
+    called: Origin | None,
+    usual: Origin,
+    notes: Sequence[str],
 ) -> _Columns:
-    """What x and y are: what is said, else what they are called, else a corner where there are sizes.
+    """What x and y are: what is said, else what they are called, else a corner where there are two sizes.
 
     Where columns of sizes stand beside them and nothing is said, a note tells.
     """
     is_box = {"width", "height"} <= at.keys() and "x2" not in at
+    sizes = ("width", "height") if is_box else ("size",) if "size" in at and "x2" not in at else ()
     origin = said or called or ("corner" if is_box else usual)
-    if said or not is_box or called == "corner":
-        return _Columns(at, origin)
+    if said or not sizes or called == "corner":
+        return _Columns(at, origin, tuple(notes))
     what, other = ("a corner of a box", "center") if origin == "corner" else ("a center", "corner")
-    return _Columns(at, origin, f"x, y with width and height taken for {what} (--origin {other} if not)")
+    beside = " and ".join(_title(table, at[size]) for size in sizes)
+    note = f"x, y with {beside} taken for {what} (--origin {other} if not)"
+    return _Columns(at, origin, (note, *notes))
 
 
 def _in_pixels(
@@ -249,6 +311,27 @@ def _sides(value: Mapping[str, NDArray[np.float64]]) -> tuple[NDArray[np.float64
         return value["x2"] - value["x"], value["y2"] - value["y"]
     both = "width" in value and "height" in value
     return (value["width"], value["height"]) if both else (None, None)
+
+
+def _are_numbers(table: TextTable, i: int) -> bool:
+    return all(number(text) == number(text) for text in table.column(i))
+
+
+def _unnamed(table: TextTable, names: Sequence[str]) -> str:
+    """What is wrong with a first line that does not name x and y in pixels; ``names``: plain ones in it."""
+    shown = ",".join(table.names)[:80]
+    unit = next((unit for unit in OTHER_UNITS if {f"x{unit}", f"y{unit}"} <= set(names)), None)
+    if unit is not None:
+        return (
+            f"{table.path}: x and y in another unit than pixels ({shown}); give them in pixels, or name the "
+            "columns with --columns x=…,y=… and say with --scale how many pixels one of it is"
+        )
+    half = next((p for p in (*CENTERS, *EITHER, *CORNERS) if set(p) & set(names)), ("x", "y"))
+    missing = next(name for name in half if name not in names)
+    return (
+        f"{table.path}: no column {missing} in its first line ({shown}); name the columns of x and y with "
+        "--columns x=…,y=…"
+    )
 
 
 def _title(table: TextTable, i: int) -> str:

@@ -15,6 +15,8 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
 LARGE = 100
 """From here on numbers of a table are large enough for others in it to have marks of thousands."""
+MANY_MARKED = 2
+"""So many numbers of three decimals beside large ones without any are not by chance."""
 MAX_COLUMNS = 1000
 """More than a table of particles or micrographs has."""
 SHORTEST_COUNT = 2
@@ -126,6 +128,10 @@ def read_text_table(path: Path, text: str, *, named: bool | None = None) -> Text
 def decimal_points(table: TextTable, columns: Sequence[Sequence[str]]) -> list[list[str]]:
     """Columns of numbers with decimal commas, if that is what they have, turned into points.
 
+    Args:
+        table: that they are of.
+        columns: of numbers, x and y first.
+
     Raises:
         DataError: ``1,512`` may be 1.512 or 1512.
     """
@@ -135,9 +141,11 @@ def decimal_points(table: TextTable, columns: Sequence[Sequence[str]]) -> list[l
         if all(map(_THOUSANDS.fullmatch, marked)):
             raise DataError(_ambiguous(table.path, marked[0]))
         return [[text.replace(",", ".") for text in column] for column in columns]
-    dotted = [text for text in texts if "." in text]
-    large = any(text.isdecimal() and number(text) >= LARGE for text in texts)
-    if table.delimiter == ";" and dotted and large and all(map(_THOUSANDS.fullmatch, dotted)):
+    places = [text for column in columns[:2] for text in column]
+    dotted = [text for text in places if "." in text]
+    large = any(text.isdecimal() and number(text) >= LARGE for text in places)
+    enough = 1 if table.delimiter == ";" else MANY_MARKED
+    if large and len(dotted) >= enough and all(map(_THOUSANDS.fullmatch, dotted)):
         raise DataError(_ambiguous(table.path, dotted[0]))
     return [list(column) for column in columns]
 
@@ -155,7 +163,7 @@ def _split(lines: Sequence[str], delimiter: str) -> list[tuple[int, list[str]]]:
     reader = csv.reader(
         (f"{line}\n" for line in plain), delimiter=delimiter, skipinitialspace=True, strict=True
     )
-    return [(reader.line_num, [value.strip(" \t\r\f\v") for value in values]) for values in reader]
+    return [(reader.line_num, [one.strip(" \t\r\f\v") for one in values]) for values in reader if values]
 
 
 def _trimmed(values: list[str], width: int) -> list[str]:

@@ -21,6 +21,8 @@ from cryoquery.formats.pixel_size import believable_pixel_size
 
 GRAY_FROM_WHITE, GRAY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 """How a file says that its values are to be seen (tag 262)."""
+TRANSPARENCY = (1, 2)
+"""How a file says that a further value of each pixel is not of the image (tag 338)."""
 REDUCED = 1
 """Bit of a page that is a smaller version of another one (tag 254)."""
 ANGSTROM_PER_UNIT = {2: 2.54e8, 3: 1e8}
@@ -38,7 +40,7 @@ def _open(path: Path) -> Iterator[tifffile.TiffPage]:
         largest = max(map(_n_pixels, pages))
         full = [page for page in pages if _n_pixels(page) == largest]
         page = next((page for page in full if not page.subfiletype & REDUCED), full[0])
-        refuse_stack(path, max(len(full), _n_frames(file, page)))
+        refuse_stack(path, max(len(full), _n_frames(file, page), _n_planes(page)))
         if page.dtype is None or page.dtype.kind not in "biuf":
             raise DataError(f"{path}: pixels of type {page.dtype}; a micrograph has numbers")
         if page.axes not in ("YX", "YXS", "SYX") or page.photometric not in (
@@ -63,6 +65,13 @@ def _n_frames(file: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
             per_image = _n_pixels(page) * int(page.samplesperpixel)
             return max(1, int(np.prod(series.shape, dtype=np.int64)) // max(per_image, 1))
     return 1
+
+
+def _n_planes(page: tifffile.TiffPage) -> int:
+    """Gray images that one page holds side by side, transparency not counted."""
+    extra = page.extrasamples or ()
+    is_color = page.photometric in (RGB, YCBCR)
+    return 1 if is_color else int(page.samplesperpixel) - sum(kind in TRANSPARENCY for kind in extra)
 
 
 def _read_header(path: Path) -> Header:

@@ -25,6 +25,7 @@ from cryoquery.formats.picking_job import SUFFIX_LIST
 from cryoquery.formats.picks import Picks
 from cryoquery.formats.placement import Placement, place
 from cryoquery.formats.relion import Optics
+from cryoquery.formats.text_names import check_name
 from cryoquery.storage.atomic import remove_leftovers, staged_directory, write_bytes
 
 PICK_ENDING = "_autopick"
@@ -165,6 +166,8 @@ def _prepared(
     ):
         if values is not None and not (np.isfinite(values) | (np.isnan(values) & (name != "center"))).all():
             raise DataError(f"{path}: the {name} of a pick is not a finite number; leave that pick out")
+    for stated in dict.fromkeys([*picks.micrographs.tolist(), *picks.listed]):
+        check_name(stated)
     if diameter_px is not None:
         known = np.full(len(picks), np.nan) if picks.diameters_px is None else picks.diameters_px
         picks = picks.replace(diameters_px=np.where(np.isnan(known), float(diameter_px), known))

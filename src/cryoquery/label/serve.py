@@ -10,15 +10,16 @@ import logging
 import os
 import resource
 import secrets
+import signal
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from cryoquery.errors import ProjectError
+from cryoquery.errors import ProjectError, Stopped
 from cryoquery.label.connections import MOST_STRANGERS, Connections
 from cryoquery.label.pages import load_pages
 from cryoquery.label.security import LINK_PATH
@@ -26,6 +27,7 @@ from cryoquery.label.server import create_app
 from cryoquery.label.service import LabelService, open_service
 from cryoquery.label.sessions import Sessions, checked_name
 from cryoquery.project.folder import Project
+from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import write_bytes
 
 ADDRESS = "127.0.0.1"
@@ -73,12 +75,12 @@ def serve(
         DataError: the page's files are missing.
         PersonError: a name that cannot be used.
     """
-    names = [checked_name(name) for name in people]
+    names: list[str | None] = [checked_name(name) for name in people]
     if len(set(names)) < len(names):
-        raise ProjectError(f"--people {','.join(names)}: each name once")
+        raise ProjectError(f"--people {','.join(people)}: each name once")
     pages = load_pages()
     service = open_service(project)
-    with contextlib.ExitStack() as stack:
+    with _ended_by_signals(), stoppable(), contextlib.ExitStack() as stack:
         stack.callback(service.close)
         _check_micrographs(service.project, say)
         sessions = Sessions()
@@ -114,8 +116,7 @@ def serve(
             show(person)
 
         _introduce(service, f"{port}:{target}", say)
-        links: list[str | None] = [*names] or [None]
-        for person in links:
+        for person in names or [None]:
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
         connections = Connections(min(MOST_STRANGERS, _allow_open_files() // 2))
@@ -125,6 +126,19 @@ def serve(
         with contextlib.suppress(KeyboardInterrupt):
             _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End the process at once where a signal stopped the block, which has let go of all.
+
+    The server raises the signal that ended it once more. What Python does at its end takes seconds.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        signal.signal(stopped.signal, signal.SIG_DFL)
+        signal.raise_signal(stopped.signal)
 
 
 def _append_privately(file: Path, line: str) -> None:

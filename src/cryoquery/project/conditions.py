@@ -59,9 +59,11 @@ class Conditions:
         Of several names that mean one micrograph those of its stem and of most of its folders count.
 
         Raises:
-            DataError: it knows none of them, a name of it fits several, or several names with different
-                values fit one.
+            DataError: it has no rows, knows none of them, a name of it fits several, or several names with
+                different values fit one.
         """
+        if not self.rows:
+            raise DataError(f"{self.path}: names columns and has no rows; copy it again")
         found = match_micrographs(self.rows, paths, allow_missing=True)
         if not found:
             raise DataError(

@@ -36,7 +36,7 @@ class FoundLabels:
     region: tuple[int, int, int, int] | None = None
     """Of the item, pixels; None: of the whole micrograph."""
     regions: tuple[Mapping[str, Any], ...] = ()
-    """``{kind, polygon}`` each."""
+    """``{kind, polygon}`` each; of a whole micrograph also beyond its edges."""
     diameters_px: NDArray[np.float64] | None = None
     """(n,) of the particles, pixels of the original micrograph, NaN where not stated; None: nowhere."""
     scores: NDArray[np.float64] | None = None
@@ -114,7 +114,8 @@ def read_labels(
         n_outside += int((~inside).sum())
         kept = None if diameters_stated is None else diameters_stated[inside]
         scores = None if picks.scores is None else picks.scores[inside]
-        found.append(FoundLabels(name, centers[inside], diameters_px=kept, scores=scores))
+        regions = tuple({"kind": "ignore", "polygon": one.polygon_yx.tolist()} for one in picks.regions)
+        found.append(FoundLabels(name, centers[inside], None, regions, kept, scores))
     if n_outside:
         notes.append(f"{path}: left out {n_outside:,} picks outside of their micrograph")
     return LabelFile(path, tuple(found), tuple(notes))
@@ -190,7 +191,14 @@ def _found(entry: Mapping[str, Any]) -> FoundLabels:
         str(entry["micrograph"]),
         particles,
         None if region is None else (int(region[0]), int(region[1]), int(region[2]), int(region[3])),
-        tuple({"kind": one["kind"], "polygon": one["polygon"]} for one in entry.get("regions", ())),
+        tuple({"kind": one["kind"], "polygon": _polygon(one["polygon"])} for one in entry.get("regions", ())),
         None if diameters is None else np.array(diameters, dtype=np.float64),
         empty=bool(entry["empty"]),
     )
+
+
+def _polygon(stated: Any) -> list[list[float]]:
+    vertices = np.array(stated, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(vertices).all():
+        raise ValueError("a vertex is not finite")
+    return vertices.tolist()

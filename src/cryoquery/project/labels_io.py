@@ -7,7 +7,7 @@ for: regions to ignore, regions that are done, micrographs without particles, sk
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cryoquery.formats.micrograph_star import MicrographStar
 from cryoquery.formats.placement import AS_IN_FILE, Placement
 from cryoquery.formats.reading import AS_RECOGNIZED, Reading
 from cryoquery.formats.writing import Client
+from cryoquery.project.document import MIN_VERTICES, Extent
 from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import ItemInfo, Project
 from cryoquery.project.label_files import JSON_KIND, JSON_VERSION, FoundLabels, LabelFile, read_labels
@@ -185,7 +186,7 @@ def import_commands(
             if not _is_free(state, item.number):
                 taken += 1
                 continue
-            body = {"source": found.path.name, **_document(item, one)}
+            body = {"source": found.path.name, **_document(item, one, Extent(*project.geometry[item.number]))}
             name = f"import-{stamp}-{item.number}"
             commands.append(Command(name, PROGRAM, "imported", str(item.number), body))
     if taken:
@@ -250,22 +251,46 @@ def _is_free(state: ProjectState, item: int) -> bool:
 
 
 def _belong(found: FoundLabels, item: ItemInfo) -> bool:
-    """Whether labels are of this item; those without regions may be of a whole micrograph with many items."""
-    return found.region == item.region or (found.region is None and not found.regions)
+    """Whether labels are of this item; those of a whole micrograph may be of many items."""
+    may_be_many = all(region["kind"] == "ignore" for region in found.regions)
+    return found.region == item.region or (found.region is None and may_be_many)
 
 
-def _document(item: ItemInfo, found: FoundLabels) -> dict[str, Any]:
+def _document(item: ItemInfo, found: FoundLabels, extent: Extent) -> dict[str, Any]:
     """The fields of an event that hold labels."""
     inside = [item.contains(y, x) for y, x in found.particles_yx.tolist()]
     particles = found.particles_yx[np.array(inside, dtype=bool)].tolist()
     empty = not particles if found.empty is None else found.empty
     document: dict[str, Any] = {"particles": particles, "empty": empty}
-    if found.regions:
-        document["regions"] = [dict(region) for region in found.regions]
+    regions = [
+        {"kind": region["kind"], "polygon": polygon}
+        for region in found.regions
+        if len(polygon := clipped(region["polygon"], extent)) >= MIN_VERTICES
+    ]
+    if regions:
+        document["regions"] = regions
     body: dict[str, Any] = {"labels": document}
     if found.diameters_px is not None:
         body["diameters_px"] = _plain_diameters(found.diameters_px[np.array(inside, dtype=bool)])
     return body
+
+
+def clipped(polygon: Sequence[Sequence[float]], extent: Extent) -> list[list[float]]:
+    """The part of a polygon of (y, x) that lies in an item, by Sutherland and Hodgman; empty: none."""
+    top, left, height, width = extent.region or (0, 0, extent.height, extent.width)
+    bounds = ((0, top - 0.5, 1), (1, left - 0.5, 1), (0, top + height - 0.5, -1), (1, left + width - 0.5, -1))
+    points = [[float(y), float(x)] for y, x in polygon]
+    for axis, edge, sign in bounds:
+        before, points = points, []
+        for a, b in zip(before, before[1:] + before[:1], strict=True):
+            from_a, from_b = sign * (a[axis] - edge), sign * (b[axis] - edge)
+            if from_a >= 0:
+                points.append(a)
+            if from_a * from_b < 0:
+                cut = [u + (v - u) * from_a / (from_a - from_b) for u, v in zip(a, b, strict=True)]
+                cut[axis] = edge
+                points.append(cut)
+    return points
 
 
 def _plain_diameters(diameters_px: NDArray[np.float64]) -> list[float | None]:

@@ -21,7 +21,7 @@ from cryoquery.formats import (
     read_header,
 )
 from cryoquery.formats.folders import is_visible_file
-from cryoquery.formats.names import check_name
+from cryoquery.formats.text_names import check_name
 from cryoquery.formats.versions import one_version_each
 from cryoquery.project.conditions import Conditions
 
