@@ -48,7 +48,7 @@ SPAWN.set_forkserver_preload(["cryoquery.label", "cryoquery.network.distributed"
 SERVE = """import sys
 from pathlib import Path
 from cryoquery.label import serve
-serve(Path(sys.argv[1]), port=int(sys.argv[2]), people=sys.argv[3:])
+serve(Path(sys.argv[1]), port=int(sys.argv[2]), learning=sys.argv[3] == "learning", people=sys.argv[4:])
 """
 
 
@@ -178,8 +178,9 @@ def write_step(project: Path, step: int, items: Sequence[int], **metrics: Any) -
 class Served:
     """A server that runs in a process of its own."""
 
-    def __init__(self, project: Path, port: int, people: Sequence[str], before: str) -> None:
+    def __init__(self, project: Path, port: int, people: Sequence[str], before: str, learning: bool) -> None:
         self.project = project
+        self._learning = "learning" if learning else "alone"
         self._before = before
         self.people = people
         self._unfinished = ""  # line
@@ -200,7 +201,7 @@ class Served:
         """Start it, on the same port where it had one."""
         port = httpx.URL(self.url).port or 0
         program = f"{self._before}\n{SERVE}"
-        command = [sys.executable, "-c", program, str(self.project), str(port), *self.people]
+        command = [sys.executable, "-c", program, str(self.project), str(port), self._learning, *self.people]
         self.process = Forked(command, stdout=subprocess.PIPE)
         n_links = len(self.links) + max(1, len(self.people))
         deadline = time.monotonic() + START_SECONDS
@@ -240,9 +241,11 @@ class Served:
 
 
 @contextmanager
-def served(project: Path, *, port: int = 0, people: Sequence[str] = (), before: str = "") -> Iterator[Served]:
+def served(
+    project: Path, *, port: int = 0, people: Sequence[str] = (), before: str = "", learning: bool = False
+) -> Iterator[Served]:
     """A server of ``project``; port 0: any free one; the program ``before`` is run first in its process."""
-    server = Served(project, port, people, before)
+    server = Served(project, port, people, before, learning)
     try:
         yield server
     finally:

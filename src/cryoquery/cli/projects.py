@@ -131,6 +131,9 @@ def label(
         bool,
         typer.Option("--socket", help="For machines with other users: only your own ssh -L reaches it."),
     ] = False,
+    learning: Annotated[
+        bool, typer.Option("--learning/--no-learning", help="Train meanwhile on what is labeled.")
+    ] = True,
 ) -> None:
     """Label in the browser: serve the project's page on this machine and show how to open it."""
     typer.echo(f"{project}: opening; the link follows in a moment")
@@ -138,7 +141,15 @@ def label(
 
     names = [name for name in people.split(",") if name.strip()]
     hidden = not sys.stdout.isatty()
-    serve(project, port=port, people=names, say=typer.echo, by_socket=socket, hide_links=hidden)
+    serve(
+        project,
+        port=port,
+        people=names,
+        say=typer.echo,
+        by_socket=socket,
+        hide_links=hidden,
+        learning=learning,
+    )
 
 
 def backup(

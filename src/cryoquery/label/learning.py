@@ -1,0 +1,50 @@
+"""The process that learns while people label, kept alive beside the server."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RESTART_SECONDS = 5.0
+"""Between two starts, where it ends at once."""
+END_SECONDS = 5.0
+
+
+class Learning:
+    """Starts `cryoquery.project.learner` for a project, and again where it was killed."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        self._started = -RESTART_SECONDS
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def look(self) -> None:
+        """Start it unless it runs."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if time.monotonic() - self._started < RESTART_SECONDS:
+            return
+        self._started = time.monotonic()
+        # In a session of its own: Ctrl-C is for the server alone, and ends the learner through the pipe.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cryoquery.project.learner", str(self._project)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """End it; what it was at is done again later."""
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
