@@ -47,8 +47,15 @@ def init(
     ] = None,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     unit: Annotated[
-        Literal["micrograph", "field"], typer.Option(help="What is labeled at a time.")
-    ] = "micrograph",
+        Literal["micrograph", "field"] | None,
+        typer.Option(
+            help="What is labeled at a time (default: fields where micrographs hold many particles)."
+        ),
+    ] = None,
+    held_out_share: Annotated[
+        float | None,
+        typer.Option(help="Of micrographs that are only measured on (default: 0 for fields, else 0.25)."),
+    ] = None,
     start: Annotated[
         str, typer.Option(help="Model to suggest and to train from: general, a model.pt, or random.")
     ] = "general",
@@ -107,7 +114,8 @@ def init(
     complain(new.notes, "note: ")
     complain(new.failures, "left out: ")
     n = len(new.project.micrographs)
-    many = f"{n:,} micrographs" if unit == "micrograph" else f"{len(new.project.items):,} fields of {n:,}"
+    fields = new.project.config.unit == "field"
+    many = f"{len(new.project.items):,} fields of {n:,} micrographs" if fields else f"{n:,} micrographs"
     typer.echo(
         f"{project}: {many}, {new.n_imported} with labels, {new.n_proposed} to label first; "
         f"next: cryoquery label {project}"
