@@ -67,9 +67,10 @@ def make_project(
     n_files: int | None = None,
     shape: tuple[int, int] = (192, 256),
     n_queued: int | None = None,
+    n_held_out: int | None = None,
     **settings: Any,
 ) -> Path:
-    """A project of micrographs with dark discs at `truth_yx`; a quarter of them are held out.
+    """A project of micrographs with dark discs at `truth_yx`.
 
     Args:
         path: its folder.
@@ -77,6 +78,7 @@ def make_project(
         n_files: so many are written, and those of other items are the same ones again.
         shape: (height, width) of a micrograph.
         n_queued: items of the first query; None: all.
+        n_held_out: items that are never trained on; None: a quarter.
         settings: of `ProjectConfig`.
     """
     folder = path / "micrographs"
@@ -96,7 +98,7 @@ def make_project(
         for i in range(n_items)
     ]
     write_rows(path / MICROGRAPHS_FILE, rows)
-    _write_dataset(path / "dataset", rows)
+    _write_dataset(path / "dataset", rows, len(rows) // 4 if n_held_out is None else n_held_out)
     entries = [
         {"item": i, "rank": i, "reason": "unlike the others", "score": None, "purpose": "train"}
         for i in range(n_items if n_queued is None else n_queued)
@@ -116,11 +118,10 @@ def make_project(
     return path
 
 
-def _write_dataset(path: Path, rows: Sequence[MicrographRow]) -> None:
+def _write_dataset(path: Path, rows: Sequence[MicrographRow], n_held_out: int) -> None:
     records = []
     scale = IMAGE_SIZE / max(rows[0].height_px, rows[0].width_px)
     height, width = round(rows[0].height_px * scale), round(rows[0].width_px * scale)
-    n_held_out = len(rows) // 4
     with new_dataset(path, len(rows), IMAGE_SIZE, IMAGE_SIZE) as writer:
         for i, row in enumerate(rows):
             noise = np.random.default_rng([2, i % 16]).normal(0, 1, (height, width))

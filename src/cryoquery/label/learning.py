@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ class Learning:
         if time.monotonic() - self._started < RESTART_SECONDS:
             return
         self._started = time.monotonic()
+        self._close_pipe()
         # In a session of its own: Ctrl-C is for the server alone, and ends the learner through the pipe.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cryoquery.project.learner", str(self._project)],
@@ -40,11 +40,14 @@ class Learning:
         """End it; what it was at is done again later."""
         if self.process is None:
             return
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
+        self.process.terminate()
         try:
             self.process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
