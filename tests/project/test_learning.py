@@ -27,7 +27,7 @@ from cryoquery.project.state import Label, QueueEntry
 from cryoquery.project.step import step
 from cryoquery.project.step.forecast import forecast
 from cryoquery.project.step.prequential import Trial, trial_score, trials_of
-from cryoquery.project.step.query import is_test, plan_query, query_entries, suggestions
+from cryoquery.project.step.query import is_trial, plan_query, query_entries, suggestions
 from cryoquery.storage.atomic import read_json, write_json
 
 QUICK: dict[str, Any] = {
@@ -35,7 +35,7 @@ QUICK: dict[str, Any] = {
     "training": {"initial_epochs": 1, "min_steps": 3, "batch_size": 4},
     "device": {"accelerator": "cpu", "precision": "32-true", "threads": 1},
     "query_size": 6,
-    "test_every": 3,
+    "trial_every": 3,
 }
 
 
@@ -65,12 +65,12 @@ def test_of_fields_nothing_is_held_out(fields: Project) -> None:
 
 
 @pytest.mark.parametrize("n_labeled", [2, 3, 4])
-def test_every_third_item_is_drawn_at_random_and_tries_the_model(fields: Project, n_labeled: int) -> None:
+def trial_every_third_item_is_drawn_at_random_and_tries_the_model(fields: Project, n_labeled: int) -> None:
     label_set = labels_of(range(n_labeled))
     entries = entries_of(fields, label_set)
     assert len({entry["item"] for entry in entries} - set(range(n_labeled))) == 6
     purposes = [entry["purpose"] for entry in entries]
-    assert purposes == ["measure" if is_test(n_labeled + rank, 3) else "train" for rank in range(6)]
+    assert purposes == ["measure" if is_trial(n_labeled + rank, 3) else "train" for rank in range(6)]
 
 
 def test_what_the_strategy_looks_at_comes_from_fresh_micrographs(fields: Project) -> None:
@@ -98,7 +98,7 @@ def test_what_people_have_open_stays_in_the_query_and_takes_no_place(fields: Pro
     assert entries[0] == begun._asdict()
     assert [entry["item"] for entry in entries].count(40) == 1
     assert [entry["purpose"] for entry in entries[1:]] == [
-        "measure" if is_test(3 + rank, 3) else "train" for rank in range(6)
+        "measure" if is_trial(3 + rank, 3) else "train" for rank in range(6)
     ]
     write_json(tmp_path / "set.json", label_set.as_json())
     assert read_label_set(tmp_path / "set.json").begun == (begun,)

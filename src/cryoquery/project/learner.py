@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
 from cryoquery.errors import CryoqueryError, Stopped
 from cryoquery.project.folder import open_project
 from cryoquery.project.label_set import current_labels
@@ -64,6 +66,8 @@ def _step(path: Path, seqs: Mapping[str, int], say: Callable[[str], None]) -> bo
 def main(path: str) -> None:
     """Learn in this process until its standard input ends."""
     os.nice(NICENESS)
+    # One core is left to the page: threads that wait for one that has no core come to a standstill together.
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()

@@ -75,8 +75,8 @@ class ProjectConfig(CheckedModel):
     """Items of the first query, which no model chooses."""
     held_out_share: float = Field(default=0.25, ge=0, lt=1)
     """Share of the micrographs, and of every query, that is never trained on and measures F1; 0: see
-    ``test_every``."""
-    test_every: int = Field(default=3, ge=2)
+    ``trial_every``."""
+    trial_every: int = Field(default=3, ge=2)
     """Where no micrograph is held out, of all items every so-many-th is drawn at random: it tests the model,
     and is then trained on."""
     suggestion_share: float = Field(default=0.8, ge=0, le=1)

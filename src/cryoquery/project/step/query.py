@@ -49,7 +49,7 @@ class QueryPlan:
     """What people have open or began: it stays."""
     n_before: int = 0
     """Items that come before those of the query."""
-    test_every: int | None = None
+    trial_every: int | None = None
     """Of all items, every so-many-th is one of ``measured``; None: those are spread evenly over the query."""
     among: NDArray[np.int64] | None = None
     """The shortlist that the strategy chooses from; None: the pool."""
@@ -59,7 +59,7 @@ def plan_query(project: Project, label_set: LabelSet, shortlist: int | None = No
     """How many items a strategy is asked for, and which ones are labeled beside them to measure F1.
 
     Of a project that holds micrographs out, a share of `held_out_share` comes from these. Otherwise every
-    `test_every`-th item is drawn at random from the pool: what the model said of it before anybody labeled it
+    `trial_every`-th item is drawn at random from the pool: what the model said of it before it was labeled
     measures F1, and then it is trained on. There are fewer items where they run out. What people have open
     stays, and what one person skipped is left to the others: neither takes a place in the query.
 
@@ -75,18 +75,18 @@ def plan_query(project: Project, label_set: LabelSet, shortlist: int | None = No
     free = [item for item in pool if item not in gone]
     n = config.query_size
     n_before = len(label_set.labels) + len(label_set.begun)
-    test_every = None if len(project.dataset.rows("val")) else config.test_every
-    if test_every is None:
+    trial_every = None if len(project.dataset.rows("val")) else config.trial_every
+    if trial_every is None:
         n_measured = max(1, round(config.held_out_share * n)) if n > 1 else 0
         reservoir = [item for item in held_out_order(project) if item not in gone]
         measured = reservoir[: max(n_measured, n - len(free))]
     else:
         places = range(n_before, n_before + min(n, len(free)))
-        n_measured = sum(is_test(place, test_every) for place in places)
+        n_measured = sum(is_trial(place, trial_every) for place in places)
         measured = [item for item, _ in _fresh_first(project, label_set, pool, gone, 3)][:n_measured]
     skipped = [item for item in pool if item in gone and item not in label_set.labels]
-    skipped += measured if test_every else []
-    n_chosen = min(n - len(measured), len(free) - (len(measured) if test_every else 0))
+    skipped += measured if trial_every else []
+    n_chosen = min(n - len(measured), len(free) - (len(measured) if trial_every else 0))
     among = None
     if shortlist is not None and n_chosen:
         turns = _fresh_first(project, label_set, pool, {*gone, *measured}, 4, n_before)
@@ -97,11 +97,11 @@ def plan_query(project: Project, label_set: LabelSet, shortlist: int | None = No
         for item in label_set.for_others
     )
     return QueryPlan(
-        n_chosen, tuple(measured), tuple(skipped), for_others, label_set.begun, n_before, test_every, among
+        n_chosen, tuple(measured), tuple(skipped), for_others, label_set.begun, n_before, trial_every, among
     )
 
 
-def is_test(place: int, every: int) -> bool:
+def is_trial(place: int, every: int) -> bool:
     """Whether the item that is labeled after ``place`` others tests the model: every so-many-th does."""
     return place % every == every - 1
 
@@ -135,10 +135,10 @@ def query_entries(chosen: Sequence[Mapping[str, Any]], plan: QueryPlan) -> list[
         {"item": c["index"], "score": c["score"], "reason": c["reason"], "purpose": "train"} for c in chosen
     ]
     random = [{"item": i, "score": None, "reason": MEASURED, "purpose": "measure"} for i in plan.measured]
-    if plan.test_every is None:
+    if plan.trial_every is None:
         between = spread(entries, random)
     else:
-        between = _in_turn(entries, random, plan.n_before, plan.test_every)
+        between = _in_turn(entries, random, plan.n_before, plan.trial_every)
     begun = [entry._asdict() for entry in plan.begun]
     last = [{"item": i, "score": None, "reason": SKIPPED, "purpose": why} for i, why in plan.for_others]
     return [{**entry, "rank": rank} for rank, entry in enumerate([*begun, *between, *last])]
@@ -148,7 +148,7 @@ def _in_turn(many: list[Entry], few: list[Entry], n_before: int, every: int) -> 
     """Both in their order, those of ``few`` at the places of tests as long as there are any."""
     many, few = [*many], [*few]
     places = range(n_before, n_before + len(many) + len(few))
-    return [(few if few and (is_test(i, every) or not many) else many).pop(0) for i in places]
+    return [(few if few and (is_trial(i, every) or not many) else many).pop(0) for i in places]
 
 
 class Suggested(NamedTuple):
