@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 RESTART_SECONDS = 5.0
-"""Between two starts, where it ends at once."""
-END_SECONDS = 5.0
+"""Between two starts at least; twice as long after each failure."""
+LONGEST_SECONDS = 300.0
+END_SECONDS = 2.0
+"""So long it may take to let its work go."""
 
 
 class Learning:
@@ -17,18 +19,20 @@ class Learning:
 
     def __init__(self, project: Path) -> None:
         self._project = project
-        self._started = -RESTART_SECONDS
+        self._started, self._pause = -RESTART_SECONDS, RESTART_SECONDS
         self.process: subprocess.Popen[bytes] | None = None
 
     def look(self) -> None:
         """Start it unless it runs."""
         if self.process is not None and self.process.poll() is None:
             return
-        if time.monotonic() - self._started < RESTART_SECONDS:
+        if time.monotonic() - self._started < self._pause:
             return
+        failed = self.process is not None and self.process.returncode > 0  # below 0: it was killed
+        self._pause = min(2 * self._pause, LONGEST_SECONDS) if failed else RESTART_SECONDS
         self._started = time.monotonic()
         self._close_pipe()
-        # In a session of its own: Ctrl-C is for the server alone, and ends the learner through the pipe.
+        # In a session of its own, since Ctrl-C is for the server; where that is killed, the pipe ends.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cryoquery.project.learner", str(self._project)],
             stdin=subprocess.PIPE,
