@@ -32,6 +32,7 @@ from test_page import (
 )
 from tiers import take, thorough
 
+from cryoquery.label.learning import Learning
 from cryoquery.network.checkpoint import load_weights
 from cryoquery.picking.metrics import match_particles
 from cryoquery.project.events import EventLog
@@ -83,6 +84,7 @@ def submit(client: Client, n: int) -> None:
 
 
 @thorough
+@pytest.mark.timeout(900)
 def test_whatever_is_killed_all_is_learned_from_what_was_submitted(tmp_path: Path) -> None:
     path = make_project(tmp_path / "p", N_SUBMISSIONS + 4, n_files=2, n_held_out=0, **QUICK)
     rng = np.random.default_rng(5)
@@ -135,6 +137,36 @@ def same_weights(one: Path, other: Path) -> bool:
     return found.keys() == expected.keys() and all(
         torch.equal(found[name], tensor) for name, tensor in expected.items()
     )
+
+
+class Ended:
+    """A process that has ended already."""
+
+    stdin = None
+
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.mark.parametrize(("returncode", "expected"), [(-signal.SIGKILL, 12), (1, 4)])
+def test_what_was_killed_is_started_again_soon_and_what_fails_later_and_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returncode: int, expected: int
+) -> None:
+    started: list[float] = []
+    now = [100.0]
+    monkeypatch.setattr("cryoquery.label.learning.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "cryoquery.label.learning.subprocess.Popen",
+        lambda *_, **__: started.append(now[0]) or Ended(returncode),
+    )
+    learning = Learning(tmp_path)
+    for _ in range(60):
+        learning.look()
+        now[0] += 1
+    assert len(started) == expected
 
 
 DIAMETER_PX = 80.0
