@@ -48,7 +48,7 @@ SPAWN.set_forkserver_preload(["cryoquery.label", "cryoquery.network.distributed"
 SERVE = """import sys
 from pathlib import Path
 from cryoquery.label import serve
-serve(Path(sys.argv[1]), port=int(sys.argv[2]), people=sys.argv[3:])
+serve(Path(sys.argv[1]), port=int(sys.argv[2]), learning=sys.argv[3] == "learning", people=sys.argv[4:])
 """
 
 
@@ -67,9 +67,10 @@ def make_project(
     n_files: int | None = None,
     shape: tuple[int, int] = (192, 256),
     n_queued: int | None = None,
+    n_held_out: int | None = None,
     **settings: Any,
 ) -> Path:
-    """A project of micrographs with dark discs at `truth_yx`; a quarter of them are held out.
+    """A project of micrographs with dark discs at `truth_yx`.
 
     Args:
         path: its folder.
@@ -77,6 +78,7 @@ def make_project(
         n_files: so many are written, and those of other items are the same ones again.
         shape: (height, width) of a micrograph.
         n_queued: items of the first query; None: all.
+        n_held_out: items that are never trained on; None: a quarter.
         settings: of `ProjectConfig`.
     """
     folder = path / "micrographs"
@@ -96,7 +98,7 @@ def make_project(
         for i in range(n_items)
     ]
     write_rows(path / MICROGRAPHS_FILE, rows)
-    _write_dataset(path / "dataset", rows)
+    _write_dataset(path / "dataset", rows, len(rows) // 4 if n_held_out is None else n_held_out)
     entries = [
         {"item": i, "rank": i, "reason": "unlike the others", "score": None, "purpose": "train"}
         for i in range(n_items if n_queued is None else n_queued)
@@ -116,11 +118,10 @@ def make_project(
     return path
 
 
-def _write_dataset(path: Path, rows: Sequence[MicrographRow]) -> None:
+def _write_dataset(path: Path, rows: Sequence[MicrographRow], n_held_out: int) -> None:
     records = []
     scale = IMAGE_SIZE / max(rows[0].height_px, rows[0].width_px)
     height, width = round(rows[0].height_px * scale), round(rows[0].width_px * scale)
-    n_held_out = len(rows) // 4
     with new_dataset(path, len(rows), IMAGE_SIZE, IMAGE_SIZE) as writer:
         for i, row in enumerate(rows):
             noise = np.random.default_rng([2, i % 16]).normal(0, 1, (height, width))
@@ -178,8 +179,9 @@ def write_step(project: Path, step: int, items: Sequence[int], **metrics: Any) -
 class Served:
     """A server that runs in a process of its own."""
 
-    def __init__(self, project: Path, port: int, people: Sequence[str], before: str) -> None:
+    def __init__(self, project: Path, port: int, people: Sequence[str], before: str, learning: bool) -> None:
         self.project = project
+        self._learning = "learning" if learning else "alone"
         self._before = before
         self.people = people
         self._unfinished = ""  # line
@@ -200,7 +202,7 @@ class Served:
         """Start it, on the same port where it had one."""
         port = httpx.URL(self.url).port or 0
         program = f"{self._before}\n{SERVE}"
-        command = [sys.executable, "-c", program, str(self.project), str(port), *self.people]
+        command = [sys.executable, "-c", program, str(self.project), str(port), self._learning, *self.people]
         self.process = Forked(command, stdout=subprocess.PIPE)
         n_links = len(self.links) + max(1, len(self.people))
         deadline = time.monotonic() + START_SECONDS
@@ -240,9 +242,11 @@ class Served:
 
 
 @contextmanager
-def served(project: Path, *, port: int = 0, people: Sequence[str] = (), before: str = "") -> Iterator[Served]:
+def served(
+    project: Path, *, port: int = 0, people: Sequence[str] = (), before: str = "", learning: bool = False
+) -> Iterator[Served]:
     """A server of ``project``; port 0: any free one; the program ``before`` is run first in its process."""
-    server = Served(project, port, people, before)
+    server = Served(project, port, people, before, learning)
     try:
         yield server
     finally:

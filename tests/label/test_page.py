@@ -56,13 +56,13 @@ def chromium() -> Iterator[Any]:
         launched.close()
 
 
-def wait_until(page: Any, expression: str) -> None:
+def wait_until(page: Any, expression: str, seconds: float = WAIT_MS / 1000) -> None:
     """Until ``expression`` holds; ``c`` is the page's own state.
 
     Playwright's own `wait_for_function` repeats an ``eval`` within the page, which the page's policy forbids:
     it works only where the expression holds at once.
     """
-    deadline = time.monotonic() + WAIT_MS / 1000
+    deadline = time.monotonic() + seconds
     while not _holds(page, expression):
         if time.monotonic() > deadline:
             shown = " ".join(page.inner_text("body").split())

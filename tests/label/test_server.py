@@ -478,6 +478,9 @@ def test_suggestions_stay_those_of_the_model_that_was_shown(tmp_path: Path) -> N
             == "step_1"
         )
         assert service.lease("anna", "1")["model"] == "step_2"
+        write_step(path, 3, [0])
+        service.notice_steps()
+        assert service.lease("anna", "1")["model"] == "step_2", "the new one has not looked at it"
     finally:
         service.close()
 

@@ -451,6 +451,20 @@ def test_the_query_mixes_what_is_measured_with_what_is_learned() -> None:
     assert spread([], ["a"]) == ["a"]
 
 
+def test_a_project_picks_with_its_newest_model(
+    stepped: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    open_picker = pick_module.open_picker
+    monkeypatch.setattr(pick_module, "open_picker", lambda model: opened.append(model) or open_picker(model))
+    out, micrograph = tmp_path / "picks.star", stepped.micrograph_path(0)
+    assert (
+        run_command("pick", str(stepped.path), str(micrograph), "--diameter-px", "24", "--out", str(out)) == 0
+    )
+    assert opened == [stepped.path / "steps" / "step_2" / "model.pt"]
+    assert out.is_file()
+
+
 def test_a_damaged_micrograph_gets_no_suggestions(stepped: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     from cryoquery.project.step.query import suggestions
 

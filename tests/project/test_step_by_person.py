@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,11 @@ import httpx
 import numpy as np
 import pytest
 from label_project import logged_in, served
+from real_truth import Truth, f1_on_the_rest, inside, truth_of
 
 from cryoquery.cli.status import project_status
 from cryoquery.formats import read_coordinates
 from cryoquery.picking.metrics import match_particles
-from cryoquery.picking.picker import PickOptions, load_picker, pick_file
 from cryoquery.project.folder import Project, open_project
 from cryoquery.project.label_set import current_labels
 from cryoquery.project.new_project import InitOptions, init_project
@@ -33,24 +31,6 @@ SETTINGS: dict[str, Any] = {
     "query_size": 6,
     "repeat_share": 0.0,
 }
-
-Truth = Mapping[str, np.ndarray]
-"""(n, 2) centers of each micrograph, by the stem of its file."""
-
-
-def truth_of(folder: Path) -> Truth:
-    found = {}
-    for path in sorted(folder.glob("coordinates/*.csv")):
-        with path.open(newline="") as stream:
-            rows = [(float(r["Y-Coordinate"]), float(r["X-Coordinate"])) for r in csv.DictReader(stream)]
-        found[path.stem] = np.array(rows)
-    return found
-
-
-def inside(project: Project, item: int, truth: Truth) -> np.ndarray:
-    info = project.items[item]
-    points = truth[Path(project.micrograph_of(item).path).stem]
-    return np.array([p for p in points if info.contains(*p)]).reshape(-1, 2)
 
 
 def answer_everything(client: httpx.Client, project: Project, truth: Truth) -> int:
@@ -89,23 +69,6 @@ def wait_for_queue(client: httpx.Client, number: int) -> dict[str, Any]:
     return dict(queue)
 
 
-def f1_on_the_rest(project: Project, number: int, items: list[int], truth: Truth) -> float:
-    """Of the model of a step, on items that nobody has labeled."""
-    picker = load_picker(project.steps_path / f"step_{number}" / "model.pt", project.config.device)
-    n_matched = n_all = 0
-    by_path: dict[Path, list[int]] = {}
-    for item in items:
-        by_path.setdefault(project.micrograph_path(item), []).append(item)
-    for path, its in by_path.items():
-        picks = pick_file(picker, path, PickOptions(diameter_px=DIAMETER_PX)).picks.centers_yx
-        for item in its:
-            own = np.array([p for p in picks if project.items[item].contains(*p)]).reshape(-1, 2)
-            match = match_particles(own, inside(project, item, truth), DIAMETER_PX / 2)
-            n_matched += match.n_matched
-            n_all += match.n_picks + match.n_truth
-    return 2 * n_matched / n_all
-
-
 @pytest.mark.realdata
 @pytest.mark.timeout(900)
 def test_three_iterations_with_a_person_on_real_micrographs(real_data: Path, tmp_path: Path) -> None:
@@ -127,7 +90,7 @@ def test_three_iterations_with_a_person_on_real_micrographs(real_data: Path, tmp
         assert exported.status_code == 200
     label_set = current_labels(project)
     items = [item.number for item in project.items if item.number not in label_set.labels]
-    first, last = (f1_on_the_rest(project, number, items, truth) for number in (1, N_STEPS))
+    first, last = (f1_on_the_rest(project, number, items, truth, DIAMETER_PX) for number in (1, N_STEPS))
     print(f"F1 on the rest: {first:.3f} after the first step, {last:.3f} after the last")
     assert last > first
     assert last > 0.5

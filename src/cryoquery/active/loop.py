@@ -104,6 +104,7 @@ def iterate(
     progress: float,
     rng: np.random.Generator,
     skipped: Collection[int] = (),
+    among: NDArray[np.int64] | None = None,
 ) -> Iteration:
     """One iteration: train on what is labeled, evaluate, and choose what to label next.
 
@@ -117,6 +118,7 @@ def iterate(
         rng: draws the query where chance takes part in it.
         skipped: images without labels that are not asked for; they count as labeled, so that nothing
             like them is asked for either.
+        among: (k,) a shortlist: only of these the strategy chooses, and looks at no others; None: of all.
     """
     # From scratch, or from the weights of the iteration before: `history` says which these are.
     entry, is_new = train_and_evaluate(run, context, oracle, history)
@@ -134,6 +136,7 @@ def iterate(
         progress=progress,
         rng=rng,
         learned=learned if context.pretraining else None,
+        among=among,
     )
     return Iteration(entry, not is_new, query)
 
@@ -163,6 +166,7 @@ def query_from(
     progress: float,
     rng: np.random.Generator,
     learned: Callable[[], NDArray[np.float32]] | None = None,
+    among: NDArray[np.int64] | None = None,
 ) -> list[dict[str, Any]]:
     """The query of ``n`` images that follows from ``signals`` of the pool, as written to `query.json`.
 
@@ -175,9 +179,10 @@ def query_from(
         progress: as in `iterate`.
         rng: as in `iterate`.
         learned: gives features of the pool that were learned without labels, if any were.
+        among: as in `iterate`.
     """
     candidates = Candidates(
-        indices=np.setdiff1d(np.arange(len(groups)), taken),
+        indices=np.setdiff1d(np.arange(len(groups)) if among is None else among, taken),
         labeled=taken,
         groups=groups,
         signals=signals,

@@ -47,7 +47,10 @@ For = Annotated[
 
 def pick(
     model: Annotated[
-        str, typer.Argument(help="A model.pt; or without labels: general (a network), log (a filter).")
+        str,
+        typer.Argument(
+            help="A model.pt, or a project; or without labels: general (a network), log (a filter)."
+        ),
     ],
     micrographs: Annotated[
         list[Path], typer.Argument(help="Micrographs, folders of them, or a STAR file that names them.")
@@ -100,6 +103,8 @@ def pick(
     from cryoquery.formats.versions import one_version_each
     from cryoquery.picking.batch import check_target, pick_micrographs
     from cryoquery.picking.picker import PickOptions, open_picker
+    from cryoquery.project.folder import is_project, open_project
+    from cryoquery.project.pick_all import newest_model
 
     if optics is not None:
         given["optics_pixel_size"] = read_optics_pixel_size(optics)
@@ -113,7 +118,7 @@ def pick(
     stars = [path for path in (optics, *micrographs) if path and path.suffix.lower() == ".star"]
     said = stated_optics(voltage, cs, amplitude_contrast)
     check_target(out, files, file_format)
-    picker = open_picker(model)
+    picker = open_picker(newest_model(open_project(model)) if is_project(model) else model)
     options = _with_diameter(picker, files, options, diameter_plot)
     with counting("picking") as progress:
         outcome = pick_micrographs(

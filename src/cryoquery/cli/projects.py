@@ -48,8 +48,15 @@ def init(
     ] = None,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     unit: Annotated[
-        Literal["micrograph", "field"], typer.Option(help="What is labeled at a time.")
-    ] = "micrograph",
+        Literal["micrograph", "field"] | None,
+        typer.Option(
+            help="What is labeled at a time (default: fields where micrographs hold many particles)."
+        ),
+    ] = None,
+    held_out_share: Annotated[
+        float | None,
+        typer.Option(help="Of micrographs that are only measured on (default: 0 for fields, else 0.25)."),
+    ] = None,
     start: Annotated[
         str, typer.Option(help="Model to suggest and to train from: general, a model.pt, or random.")
     ] = "general",
@@ -109,7 +116,8 @@ def init(
     complain(new.notes, "note: ")
     complain(new.failures, "left out: ")
     n = len(new.project.micrographs)
-    many = f"{n:,} micrographs" if unit == "micrograph" else f"{len(new.project.items):,} fields of {n:,}"
+    fields = new.project.config.unit == "field"
+    many = f"{len(new.project.items):,} fields of {n:,} micrographs" if fields else f"{n:,} micrographs"
     typer.echo(
         f"{project}: {many}, {new.n_imported} with labels, {new.n_proposed} to label first; "
         f"next: cryoquery label {project}"
@@ -133,6 +141,9 @@ def label(
         bool,
         typer.Option("--socket", help="For machines with other users: only your own ssh -L reaches it."),
     ] = False,
+    learning: Annotated[
+        bool, typer.Option("--learning/--no-learning", help="Train meanwhile on what is labeled.")
+    ] = True,
 ) -> None:
     """Label in the browser: serve the project's page on this machine and show how to open it."""
     typer.echo(f"{project}: opening; the link follows in a moment")
@@ -140,7 +151,15 @@ def label(
 
     names = [name for name in people.split(",") if name.strip()]
     hidden = not sys.stdout.isatty()
-    serve(project, port=port, people=names, say=typer.echo, by_socket=socket, hide_links=hidden)
+    serve(
+        project,
+        port=port,
+        people=names,
+        say=typer.echo,
+        by_socket=socket,
+        hide_links=hidden,
+        learning=learning,
+    )
 
 
 def backup(

@@ -107,9 +107,10 @@ def show_project(path: Path | str, console: Console) -> None:
     left_out = f", {said['n_left_out']} skipped or bad" if said["n_left_out"] else ""
     if n := said["n_held_out_left_out"]:
         left_out += f" ({n} of them held out: F1 is not measured on these)"
+    held_out = f" ({n} of them held out to measure F1)" if (n := said["n_held_out"]) else ""
     console.print(
-        f"{said['name']}: {said['n_labeled']} of {said['n_items']} {unit} labeled ({said['n_held_out']} of "
-        f"them held out to measure F1){left_out}, {said['n_particles']} particles, {said['hours']:.1f} h",
+        f"{said['name']}: {said['n_labeled']} of {said['n_items']} {unit} labeled{held_out}{left_out}, "
+        f"{said['n_particles']} particles, {said['hours']:.1f} h",
         highlight=False,
     )
     if said["steps"]:
@@ -117,7 +118,7 @@ def show_project(path: Path | str, console: Console) -> None:
     if said["sentence"]:
         console.print(f"{said['sentence']}.", highlight=False)
     elif not said["steps"]:
-        console.print("No step was done yet: label what the queue asks for, then run cryoquery step.")
+        console.print("Nothing is learned yet: label two of what cryoquery label asks for, with a particle.")
     if step_status := said["stepping"]:
         ago = duration(max(time.time() - step_status["since"], 0.0))
         console.print(f"A step, begun {ago} ago: {step_status['message']}", highlight=False)

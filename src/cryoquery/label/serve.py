@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from cryoquery.errors import ProjectError, Stopped
 from cryoquery.label.connections import MOST_STRANGERS, Connections
+from cryoquery.label.learning import Learning
 from cryoquery.label.pages import load_pages
 from cryoquery.label.security import LINK_PATH
 from cryoquery.label.server import create_app
@@ -56,6 +57,7 @@ def serve(
     by_socket: bool = False,
     say: Callable[[str], None] = _print,
     hide_links: bool = False,
+    learning: bool = True,
 ) -> None:
     """Serve the page of a project until Ctrl-C or SIGTERM.
 
@@ -68,6 +70,8 @@ def serve(
         say: prints a line for the person at the terminal.
         hide_links: they go to a file that only this user can read, since what is said goes to one that
             perhaps others can.
+        learning: another process of low priority does a step whenever something new is labeled; not for a
+            project whose steps are jobs of Slurm.
 
     Raises:
         ProjectError: there is no project, none of its micrographs is where it was, it is served already,
@@ -120,8 +124,14 @@ def serve(
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
         connections = Connections(min(MOST_STRANGERS, _allow_open_files() // 2))
+        learns = learning and service.project.config.executor == "local"
         app = create_app(
-            service, sessions, pages, opened=opened, admitted=lambda scope: connections.know(scope["client"])
+            service,
+            sessions,
+            pages,
+            opened=opened,
+            admitted=lambda scope: connections.know(scope["client"]),
+            learning=Learning(service.project.path) if learns else None,
         )
         with contextlib.suppress(KeyboardInterrupt):
             _server_of(app, connections).run(sockets=[listening])

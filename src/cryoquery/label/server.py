@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Scope
 
 from cryoquery.errors import CryoqueryError, explain
 from cryoquery.label.download import Format, labels_file
+from cryoquery.label.learning import Learning
 from cryoquery.label.names import TaskNames
 from cryoquery.label.pages import INDEX, StaticFile, with_fresh_addresses
 from cryoquery.label.picture_requests import router as picture_router
@@ -44,8 +45,10 @@ JOB_SECONDS = 30.0
 """How often Slurm is asked for the job that a step waits in."""
 BACKUP_SECONDS = 3600.0
 """How often it is looked whether today's backup is there."""
-POLL_SECONDS = 2.0
+POLL_SECONDS = 0.5
 """How often the folder of steps is looked at."""
+ALIVE_SECONDS = 1.0
+"""How often it is looked whether the process that learns is there."""
 LONGEST_TASK = 40
 ASIDE = 3
 """Threads for what is asked rarely and may take long."""
@@ -65,6 +68,7 @@ def create_app(
     opened: Callable[[str | None], None] = lambda person: None,
     admitted: Callable[[Scope], None] = lambda scope: None,
     poll_seconds: float = POLL_SECONDS,
+    learning: Learning | None = None,
 ) -> ASGIApp:
     """The application, guarded. It closes ``service`` when it ends.
 
@@ -75,12 +79,14 @@ def create_app(
         opened: called when a link was used, with the person it was made for.
         admitted: called with each request that a session has signed.
         poll_seconds: how often to look for new steps.
+        learning: what learns meanwhile, started with the application and ended with it; None: nothing.
     """
     app = FastAPI(
         openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False,
         lifespan=partial(_lifespan, poll_seconds=poll_seconds),
     )  # fmt: skip
     app.state.service = service
+    app.state.learning = learning
     app.state.service_thread = ThreadPoolExecutor(1, thread_name_prefix="service")
     app.state.pictures = Pictures(service.project)
     app.state.aside = Workers(ASIDE, "aside")
@@ -100,6 +106,7 @@ def create_app(
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
     project: Project = app.state.service.project
+    learning: Learning | None = app.state.learning
     looks: list[tuple[float, Callable[[], Awaitable[object]]]] = [
         (poll_seconds, lambda: _ask(app, LabelService.notice_steps)),
         (JOB_SECONDS, lambda: app.state.aside.do(partial(look_after, project.path))),
@@ -108,6 +115,8 @@ async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
             lambda: app.state.aside.do(partial(back_up_by_itself, project, _complain, daily=True)),
         ),
     ]
+    if learning is not None:
+        looks.append((ALIVE_SECONDS, lambda: app.state.aside.do(learning.look)))
     watching = [asyncio.create_task(_watch(seconds, look)) for seconds, look in looks]
     try:
         yield
@@ -115,6 +124,8 @@ async def _lifespan(app: FastAPI, poll_seconds: float) -> AsyncIterator[None]:
         for task in watching:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
+        if learning is not None:
+            learning.close()
         app.state.pictures.close()
         app.state.aside.close()
         await _ask(app, LabelService.close)
@@ -210,7 +221,7 @@ async def queue(request: Request) -> Response:
     answer = await _ask(request.app, LabelService.queue, _session(request).person)
     for entry in answer["entries"]:
         entry["task"] = request.app.state.names.public(entry["task"])
-    return JSONResponse(answer)
+    return JSONResponse({**answer, "learns": request.app.state.learning is not None})
 
 
 @router.post("/api/lease")

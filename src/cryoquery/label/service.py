@@ -108,6 +108,7 @@ class LabelService:
             **self._counts(person),
             "hours": total_seconds(state) / 3600,
             "stepping": step_under_way(self.project.path),
+            "now": now,
         }
 
     def _rows(self, person: str | None, now: float) -> list[Row]:
@@ -172,6 +173,8 @@ class LabelService:
         if state.document.n_ops > 0 or state.submissions:
             return state
         model = self.state.queue.model or self._steps.newest_picks()
+        if state.model is not None and not self._steps.knows(model, state.item):
+            model = state.model
         config, held_out = self.project.config, self._is_held_out(state.item)
         suggested = model is not None and is_suggested(
             config.seed, task, config.suggestion_share, held_out=held_out

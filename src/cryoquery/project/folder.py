@@ -153,6 +153,11 @@ class Project:
         return path
 
 
+def is_project(path: Path | str) -> bool:
+    """Whether a project is in folder ``path``."""
+    return (Path(path) / SETTINGS_FILE).is_file()
+
+
 def open_project(path: Path | str) -> Project:
     """Open the project in folder ``path``. The micrographs themselves need not be there.
 
@@ -162,7 +167,7 @@ def open_project(path: Path | str) -> Project:
         DataError: the table or the dataset is damaged.
     """
     path = Path(path)
-    if not (path / SETTINGS_FILE).is_file():
+    if not is_project(path):
         raise ProjectError(f"{path}: no project (no {SETTINGS_FILE}); make one with 'cryoquery init'")
     config = read_settings(path / SETTINGS_FILE)
     micrographs = {row.name: row for row in read_rows(path / MICROGRAPHS_FILE)}

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from cryoquery.errors import DataError
 from cryoquery.project.events import EventLog
 from cryoquery.project.folder import Project
+from cryoquery.project.labeling import task_id
 from cryoquery.project.people import people, total_seconds
-from cryoquery.project.state import Label, ProjectState, labels, replay
+from cryoquery.project.state import Label, ProjectState, QueueEntry, labels, replay
 from cryoquery.storage.atomic import read_json
 
 
@@ -32,6 +33,8 @@ class LabelSet:
     """Of what was labeled by hand; None: nothing was timed."""
     for_others: tuple[int, ...] = ()
     """Those of ``left_out`` that are not bad, and that some person has not skipped: these are asked."""
+    begun: tuple[QueueEntry, ...] = ()
+    """Of the present query what people have open or began: it stays in the next one."""
 
     @property
     def seqs(self) -> dict[str, int]:
@@ -41,11 +44,15 @@ class LabelSet:
     def as_json(self) -> dict[str, Any]:
         """As plain types, see `read_label_set`."""
         return {
-            "labels": {str(i): {"seq": label.seq, **label.said()} for i, label in self.labels.items()},
+            "labels": {
+                str(i): {"seq": label.seq, "model": label.model, **label.said()}
+                for i, label in self.labels.items()
+            },
             "left_out": list(self.left_out),
             "seconds": self.seconds,
             "seconds_per_item": self.seconds_per_item,
             "for_others": list(self.for_others),
+            "begun": [entry._asdict() for entry in self.begun],
         }
 
 
@@ -76,13 +83,24 @@ def label_set_of(state: ProjectState) -> LabelSet:
     out = [task for task in firsts if task.phase == "bad" or task.skipped_by]
     everyone = people(state)
     for_others = [task.item for task in out if task.phase != "bad" and everyone - task.skipped_by.keys()]
+    left_out = {task.item for task in out}
     return LabelSet(
         found,
-        tuple(sorted(task.item for task in out)),
+        tuple(sorted(left_out)),
         total_seconds(state),
         float(np.mean(timed)) if timed else None,
         tuple(sorted(for_others)),
+        tuple(
+            entry
+            for entry in state.queue.entries
+            if entry.item not in found and entry.item not in left_out and _is_begun(state, entry.item)
+        ),
     )
+
+
+def _is_begun(state: ProjectState, item: int) -> bool:
+    task = state.tasks.get(task_id(item))
+    return task is not None and task.phase == "open" and (task.lease is not None or task.has_draft)
 
 
 def n_held_out_left_out(project: Project, label_set: LabelSet) -> int:
@@ -104,6 +122,7 @@ def read_label_set(path: Path) -> LabelSet:
             float(values["seconds"]),
             values["seconds_per_item"],
             tuple(values["for_others"]),
+            tuple(QueueEntry(**entry) for entry in values["begun"]),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}); run the step again") from None
@@ -114,4 +133,4 @@ def _label(said: Mapping[str, Any]) -> Label:
         return tuple(np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in said[kind])
 
     particles = np.array(said["particles"], dtype=np.float64).reshape(-1, 2)
-    return Label(int(said["seq"]), particles, polygons("ignore"), polygons("done"))
+    return Label(int(said["seq"]), particles, polygons("ignore"), polygons("done"), said["model"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections import defaultdict
@@ -12,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +31,7 @@ from cryoquery.project.cold_start import propose
 from cryoquery.project.conditions import read_conditions
 from cryoquery.project.events import PROGRAM, Command
 from cryoquery.project.folder import Project, open_project
-from cryoquery.project.image_size import choose_images
+from cryoquery.project.image_size import Unit, choose_images, choose_unit
 from cryoquery.project.label_files import LabelFile, read_labels
 from cryoquery.project.labels_io import import_commands
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, write_rows
@@ -41,8 +39,15 @@ from cryoquery.project.picks_in import write_picks
 from cryoquery.project.previews import write_thumbnail
 from cryoquery.project.repository import ProjectRepository
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, write_settings
-from cryoquery.project.sources import MicrographSearch, UsableMicrograph, find_micrographs, micrograph_paths
-from cryoquery.project.start import estimated_diameter, start_settings, suggest
+from cryoquery.project.sources import (
+    MicrographSearch,
+    UsableMicrograph,
+    common_folder,
+    find_micrographs,
+    micrograph_paths,
+    stated_folder,
+)
+from cryoquery.project.start import estimated_count, estimated_diameter, start_settings, suggest
 from cryoquery.storage.atomic import staged_directory
 
 MIN_DIAMETER_PX = 4.0
@@ -62,7 +67,10 @@ class InitOptions(CheckedModel):
     diameter_angstrom: float | None = Field(default=None, gt=0)
     diameter_px: float | None = Field(default=None, gt=0)
     """In pixels of the micrographs; with neither of both it is estimated."""
-    unit: Literal["micrograph", "field"] = "micrograph"
+    unit: Unit | None = None
+    """What is labeled at a time; None: fields where micrographs hold many particles, see `choose_unit`."""
+    held_out_share: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the micrographs that is never trained on; None: a quarter of whole ones, none of fields."""
     group_pattern: str | None = None
     invert: bool = False
     start: str = "general"
@@ -144,8 +152,9 @@ def init_project(
             "are only measured on" + "".join(f"; left out: {failure}" for failure in found.failures[:1])
         )
     options, diameters, doubts = _diameters(options, found.micrographs, report or _silent)
+    options, why = _unit(options, found.micrographs, diameters, report or _silent)
     known, suggested = (_read_label_files(paths, found, diameters, options) for paths in (labels, picks))
-    folder = _common_folder(path, found.micrographs)
+    folder = common_folder(path, found.micrographs)
     with staged_directory(path) as staged, _named(staged, path):
         failures = _build(staged, path, folder, found, diameters, options, report or _silent)
         project = open_project(staged)
@@ -154,14 +163,14 @@ def init_project(
         if suggested:
             notes += write_picks(project, suggested).notes
     done = open_project(path)
-    if not len(done.dataset.rows("val")):
+    if done.config.held_out_share and not len(done.dataset.rows("val")):
         notes.append("no micrograph is left to measure on; make the project again with more of them")
     return NewProject(
         done,
         n_imported,
         n_proposed,
         (*found.failures, *failures),
-        (*found.notes, *doubts, *(note for file in known for note in file.notes), *notes),
+        (*found.notes, *doubts, *why, *(note for file in known for note in file.notes), *notes),
     )
 
 
@@ -174,20 +183,40 @@ def _named(staged: Path, path: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(str(staged), str(path))) from None
 
 
+def _unit(
+    options: InitOptions, micrographs: Sequence[UsableMicrograph], diameters: dict[str, float], report: Report
+) -> tuple[InitOptions, list[str]]:
+    """The options with a unit and a share that is held out, and why fields were chosen, where they were."""
+    unit, why = options.unit, ""
+    if unit is None:
+        one = micrographs[0]
+        diameter = diameters[one.name]
+        with report("how many particles there are"):
+            unit, why = choose_unit(
+                one.shape,
+                diameter,
+                lambda: estimated_count([each.path for each in micrographs], diameter, options.invert),
+            )
+    share = options.held_out_share
+    if share is None:
+        share = 0.0 if unit == "field" else ProjectConfig.model_fields["held_out_share"].default
+    return options.model_copy(update={"unit": unit, "held_out_share": share}), [why] if why else []
+
+
 def draw_held_out(groups: Sequence[str], share: float, seed: int) -> NDArray[np.bool_]:
     """Which micrographs (n,) are only measured on: a random share, of each group as nearly as can be.
 
     Systematic sampling: of all, put in random order within their groups, every so many-th. At least one
-    is drawn and one left.
+    is drawn and one left; none is drawn where the share is 0.
 
     Args:
         groups: of each micrograph.
-        share: between 0 and 1.
+        share: from 0 on, below 1.
         seed: of the draw.
     """
     rng = np.random.default_rng([seed, 0])
     n = len(groups)
-    n_drawn = min(max(1, round(n * share)), n - 1)
+    n_drawn = min(max(1, round(n * share)), n - 1) if share else 0
     by_group: dict[str, list[int]] = defaultdict(list)
     for i in rng.permutation(n):
         by_group[groups[i]].append(int(i))
@@ -245,23 +274,6 @@ def _diameter_px(one: UsableMicrograph, options: InitOptions) -> float:
     return diameter
 
 
-def _common_folder(path: Path, micrographs: Sequence[UsableMicrograph]) -> Path:
-    """The folder that holds all micrographs; links to folders are followed, links to files are not."""
-    folders = [os.fspath(one.path.absolute().parent.resolve()) for one in micrographs]
-    common = Path(os.path.commonpath(folders))
-    if path.resolve() == common or path.resolve() in common.parents:
-        raise ProjectError(f"{path}: the micrographs lie in it; choose another folder for the project")
-    return common
-
-
-def _stated_folder(path: Path, folder: Path) -> str:
-    """Relative to the project where the micrographs lie beside it, so that both can move together."""
-    parent = path.resolve().parent
-    if folder == parent or parent in folder.parents:
-        return (Path("..") / folder.relative_to(parent)).as_posix()
-    return folder.as_posix()
-
-
 def _source(one: UsableMicrograph, diameter_px: float, split: str, invert: bool) -> SourceMicrograph:
     def read() -> NDArray[np.float32]:
         pixels = read_micrograph(one.path).pixels
@@ -289,8 +301,9 @@ def _build(
     report: Report,
 ) -> list[str]:
     """Write settings, table and dataset; why micrographs were left out."""
-    share = ProjectConfig.model_fields["held_out_share"].default
-    drawn = draw_held_out([one.group for one in found.micrographs], share, options.seed)
+    assert options.unit is not None
+    assert options.held_out_share is not None
+    drawn = draw_held_out([one.group for one in found.micrographs], options.held_out_share, options.seed)
     sources = [
         _source(one, diameters[one.name], "val" if held_out else "train", options.invert)
         for one, held_out in zip(found.micrographs, drawn.tolist(), strict=True)
@@ -311,7 +324,7 @@ def _build(
     config = ProjectConfig(
         name=path.resolve().name,
         project_id=secrets.token_hex(8),
-        micrographs_folder=_stated_folder(path, folder),
+        micrographs_folder=stated_folder(path, folder),
         image_size=images.side,
         particle_px=images.particle_px,
         **options.model_dump(include=set(ProjectConfig.model_fields) - {"start"}),

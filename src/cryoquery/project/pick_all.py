@@ -27,7 +27,7 @@ def newest_model(project: Project) -> Path:
     if not there and (start := start_path(project.config.start)) is not None:
         return start
     if not there:
-        raise ProjectError(f"{project.path}: no model yet; train one with 'cryoquery step'")
+        raise ProjectError(f"{project.path}: no model yet; label something with 'cryoquery label'")
     return there[-1]
 
 

@@ -73,8 +73,12 @@ class ProjectConfig(CheckedModel):
     """Items of a query."""
     initial_items: int = Field(default=8, ge=1)
     """Items of the first query, which no model chooses."""
-    held_out_share: float = Field(default=0.25, gt=0, lt=1)
-    """Share of the micrographs, and of every query, that is never trained on and measures F1."""
+    held_out_share: float = Field(default=0.25, ge=0, lt=1)
+    """Share of the micrographs, and of every query, that is never trained on and measures F1; 0: see
+    ``trial_every``."""
+    trial_every: int = Field(default=3, ge=2)
+    """Where no micrograph is held out, of all items every so-many-th is drawn at random: it tests the model,
+    and is then trained on."""
     suggestion_share: float = Field(default=0.8, ge=0, le=1)
     """Share of the items that are shown with the model's picks; the others measure anchoring."""
     repeat_share: float = Field(default=0.05, ge=0, lt=1)

@@ -194,3 +194,20 @@ def _group(path: Path, pattern: str | None, stated: str | None) -> str:
 
 def _counted(n: int) -> str:
     return f"{n:,} micrograph{'' if n == 1 else 's'}"
+
+
+def common_folder(path: Path, micrographs: Sequence[UsableMicrograph]) -> Path:
+    """The folder that holds all micrographs; links to folders are followed, links to files are not."""
+    folders = [os.fspath(one.path.absolute().parent.resolve()) for one in micrographs]
+    common = Path(os.path.commonpath(folders))
+    if path.resolve() == common or path.resolve() in common.parents:
+        raise ProjectError(f"{path}: the micrographs lie in it; choose another folder for the project")
+    return common
+
+
+def stated_folder(path: Path, folder: Path) -> str:
+    """Relative to the project where the micrographs lie beside it, so that both can move together."""
+    parent = path.resolve().parent
+    if folder == parent or parent in folder.parents:
+        return (Path("..") / folder.relative_to(parent)).as_posix()
+    return folder.as_posix()

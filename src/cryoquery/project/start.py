@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryoquery.errors import DataError
+import numpy as np
+
+from cryoquery.data.preprocess import evenly
+from cryoquery.errors import ConfigError, DataError
 from cryoquery.network.checkpoint import SHIPPED, read_model, start_path
-from cryoquery.picking.diameter import DiameterEstimate, estimate_from_files
-from cryoquery.picking.picker import load_picker
+from cryoquery.picking.diameter import MAX_MICROGRAPHS, DiameterEstimate, estimate_from_files
+from cryoquery.picking.picker import PickOptions, load_picker, pick_file
 from cryoquery.project.folder import Project
 from cryoquery.project.step.query import suggestions
 from cryoquery.project.step_files import OF_START, picks_file
@@ -45,3 +48,13 @@ def estimated_diameter(paths: Sequence[Path], invert: bool) -> DiameterEstimate 
         return estimate_from_files(paths, load_picker("general"), invert=invert)
     except DataError:  # which file is damaged is told by what reads them all
         return None
+
+
+def estimated_count(paths: Sequence[Path], diameter_px: float, invert: bool) -> float | None:
+    """Particles on a micrograph by the general model, from a few files; None where they cannot be used."""
+    picker, options = load_picker("general"), PickOptions(diameter_px=diameter_px, invert=invert)
+    try:
+        counts = [len(pick_file(picker, path, options).picks) for path in evenly(paths, MAX_MICROGRAPHS)]
+    except (DataError, ConfigError):
+        return None
+    return float(np.mean(counts))

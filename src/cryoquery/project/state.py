@@ -116,6 +116,8 @@ class Label:
     """(k, 2) polygons that count neither as particle nor as background."""
     done: tuple[NDArray[np.float64], ...] = ()
     """(k, 2) polygons within which all is marked; none: everywhere is."""
+    model: str | None = None
+    """Whose suggestions there were when it was labeled, shown or not."""
 
     def is_counted(self) -> NDArray[np.bool_]:
         """(n,) whether a particle does not lie in a region to be ignored."""
@@ -124,8 +126,17 @@ class Label:
             inside |= within(polygon, self.particles_yx)
         return ~inside
 
+    def covers(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(n,) whether it says what is at the points: in a done region, if any is, and in none to ignore."""
+        inside = np.full(len(points_yx), not self.done)
+        for polygon in self.done:
+            inside |= within(polygon, points_yx)
+        for polygon in self.ignore:
+            inside &= ~within(polygon, points_yx)
+        return inside
+
     def said(self) -> dict[str, Any]:
-        """Everything but when it was said, as plain types."""
+        """Everything but when it was said and what was suggested, as plain types."""
         return {
             "particles": self.particles_yx.tolist(),
             "ignore": [polygon.tolist() for polygon in self.ignore],
@@ -144,7 +155,6 @@ class ItemLabels(Label):
     person: str
     active_seconds: float
     suggested: bool
-    model: str | None
 
 
 def replay(events: Iterable[Event], geometry: Geometry) -> ProjectState:

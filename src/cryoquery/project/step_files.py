@@ -138,6 +138,11 @@ class StepFiles:
         path = self._path(model)
         return NONE if path is None else self._read(path).get(item, NONE)
 
+    def knows(self, model: str | None, item: int) -> bool:
+        """Whether ``model`` has looked at an item; raises as `suggestions`."""
+        path = self._path(model)
+        return path is not None and item in self._read(path)
+
     def scores(self, model: str | None) -> Scores:
         """The scores of all that ``model`` suggests; raises as `suggestions`."""
         path = self._path(model)

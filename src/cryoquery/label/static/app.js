@@ -17,6 +17,7 @@ import { Stage } from "./stage.js";
 import { Tools } from "./tools.js";
 
 const POLL_MS = 10000;
+const LEARNING_POLL_MS = 2000; // where new models come by themselves
 const byId = (id) => document.getElementById(id);
 
 async function signIn() {
@@ -56,18 +57,26 @@ function download(refused) {
 /** What the server says of the project, asked for now and then. */
 class News {
   constructor(list, flow, person) {
-    Object.assign(this, { list, flow, person, queue: null });
+    Object.assign(this, { list, flow, person, queue: null, asked: 0 });
+  }
+
+  /** Ask again when it is time; called every second. */
+  tick() {
+    if (this.queue) this.#showStep(this.queue);
+    if (!document.hidden && Date.now() - this.asked >= (this.queue?.learns ? LEARNING_POLL_MS : POLL_MS)) this.poll();
   }
 
   async poll() {
+    this.asked = Date.now();
     try {
       const queue = await api.queue();
       const arrived = this.queue !== null && queue.step !== this.queue.step;
       this.queue = queue;
       this.#show(queue);
       this.flow.check(queue.entries);
-      if (arrived) this.#arrived(queue);
+      const refreshed = arrived ? this.#arrived() : false;
       if (arrived || !this.status) this.#showStatus(await api.status());
+      if (arrived) this.#tell(queue, await refreshed);
     } catch (error) {
       if (!(error instanceof api.Refused) && !(error instanceof api.Unreachable)) throw error;
     }
@@ -80,22 +89,42 @@ class News {
     byId("sentence").textContent = queue.sentence ?? "";
     byId("f1").hidden = /^F1 of picks/.test(queue.sentence ?? "");
     byId("progress").title = queue.sentence ?? "";
-    const note = byId("queue-note");
-    note.hidden = !queue.stepping;
-    note.textContent = queue.stepping ? `Training step: ${queue.stepping.message}` : "";
+    this.#showStep(queue);
   }
 
-  #arrived(queue) {
-    const waits = this.flow.labeling.task === null;
-    say(`A new model (step ${queue.step}) and a new list have arrived.${waits ? "" : " They count from the next micrograph on."}`);
+  #showStep({ stepping, learns, now }) {
+    const note = byId("queue-note");
+    note.hidden = !stepping;
+    if (!stepping) return;
+    const seconds = Math.max(0, Math.round(now - stepping.since + (Date.now() - this.asked) / 1000));
+    note.textContent = `${learns ? "learning" : "training step"}: ${stepping.message} … ${seconds} s`;
+  }
+
+  // Whether the open task has the new model's suggestions: nothing was done in it yet.
+  #arrived() {
     this.flow.forgetAhead();
-    if (waits) this.flow.next();
+    if (this.flow.labeling.task !== null) return this.flow.refresh();
+    this.flow.next();
+    return true;
+  }
+
+  #tell(queue, refreshed) {
+    const next = refreshed ? "" : " They count from the next one on.";
+    say(`A new model (step ${queue.step}) and a new list have arrived.${next} ${learned(this.status)}`.trim());
   }
 
   #showStatus(status) {
     this.status = status;
     byId("f1").textContent = f1(status.steps.at(-1));
   }
+}
+
+/** What the last step made of the labels, and what it changed; empty where it does not say. */
+function learned({ steps, unit }) {
+  const [before, now] = [steps.at(-2), steps.at(-1)];
+  if (!now || typeof now.n_labeled_items !== "number") return "";
+  const was = typeof now.particle_f1 === "number" && typeof before?.particle_f1 === "number" ? `, ${before.particle_f1.toFixed(2)} before` : "";
+  return `Learned from ${now.n_labeled_items} ${unit}s in ${Math.round(now.seconds)} s; ${f1(now)}${was}.`;
 }
 
 /** What `step` measured, with its 95 % interval; undefined: there is no step yet. */
@@ -189,7 +218,7 @@ async function start() {
   byId("forget").addEventListener("click", () => outbox.forgetRefused());
   addEventListener("storage", (event) => event.key === KEPT && signInAgain(session, outbox));
   byId("banner-action").addEventListener("click", () => flow.reopen());
-  setInterval(() => document.hidden || news.poll(), POLL_MS);
+  setInterval(() => news.tick(), 1000);
   addEventListener("focus", () => news.poll());
   window.cryoquery = { labeling, stage, tools, outbox, flow, api };
 

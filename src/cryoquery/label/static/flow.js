@@ -120,6 +120,22 @@ export class Flow {
     }
   }
 
+  /** Show the newest model's suggestions in the open task if nothing was done in it yet; whether they are shown. */
+  async refresh() {
+    const { labeling, turn } = this;
+    const task = labeling.name;
+    if (!labeling.untouched) return false;
+    try {
+      await this.#sent();
+      const answer = await api.lease(task);
+      if (turn !== this.turn || labeling.name !== task || !labeling.untouched) return false;
+      labeling.show(answer);
+      return true;
+    } catch {
+      return false; // those that are shown will do
+    }
+  }
+
   /** Read the open task from the server again, after everything before is sent. */
   async reload() {
     const task = this.labeling.name;

@@ -31,7 +31,7 @@ export class Labeling extends EventTarget {
   /** Show the task's document, as the server tells it in `answer`. */
   show(answer) {
     const { document, cursor, n_ops: nOps, steps, suggestions, ...task } = answer;
-    const same = this.task?.task === task.task;
+    const same = this.task?.task === task.task && this.task.model === task.model;
     this.task = task;
     this.suggestions = suggestions;
     this.extent = { height: task.height, width: task.width, region: task.region };

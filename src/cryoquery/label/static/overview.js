@@ -9,8 +9,8 @@ export function showOverview(status, entries) {
   const measured = status.steps.filter((step) => typeof step.particle_f1 === "number" && typeof step.n_labeled_items === "number");
   byId("curve").replaceChildren(...(measured.length ? [curve(measured)] : []));
   byId("curve-note").textContent = measured.length
-    ? "F1 of picks on held-out micrographs, with its 95 % interval, by the number of micrographs trained on."
-    : "The learning curve begins with the first step (cryoquery step) that has labeled held-out micrographs to measure on.";
+    ? `F1 of picks, with its 95 % interval, by the number of ${status.unit}s trained on.`
+    : "The learning curve begins when something is labeled that was drawn at random to measure F1.";
   const left = entries.filter(({ status: state }) => ["waiting", "leased", "drafted"].includes(state)).length;
   const minutes = 60 * status.hours;
   const facts = [

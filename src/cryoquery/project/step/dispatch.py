@@ -39,8 +39,8 @@ def step(
         into Slurm's queue.
 
     Raises:
-        ProjectError: there is no project, too little is labeled, another step is under way, or the job
-            failed.
+        StepUnderWayError: another step is.
+        ProjectError: there is no project, too little is labeled, or the job failed.
         SlurmError: there is no Slurm here, it does not answer, or it refuses the job.
         DataError: a file of the project or of a micrograph is damaged.
         ConfigError: a setting cannot be used.

@@ -41,7 +41,7 @@ from cryoquery.project.step.labeled_dataset import labeled_dataset
 from cryoquery.project.step.learning_curve import agreement, compared_rows, counts_of, measure, names
 from cryoquery.project.step.query import plan_query, query_entries, suggestions
 from cryoquery.project.step.status import WORK, StepStatus, exclusive_step
-from cryoquery.project.step_files import SUGGESTIONS
+from cryoquery.project.step_files import SUGGESTIONS, read_metrics
 from cryoquery.signals import stoppable
 from cryoquery.storage.atomic import link, read_json, staged_directory, write_json
 from cryoquery.storage.cache import Cache
@@ -53,15 +53,20 @@ MIN_ITEMS = 2
 """Labeled items that a network is trained on at least."""
 
 
+def is_enough(project: Project, label_set: LabelSet) -> bool:
+    """Whether enough is labeled to train on."""
+    items, n_particles = _to_train_on(project, label_set)
+    return len(items) >= MIN_ITEMS and n_particles > 0
+
+
 def check_enough(project: Project, label_set: LabelSet) -> None:
     """Refuse to train on next to nothing.
 
     Raises:
         ProjectError: it would be.
     """
-    items = [i for i in label_set.labels if project.items[i].split == "train"]
-    n_particles = sum(len(label_set.labels[i].particles_yx) for i in items)
-    if len(items) < MIN_ITEMS or not n_particles:
+    if not is_enough(project, label_set):
+        items, n_particles = _to_train_on(project, label_set)
         unit = f"{project.config.unit}s"
         raise ProjectError(
             f"{project.path}: {len(items)} {unit} with {n_particles} particles are labeled to train on; "
@@ -69,35 +74,59 @@ def check_enough(project: Project, label_set: LabelSet) -> None:
         )
 
 
+def _to_train_on(project: Project, label_set: LabelSet) -> tuple[list[int], int]:
+    """The labeled items that are not held out, and how many particles are marked in them."""
+    items = [i for i in label_set.labels if project.items[i].split == "train"]
+    return items, sum(len(label_set.labels[i].particles_yx) for i in items)
+
+
 def do_step(
     project: Project,
     label_set: LabelSet,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda line: None,
+    shortlist: int | None = None,
 ) -> Path:
-    """Do the next step in this process, on the labels of ``label_set``. Errors as in `step`."""
+    """Do the next step in this process, on the labels of ``label_set``; see `step`.
+
+    Args:
+        project: whose step it is.
+        label_set: the labels to train on.
+        progress: called with each event of the work.
+        say: called with sentences about what is going on.
+        shortlist: the strategy looks at so many items at most, see `plan_query`; None: at the whole pool.
+
+    Raises:
+        StepUnderWayError: another step of the project is.
+        DataError, ConfigError: as `step`.
+    """
     started = time.perf_counter()
     unit = f"{project.config.unit}s"
     threads = project.config.device.threads
     with exclusive_step(project.path, say, unit) as status, stoppable(), using_threads(threads):
-        return _do(project, label_set, status, progress, started)
+        return _do(project, label_set, status, progress, started, shortlist)
 
 
 def _do(
-    project: Project, label_set: LabelSet, status: StepStatus, progress: Progress, started: float
+    project: Project,
+    label_set: LabelSet,
+    status: StepStatus,
+    progress: Progress,
+    started: float,
+    shortlist: int | None,
 ) -> Path:
     by_number = finished_steps(project.steps_path)
     done, number = list(by_number.values()), max(by_number, default=0) + 1
     folder, config = project.steps_path / f"step_{number}", project.config
     data = labeled_dataset(project.dataset, label_set.labels, project.path / WORK)
     context = _context(project, data, all_of(progress, status))
-    labeled = as_indices([i for i in label_set.labels if project.items[i].split == "train"])
+    labeled = as_indices(_to_train_on(project, label_set)[0])
     name = run_name(config.strategy)
     run = Run(name, config.strategy, config.seed, (len(labeled),), folder, from_scratch=True)
     oracle = HumanOracle(data, labeled)
     oracle.ask(labeled)
     context.progress(IterationStarted(name, config.seed, number - 1, config.n_steps, len(labeled)))
-    planned = plan_query(project, label_set)
+    planned = plan_query(project, label_set, shortlist)
     iteration = iterate(
         run,
         context,
@@ -107,6 +136,7 @@ def _do(
         progress=schedule_progress(number - 1, config.n_steps),
         rng=query_rng(config.seed, name, number - 1),
         skipped=planned.skipped,
+        among=planned.among,
     )
     query = query_entries(iteration.query, planned)
     picker = load_picker(iteration.entry / MODEL, config.device)
@@ -121,7 +151,14 @@ def _do(
             name: None if isinstance(value, float) and not scores["per_micrograph"] else value
             for name, value in scores.items()
         },
-        **forecast(project, label_set, curve, query, scores["per_micrograph"]),
+        **forecast(
+            project,
+            label_set,
+            curve,
+            query,
+            scores["per_micrograph"],
+            read_metrics(done[-1]) if done else {},
+        ),
         "step": number,
         "strategy": config.strategy,
         "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),

@@ -23,6 +23,10 @@ WORK = "work"
 SECONDS_BETWEEN = 1.0
 
 
+class StepUnderWayError(ProjectError):
+    """Another process does a step of the project."""
+
+
 class StepStatus:
     """A `Progress` that keeps `FILE` up to date, at most once a second."""
 
@@ -110,13 +114,13 @@ def exclusive_step(project: Path, say: Callable[[str], None], unit: str) -> Iter
     """Be the only step of a project while the block runs, and show it.
 
     Raises:
-        ProjectError: another one is under way.
+        StepUnderWayError: another one is.
     """
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(alone(project / WORK, lambda owner: say(f"waits for a heartbeat of {owner}")))
         except ExperimentError:
-            raise ProjectError(f"{project}: {_who(project)}; wait for it, or stop it first") from None
+            raise StepUnderWayError(f"{project}: {_who(project)}; wait for it, or stop it first") from None
         remove_leftovers(project / WORK, alone=True)
         watch = StepStatus(project, say, unit)
         try:
