@@ -15,6 +15,9 @@ from cryoquery.network.predict import Predictor
 from cryoquery.picking.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
 from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, Detections, find_particles
 
+MaskOf = Callable[[int], NDArray[np.uint8]]
+"""A row of a dataset → the mask (h, w) of the image: BACKGROUND, PARTICLE or IGNORE."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -157,22 +160,29 @@ def predict_micrographs(
     dataset: Dataset,
     rows: NDArray[np.int64],
     watch: Callable[[int], None] = lambda n_images: None,
+    mask_of: MaskOf | None = None,
 ) -> Iterator[PredictedMicrograph]:
-    """Predict image by image, and yield each micrograph when its last image is there."""
+    """Predict image by image, and yield each micrograph when its last image is there.
+
+    ``mask_of`` gives the masks, where they are not to be those of the dataset.
+    """
+    mask_of = dataset.masks.__getitem__ if mask_of is None else mask_of
     waiting: dict[int, NDArray[np.float32]] = {}
     key: Mapping[int, MicrographKey] = {int(row): dataset.records[row].key for row in rows}
     for batch in predictor.stream(dataset.images, rows):
         watch(len(batch.positions))
         for row, logits in zip(rows[batch.positions], batch.logits.cpu().numpy(), strict=True):
             if waiting and key[next(iter(waiting))] != key[int(row)]:
-                yield _put_together(dataset, waiting)
+                yield _put_together(dataset, waiting, mask_of)
                 waiting = {}
             waiting[int(row)] = logits
     if waiting:
-        yield _put_together(dataset, waiting)
+        yield _put_together(dataset, waiting, mask_of)
 
 
-def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -> PredictedMicrograph:
+def _put_together(
+    dataset: Dataset, logits: Mapping[int, NDArray[np.float32]], mask_of: MaskOf
+) -> PredictedMicrograph:
     records = tuple(dataset.records[row] for row in logits)
     shape = max(r.top + r.content_height for r in records), max(r.left + r.content_width for r in records)
     whole = np.full(shape, -np.inf, dtype=np.float32)
@@ -183,7 +193,7 @@ def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -
         for record, part, row in zip(records, parts, logits, strict=True):
             inside = part.within(record.field)
             whole[part.place] = logits[row][inside]
-            mask[part.place] = dataset.masks[row][inside]
+            mask[part.place] = mask_of(row)[inside]
     truth = dataset.centers_among(list(logits))
     valid, pixels = mask != IGNORE, PixelCounts()
     pixels.add(whole[valid], mask[valid] == PARTICLE)

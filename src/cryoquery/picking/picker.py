@@ -250,9 +250,10 @@ class Picker(AnyPicker):
         return predict_tiled(self.predictor, prepared.levels, self.recipe.image_side)
 
     def detect(self, prepared: PreparedMicrograph, predicted: NDArray[np.float32]) -> Detections:
-        """Discs in the map of probabilities, see `find_particles`."""
+        """Discs in the map of probabilities, see `find_particles`; with calibrated scores."""
         disc_diameter = prepared.diameter_px * prepared.scale * self.recipe.disc_fraction
-        return find_particles(predicted, disc_diameter, 0.0, prepared.min_distance_px * prepared.scale)
+        found = find_particles(predicted, disc_diameter, 0.0, prepared.min_distance_px * prepared.scale)
+        return Detections(found.centers_yx, self.recipe.calibration.of(found.scores))
 
 
 def _log_recipe() -> PickingRecipe:

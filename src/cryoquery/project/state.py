@@ -116,6 +116,8 @@ class Label:
     """(k, 2) polygons that count neither as particle nor as background."""
     done: tuple[NDArray[np.float64], ...] = ()
     """(k, 2) polygons within which all is marked; none: everywhere is."""
+    suggested: bool = False
+    """Whether the item was shown with suggestions of a model: what was not accepted was refused."""
 
     def is_counted(self) -> NDArray[np.bool_]:
         """(n,) whether a particle does not lie in a region to be ignored."""
@@ -130,6 +132,7 @@ class Label:
             "particles": self.particles_yx.tolist(),
             "ignore": [polygon.tolist() for polygon in self.ignore],
             "done": [polygon.tolist() for polygon in self.done],
+            "suggested": self.suggested,
         }
 
 
@@ -143,7 +146,6 @@ class ItemLabels(Label):
     empty: bool
     person: str
     active_seconds: float
-    suggested: bool
     model: str | None
 
 
