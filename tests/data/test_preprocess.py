@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from cryoquery.data import preprocess
 from cryoquery.data.preprocess import (
     draw_mask,
-    field_grid,
     fit_background,
     fit_scale,
     normalize,
@@ -105,24 +104,6 @@ def test_fit_scale_fills_the_size_exactly() -> None:
     for longer in (4096, 1240, 5760, 7676, 11520, 767):
         scale = fit_scale((longer, longer - 13), 768)
         assert scaled_shape((longer, longer - 13), scale)[0] == 768
-
-
-@given(st.integers(1, 500), st.integers(1, 500), st.sampled_from([16, 64, 128]))
-def test_fields_cover_all_but_a_narrow_rest(height: int, width: int, field: int) -> None:
-    seen = np.zeros((height, width), int)
-    for part in field_grid((height, width), field):
-        assert 1 <= part.height <= field
-        assert 1 <= part.width <= field
-        seen[part.top : part.top + part.height, part.left : part.left + part.width] += 1
-    assert seen.max() == 1
-    assert (seen == 0).any(axis=1).all() or (seen == 0).any(axis=0).all() or seen.min() == 1
-    assert seen[: height - field // 4, : width - field // 4].all()
-
-
-def test_a_rest_of_a_quarter_stays() -> None:
-    assert len(field_grid((128, 128 + 32), 128)) == 2
-    assert len(field_grid((128, 128 + 31), 128)) == 1
-    assert len(field_grid((5, 5), 128)) == 1
 
 
 @given(st.integers(0, 10_000))

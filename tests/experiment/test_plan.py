@@ -10,6 +10,8 @@ from cryoquery.active.progress import Event, ImagesPassed, duration
 from cryoquery.errors import ConfigError, DataError
 from cryoquery.experiment.config import ExperimentConfig
 from cryoquery.experiment.plan import make_plan, measure_speed
+from cryoquery.network.checkpoint import save_model
+from cryoquery.network.model import ModelConfig
 
 PROTOCOL = Path(__file__).parents[2] / "configs" / "protocol.toml"
 
@@ -43,17 +45,27 @@ class Counting:
             self.n_predicted += event.n_images * (not event.trained)
 
 
-@pytest.mark.parametrize("fine_tune", [True, False])
-def test_the_plan_is_what_is_done(tmp_path: Path, fine_tune: bool) -> None:
+@pytest.mark.parametrize(("fine_tune", "doubt"), [(True, 0.0), (False, 0.0), (False, 0.9)])
+def test_the_plan_is_what_is_done(tmp_path: Path, fine_tune: bool, doubt: float) -> None:
     make_dataset(tmp_path / "data", {"train": 10, "val": 2, "test": 1})
+    small, start = ModelConfig(base_channels=2), "random"
+    if doubt:
+        start = str(tmp_path / "start.pt")
+        save_model(Path(start), small.build(), small, {})
     config = ExperimentConfig(
         dataset=tmp_path / "data",
         out=tmp_path / "e",
         strategies=("uncertainty", "margin", "core_set", "random"),
         seeds=(1, 2),
         schedule={"counts": (2, 5, 10)},
-        model={"base_channels": 2},
-        training={"initial_epochs": 2, "epochs": 1, "fine_tune": fine_tune},
+        model=small,
+        start=start,
+        training={
+            "initial_epochs": 2,
+            "epochs": 1,
+            "fine_tune": fine_tune,
+            "doubtful_background": doubt,
+        },
         workers=1,
     )
     plan = make_plan(config)

@@ -90,14 +90,14 @@ class Painter(AttentionUNet):
         return 4 * images, torch.zeros(len(images), 1, 1, 1)
 
 
-def fields_of_one_micrograph(path: Path) -> Dataset:
+def fields_of_one_micrograph(path: Path, lefts: tuple[int, ...]) -> Dataset:
     """A 64×80 micrograph in 2 × 3 fields of 32, with particles on the borders between them."""
     centers = np.array([[31.5, 31.5], [10.0, 32.0], [50.0, 60.0], [60.0, 12.0], [31.0, 70.0]])
     mask = disc_mask((64, 80), centers, 10)
     records = []
     with new_dataset(path, 7, 32, 32) as writer:
         for row, (split, top, left) in enumerate(
-            [("train", 0, 0)] + [("val", t, x) for t in (0, 32) for x in (0, 32, 64)]
+            [("train", 0, 0)] + [("val", t, x) for t in (0, 32) for x in lefts]
         ):
             part = mask[top : top + 32, left : left + 32]
             writer.put(row, encode(2.0 * part - 1), part)
@@ -126,14 +126,17 @@ def fields_of_one_micrograph(path: Path) -> Dataset:
     return open_dataset(path)
 
 
-def test_fields_are_put_together_before_they_are_picked(tmp_path: Path) -> None:
-    dataset = fields_of_one_micrograph(tmp_path / "fields")
-    assert sum(len(dataset.centers_in(row)) for row in dataset.rows("val")) == 5
+@pytest.mark.parametrize("lefts", [(0, 32, 64), (0, 24, 48)], ids=["side by side", "overlapping"])
+def test_fields_are_put_together_before_anything_is_counted(tmp_path: Path, lefts: tuple[int, ...]) -> None:
+    dataset = fields_of_one_micrograph(tmp_path / "fields", lefts)
+    assert dataset.n_particles(dataset.rows("val")) == 5
     scores = evaluate(Predictor(Painter(base_channels=2), FABRIC, batch_size=4), dataset, "val").scores
     assert scores["f1"] == scores["auc"] == 1.0
     assert scores["particle_f1"] == 1.0, "a particle on a border is one particle"
     (micrograph,) = scores["per_micrograph"]
     assert (micrograph["n_picks"], micrograph["n_particles"], micrograph["n_matched"]) == (5, 5, 5)
+    centers = dataset.particles["g", "m_val"][:, :2] / 2 - 0.25
+    assert micrograph["pixel_tp"] == disc_mask((64, 80), centers, 10).sum(), "a pixel in two fields is one"
 
 
 def test_padding_is_not_scored(padded: Dataset) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from cryoquery.network.optimize import Training, TrainingConfig
 from cryoquery.network.predict import Predictor
 from cryoquery.network.train import fit
 from cryoquery.picking.batch import check_target, pick_micrographs
+from cryoquery.picking.calibration import Calibration
 from cryoquery.picking.metrics import match_particles
 from cryoquery.picking.picker import Picker, PickOptions, load_picker, pick_file
 from cryoquery.picking.threshold import picking_recipe
@@ -160,8 +162,9 @@ def test_on_contamination_only_what_is_certain(picker: Picker) -> None:
     pixels = draw(truth, (320, 320))
     carbon = np.arange(320) > 224
     pixels[:, carbon] += 60 * zoom(rng.normal(0, 1, (160, 160)), 2, order=1)[:, carbon]
+    low = float(picker.recipe.calibration.of(np.array([0.2]))[0])
     careful, careless = (
-        picker.pick(pixels, PickOptions(diameter_px=DIAMETER, threshold=0.2, avoid_contamination=avoid), None)
+        picker.pick(pixels, PickOptions(diameter_px=DIAMETER, threshold=low, avoid_contamination=avoid), None)
         for avoid in (True, False)
     )
     assert careful.avoided[:, 120:].mean() > 0.3
@@ -210,6 +213,26 @@ def test_whatever_the_path_or_the_object_the_picks_are_the_same(
 def test_options_that_cannot_be_used(picker: Picker, options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         pick_particles(picker, draw(np.array([[50.0, 50.0]])), **options)
+
+
+def test_scores_are_calibrated_and_the_threshold_means_the_same(picker: Picker) -> None:
+    pixels = draw(scattered(25, (150, 210), 1))
+    given = picker.pick(pixels, PickOptions(diameter_px=DIAMETER), None)
+    raw = replace(picker, recipe=picker.recipe.model_copy(update={"calibration": Calibration()}))
+    lowest = PickOptions(diameter_px=DIAMETER, threshold=picker.recipe.raw_threshold)
+    before = raw.pick(pixels, lowest, None)
+    assert np.array_equal(given.picks.centers_yx, before.picks.centers_yx)
+    assert np.array_equal(given.picks.scores, picker.recipe.calibration.of(before.picks.scores))
+    assert not np.allclose(given.picks.scores, before.picks.scores)
+
+
+def test_an_average_over_orientations_finds_the_same(picker: Picker) -> None:
+    pixels = draw(scattered(25, (150, 210), 1))
+    once, average = (
+        pick_particles(picker, pixels, diameter_px=DIAMETER, average=average) for average in (False, True)
+    )
+    assert match_particles(average.centers_yx, once.centers_yx, DIAMETER / 2).f1 > 0.9
+    assert not np.array_equal(average.scores, once.scores)
 
 
 def test_the_recipe_in_the_model(picker: Picker, model: Path) -> None:

@@ -13,13 +13,14 @@ from cryoquery.network.model import ModelConfig, initial_weights
 from cryoquery.network.optimize import Training, TrainingConfig
 from cryoquery.network.predict import Predictor
 from cryoquery.network.train import fit
+from cryoquery.picking.calibration import Calibration
 from cryoquery.picking.evaluate import evaluate
 from cryoquery.picking.threshold import (
     DEFAULT_THRESHOLD,
     THRESHOLDS,
     PickingRecipe,
     picking_recipe,
-    tune_threshold,
+    tune,
 )
 
 MODEL = ModelConfig(base_channels=4)
@@ -70,32 +71,40 @@ def test_labels_of_other_images_do_not_reach_the_threshold(
 
 
 def test_the_threshold_is_among_the_best(predictor: Predictor, dataset: Dataset) -> None:
-    from cryoquery.picking.evaluate import predict_micrographs
-    from cryoquery.picking.metrics import match_particles
-    from cryoquery.picking.peaks import MIN_DISTANCE, find_particles
+    from cryoquery.picking.evaluate import match_picks, predict_micrographs
 
     rows = dataset.rows("val")
-    threshold, f1, n_particles = tune_threshold(predictor, dataset, rows)
+    tuned = tune(predictor, dataset, rows)
     predicted = list(predict_micrographs(predictor, dataset, rows))
-    assert n_particles == sum(len(p.truth_yx) for p in predicted)
+    assert tuned.n_particles == sum(len(p.truth_yx) for p in predicted)
 
-    def at(t: float) -> float:
-        matches = [
-            match_particles(
-                find_particles(p.probability, 8.0, t, MIN_DISTANCE * 8.0).centers_yx, p.truth_yx, 4.0
-            )
-            for p in predicted
-        ]
+    def at(threshold: float) -> float:
+        lowest = tuned.calibration.raw(threshold)
+        matches = [match_picks(dataset, p, lowest) for p in predicted]
         return float(np.mean([m.f1 for m in matches if m.n_truth or m.n_picks]))
 
-    assert at(threshold) == pytest.approx(f1, abs=0.03)
-    assert max(map(at, THRESHOLDS[::10])) <= at(threshold) + 0.03
+    assert at(tuned.threshold) == pytest.approx(tuned.f1, abs=0.03)
+    assert max(map(at, THRESHOLDS[::10])) <= at(tuned.threshold) + 0.03
+
+
+def test_missing_labels_lower_chances_and_the_threshold(predictor: Predictor, dataset: Dataset) -> None:
+    from dataclasses import replace
+
+    rng = np.random.default_rng(0)
+    some = {key: found[rng.random(len(found)) < 0.5] for key, found in dataset.particles.items()}
+    whole, missing = (
+        tune(predictor, data, np.arange(52)) for data in (dataset, replace(dataset, particles=some))
+    )
+    assert 20 <= missing.n_particles < 0.7 * whole.n_particles
+    sure = np.array([0.99])
+    assert missing.calibration.of(sure)[0] < whole.calibration.of(sure)[0] - 0.2
+    assert missing.threshold < whole.threshold
 
 
 def test_with_too_few_labels_the_default_is_kept(predictor: Predictor, dataset: Dataset) -> None:
-    threshold, f1, _ = tune_threshold(predictor, dataset, np.array([0, 1]))
-    assert (threshold, f1) == (DEFAULT_THRESHOLD, None)
-    assert tune_threshold(predictor, dataset, np.empty(0, np.int64)) == (DEFAULT_THRESHOLD, None, 0)
+    tuned = tune(predictor, dataset, np.array([0, 1]))
+    assert (tuned.threshold, tuned.f1, tuned.calibration) == (DEFAULT_THRESHOLD, None, Calibration())
+    assert tune(predictor, dataset, np.empty(0, np.int64)).n_particles == 0
 
 
 def test_whole_micrographs_and_their_diameter(predictor: Predictor, dataset: Dataset) -> None:
@@ -133,7 +142,7 @@ def test_what_is_ignored_counts_nowhere(predictor: Predictor, dataset: Dataset) 
     assert sum(r["n_picks"] for r in records) < sum(
         r["n_picks"] for r in evaluate(predictor, dataset, "val").scores["per_micrograph"]
     )
-    assert tune_threshold(predictor, other, rows)[2] == sum(r["n_particles"] for r in records)
+    assert tune(predictor, other, rows).n_particles == sum(r["n_particles"] for r in records)
 
 
 def test_picks_on_ignored_pixels_are_neither_right_nor_wrong(predictor: Predictor, dataset: Dataset) -> None:

@@ -9,7 +9,7 @@ from scipy.special import expit
 from cryoquery.network.device import DeviceConfig
 from cryoquery.network.model import ModelConfig, initial_weights
 from cryoquery.network.predict import Predictor
-from cryoquery.picking.tiles import EXACT_SIDE_PX, predict_tiled, tile_starts
+from cryoquery.picking.tiles import EXACT_SIDE_PX, predict_tiled, predict_turned, tile_starts
 
 FABRIC = DeviceConfig(accelerator="cpu", precision="32-true").fabric()
 
@@ -85,3 +85,14 @@ def test_tiles_cover_and_overlap(length: int, side: int) -> None:
     assert length <= starts[-1] + side < length + side + 16
     overlap = 224 if side >= 448 else side // 4
     assert all(b - a <= side - overlap for a, b in zip(starts, starts[1:], strict=False))
+
+
+def test_the_average_over_orientations_turns_with_the_image(predictor: Predictor) -> None:
+    levels = noise(70, 90)
+    average = predict_turned(predictor, levels, 64)
+    assert average.shape == levels.shape
+    assert np.abs(average - predict_tiled(predictor, levels, 64)).max() > 1e-3
+    turned = predict_turned(predictor, np.rot90(levels).copy(), 64)
+    assert np.allclose(turned, np.rot90(average), atol=1e-5)
+    mirrored = predict_turned(predictor, levels[:, ::-1].copy(), 64)
+    assert np.allclose(mirrored, average[:, ::-1], atol=1e-5)

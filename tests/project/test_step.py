@@ -21,6 +21,7 @@ from cryoquery.active.loop import query_from
 from cryoquery.cli import main
 from cryoquery.cli.status import project_status, show_project
 from cryoquery.data.dataset import BACKGROUND, IGNORE, PARTICLE, UNLABELED, ImageRecord
+from cryoquery.data.fields import Field
 from cryoquery.data.pool import Pool, as_indices
 from cryoquery.errors import DataError, ProjectError
 from cryoquery.formats import write_micrograph
@@ -274,10 +275,8 @@ def two_fields(known: dict[int, Label]) -> dict[int, LabeledImage]:
         "center": 0.0,
         "spread": 1.0,
     }
-    return {
-        item: LabeledImage(ImageRecord(**common, **size, left=50 * item), label)
-        for item, label in known.items()
-    }
+    records = {item: ImageRecord(**common, **size, left=50 * item) for item in known}
+    return {item: LabeledImage(records[item], records[item].field, label) for item, label in known.items()}
 
 
 def test_what_unknown_particles_may_cover_is_no_background() -> None:
@@ -297,6 +296,20 @@ def test_what_unknown_particles_may_cover_is_no_background() -> None:
     half = draw_labels(0, two_fields({0: Label(1, none)}), none, 0.5)
     assert (half[:, 45:] == IGNORE).all()
     assert (half[:, :45] == BACKGROUND).all()
+
+
+def test_people_are_not_asked_for_what_a_field_shares_with_another() -> None:
+    """Beyond its own part of 50 px an image of 60 px is only known where the neighbor is labeled."""
+    none = np.empty((0, 2))
+    record = replace(two_fields({0: Label(1, none)})[0].record, content_width=60)
+    other = replace(record, left=40)
+    left = LabeledImage(record, Field(0, 0, 60, 50), Label(1, none))
+    right = LabeledImage(other, Field(0, 50, 60, 50), Label(2, none))
+    alone = draw_labels(0, {0: left}, none, 1.0)
+    assert (alone[:, :40] == BACKGROUND).all()
+    assert (alone[:, 40:] == IGNORE).all()
+    both = draw_labels(0, {0: left, 1: right}, none, 1.0)
+    assert (both == BACKGROUND).all()
 
 
 def test_background_lies_a_radius_from_every_place_that_nobody_looked_at() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +46,10 @@ class SimulatedOracle:
         """The dataset with this oracle's answers as particles; for images that were asked for only."""
         return self._dataset
 
+    def may_miss(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether particles of the images (n,) may have been overlooked."""
+        return np.ones(len(indices), dtype=bool)
+
     def ask(self, indices: NDArray[np.int64]) -> None:
         """Have the pool images ``indices`` labeled. Those labeled already cost nothing."""
         self._asked[indices] = True
@@ -67,11 +72,19 @@ class SimulatedOracle:
 class HumanOracle(SimulatedOracle):
     """Answers from what people have labeled of a project, and refuses items without labels."""
 
-    def __init__(self, dataset: Dataset, labeled: NDArray[np.int64]) -> None:
-        """``labeled``: indices of the pool images that have labels in ``dataset``."""
+    def __init__(self, dataset: Dataset, labeled: NDArray[np.int64], reviewed: Collection[int] = ()) -> None:
+        """``labeled``: indices of the pool images that have labels in ``dataset``.
+
+        ``reviewed``: those of them where people saw what a model suggests, and decided.
+        """
         super().__init__(dataset)
         self._labeled = np.zeros(len(self._asked), dtype=bool)
         self._labeled[labeled] = True
+        self._reviewed = np.array(sorted(reviewed), dtype=np.int64)
+
+    def may_miss(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """See `SimulatedOracle`: not where people have said no to a model's suggestions."""
+        return ~np.isin(indices, self._reviewed)
 
     def ask(self, indices: NDArray[np.int64]) -> None:
         """See `SimulatedOracle`.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cryoquery.active.initial_weights import first_weights
 from cryoquery.active.iteration import EXAMPLES, MODEL, SCORES, SNAPSHOTS
+from cryoquery.active.missing_labels import TrainingMasks, training_masks
 from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.active.progress import EpochEnded, PhaseStarted
 from cryoquery.active.run import Context, Run
@@ -45,16 +46,19 @@ def train_and_evaluate(
             start = load_weights(train_and_evaluate(run, context, oracle, history[:-1])[0] / MODEL)[0]
         snapshots: list[Weights] = []
         context.progress(PhaseStarted("training"))
-        network = _fit(run, context, oracle, labeled, start, context.cache.checkpoint(key), snapshots)
+        masks = training_masks(context, oracle, labeled)
+        network = _fit(run, context, masks, labeled, start, context.cache.checkpoint(key), snapshots)
         if context.training.snapshots:
             save_snapshots(folder / SNAPSHOTS, snapshots)
         context.progress(PhaseStarted("evaluation"))
         predictor = Predictor(network, context.fabric, context.training.batch_size)
         made_by = {name: inputs[name] for name in ("training", "pretraining", "start_sha256")}
         made_by |= {"seed": run.seed, "training_key": key}
-        recipe = picking_recipe(predictor, oracle.labels, labeled, context.splits, context.predicted)
+        recipe = picking_recipe(
+            predictor, oracle.labels, labeled, context.splits, context.predicted, masks.of
+        )
         save_model(folder / MODEL, network, context.model, made_by, recipe.model_dump(mode="json"))
-        _evaluate(predictor, context, folder, recipe.threshold)
+        _evaluate(predictor, context, folder, recipe.raw_threshold)
 
     return context.cache.obtain(key, make, context.waiting)
 
@@ -62,7 +66,7 @@ def train_and_evaluate(
 def _fit(
     run: Run,
     context: Context,
-    oracle: SimulatedOracle,
+    masks: TrainingMasks,
     labeled: NDArray[np.int64],
     start: Weights | None,
     checkpoint: Path,
@@ -78,7 +82,7 @@ def _fit(
     training = Training(
         start=first_weights(context, run.seed) if start is None else start,
         model=context.model,
-        labeled=LabeledImages(context.pool, labeled, oracle.masks),
+        labeled=LabeledImages(context.pool, labeled, masks.read),
         config=context.training,
         from_scratch=start is None,
         seed=run.seed,

@@ -33,6 +33,10 @@ IgnoredClass = Annotated[
 ]
 PixelSize = Annotated[float | None, typer.Option(help="Å/px, where the files do not say or are wrong.")]
 
+Average = Annotated[
+    bool, typer.Option("--average", help="Average over eight orientations: eight times the work.")
+]
+
 OpticsStar = Annotated[
     Path | None, typer.Option("--optics", help="STAR file of the micrographs, with their optics groups.")
 ]
@@ -81,6 +85,7 @@ def pick(
         bool | None,
         typer.Option("--invert/--no-invert", help="Invert the contrast (default: as in training)."),
     ] = None,
+    average: Average = False,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
     ] = None,

@@ -11,6 +11,7 @@ import typer
 from cryoquery.active.progress import EpochEnded, Event
 from cryoquery.cli.picks import (
     AmplitudeContrast,
+    Average,
     Columns,
     Cs,
     FlipX,
@@ -211,6 +212,7 @@ def export(
     threshold: Annotated[
         float | None, typer.Option(help="With --picks: lowest score, 0 to 1 (default: as tuned).")
     ] = None,
+    average: Average = False,
     optics: OpticsStar = None,
     voltage: Voltage = None,
     cs: Cs = None,
@@ -240,8 +242,8 @@ def export(
     with counting("picking") as progress:
         outcome = export_picks(
             opened, out,
-            file_format=file_format, threshold=threshold, optics=said, star=star, client=client,
-            progress=progress,
+            file_format=file_format, threshold=threshold, average=average, optics=said, star=star,
+            client=client, progress=progress,
         )  # fmt: skip
     complain_of_optics(out, outcome.picks, said, file_format)
     complain(outcome.notes, "note: ")

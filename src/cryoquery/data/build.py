@@ -28,17 +28,17 @@ from cryoquery.data.dataset import (
     new_dataset,
     open_dataset,
 )
+from cryoquery.data.fields import Field as FieldOfImage
+from cryoquery.data.fields import field_grid
 from cryoquery.data.layouts.options import check_pattern
 from cryoquery.data.preprocess import (
     NORMALIZATION,
     draw_mask,
-    field_grid,
     fit_scale,
     normalize,
     rescale_mask,
     scaled_shape,
 )
-from cryoquery.data.preprocess import Field as FieldOfImage
 from cryoquery.data.source import MAX_DIAMETER_RATIO, SourceMicrograph
 from cryoquery.data.splits import SplitBy, assign_splits, tie_near_duplicates
 from cryoquery.errors import ConfigError, CryoqueryError, DataError

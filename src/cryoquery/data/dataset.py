@@ -14,7 +14,6 @@ Rows are sorted by split, training images first, so that the index of a training
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import errno
 import hashlib
@@ -30,16 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoquery.data.array_file import ArrayFile, read_rows
+from cryoquery.data.dataset_tables import PARTICLE_COLUMNS, read_particles, table_lines
+from cryoquery.data.fields import Field, own_parts
 from cryoquery.errors import DataError
+from cryoquery.formats.placement import to_scaled
 from cryoquery.storage.atomic import check_new, read_json, staged_directory, write_json, write_table
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")
 UNLABELED = "unlabeled"
 """The split of held-out images without labels: neither trained nor measured on."""
-
-PARTICLE_COLUMNS = ("group", "micrograph", "y", "x", "diameter_px")
-
 
 MicrographKey: TypeAlias = tuple[str, str]
 """(group, name of the micrograph)"""
@@ -112,9 +111,14 @@ class ImageRecord:
         return np.s_[: self.content_height, : self.content_width]
 
     @property
+    def field(self) -> Field:
+        """The part of the scaled micrograph that is the content."""
+        return Field(self.top, self.left, self.content_height, self.content_width)
+
+    @property
     def place(self) -> tuple[slice, slice]:
         """Where in the scaled micrograph the content lies."""
-        return np.s_[self.top : self.top + self.content_height, self.left : self.left + self.content_width]
+        return self.field.place
 
 
 @dataclass(frozen=True)
@@ -147,15 +151,34 @@ class Dataset:
     def centers_in(self, row: int) -> NDArray[np.float64]:
         """Centers (n, 2) as (y, x) inside image ``row``, in pixels of that image."""
         record = self.records[row]
-        original = self.particles.get(record.key, np.empty((0, 3)))[:, :2]
-        points = (original + 0.5) * record.scale - 0.5 - np.array([record.top, record.left])
-        extent = np.array([record.content_height, record.content_width])
-        inside = ((points >= -0.5) & (points < extent - 0.5)).all(axis=1)
-        return np.asarray(points[inside])
+        return np.asarray(self.centers_among([row]) - np.array([record.top, record.left]))
+
+    def centers_among(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        """Centers (n, 2) inside any of the images ``rows`` of one micrograph, each once.
+
+        In pixels of the micrograph at the scale of the images.
+        """
+        record = self.records[rows[0]]
+        found = sorted({number for row in rows for number in self._particles_in[row]})
+        centers = self.particles.get(record.key, np.empty((0, 3)))[found, :2]
+        return to_scaled(centers, record.scale)
 
     def n_particles(self, rows: Sequence[int] | NDArray[np.int64]) -> int:
-        """How many labeled centers lie in the images ``rows``."""
-        return int(self._particles_per_image[np.asarray(rows, dtype=np.int64)].sum())
+        """How many labeled centers lie in the images ``rows``; one that lies in two of them counts once."""
+        return len({(self.records[row].key, number) for row in rows for number in self._particles_in[row]})
+
+    @cached_property
+    def own_parts(self) -> tuple[Field, ...]:
+        """Of each image the part of its micrograph, at its scale, that no other image stands for."""
+        rows: dict[MicrographKey, list[int]] = {}
+        for row, record in enumerate(self.records):
+            rows.setdefault(record.key, []).append(row)
+        found = {
+            row: part
+            for its in rows.values()
+            for row, part in zip(its, own_parts([self.records[row].field for row in its]), strict=True)
+        }
+        return tuple(found[row] for row in range(len(self.records)))
 
     def n_foreground(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Pixels of particles in the masks of the images ``rows`` (n,): (n,)."""
@@ -168,8 +191,16 @@ class Dataset:
         return np.array([r.content_height * r.content_width for r in records], dtype=np.int64)
 
     @cached_property
-    def _particles_per_image(self) -> NDArray[np.int64]:
-        return np.array([len(self.centers_in(row)) for row in range(len(self.records))], dtype=np.int64)
+    def _particles_in(self) -> tuple[list[int], ...]:
+        """Numbers of the centers inside each image, within its micrograph."""
+        found = []
+        for record in self.records:
+            centers = to_scaled(self.particles.get(record.key, np.empty((0, 3)))[:, :2], record.scale)
+            points = centers - np.array([record.top, record.left])
+            extent = np.array([record.content_height, record.content_width])
+            inside = ((points >= -0.5) & (points < extent - 0.5)).all(axis=1)
+            found.append(np.flatnonzero(inside).tolist())
+        return tuple(found)
 
     def check_unchanged(self) -> None:
         """Recompute the fingerprint from the files.
@@ -209,7 +240,7 @@ def open_dataset(path: Path | str) -> Dataset:
         images=_open_array(path / "images.npy"),
         masks=_open_array(path / "masks.npy"),
         records=records,
-        particles=_read_particles(path / "particles.csv"),
+        particles=read_particles(path / "particles.csv"),
         recipe=info["recipe"],
         notes=info["notes"],
         fingerprint=info["fingerprint"],
@@ -361,32 +392,7 @@ def _read_records(path: Path) -> tuple[ImageRecord, ...]:
         "float | None": lambda value: float(value) if value else None,
     }
     columns = [(field.name, parsers[str(field.type)]) for field in fields(ImageRecord)]
-    with _table(path) as lines:
+    with table_lines(path) as lines:
         header = next(lines)
         places = [(name, header.index(name), parse) for name, parse in columns]
         return tuple(ImageRecord(**{name: parse(line[at]) for name, at, parse in places}) for line in lines)
-
-
-def _read_particles(path: Path) -> dict[MicrographKey, NDArray[np.float64]]:
-    rows: dict[MicrographKey, list[tuple[float, float, float]]] = {}
-    with _table(path) as lines:
-        if (header := next(lines)) != list(PARTICLE_COLUMNS):
-            raise ValueError(f"columns {header}, expected {list(PARTICLE_COLUMNS)}")
-        for group, micrograph, y, x, diameter in lines:
-            rows.setdefault((group, micrograph), []).append((float(y), float(x), float(diameter)))
-    return {key: np.array(values) for key, values in rows.items()}
-
-
-@contextmanager
-def _table(path: Path) -> Iterator[Any]:
-    """The lines of a CSV file; errors in reading them name the file and the line."""
-    lines = None
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            lines = csv.reader(stream)
-            yield lines
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; import the dataset again") from None
-    except (ValueError, IndexError, StopIteration) as error:
-        at = lines.line_num if lines else 0
-        raise DataError(f"{path}: line {at} cannot be read ({error}); import the dataset again") from None

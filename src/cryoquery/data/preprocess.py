@@ -263,37 +263,6 @@ def rescale_mask(mask: NDArray[np.bool_], shape: tuple[int, int], scale: float) 
     return (np.asarray(source.resize((width, height), method, box=box)) >= 0.5).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Field:
-    """A part of a scaled micrograph: upper left corner and size in px."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def field_grid(shape: tuple[int, int], field: int) -> list[Field]:
-    """Cut (h, w) into non-overlapping fields of ``field`` px, row by row from the upper left.
-
-    The last row and column may be smaller; a remainder narrower than a quarter of a field is left
-    out, unless there is nothing else.
-    """
-    tops, lefts = (_starts(n, field) for n in shape)
-    return [
-        Field(top, left, min(field, shape[0] - top), min(field, shape[1] - left))
-        for top in tops
-        for left in lefts
-    ]
-
-
-def _starts(length: int, field: int) -> list[int]:
-    starts = list(range(0, length, field))
-    if len(starts) > 1 and length - starts[-1] < field / 4:
-        starts.pop()
-    return starts
-
-
 def draw_mask(
     shape: tuple[int, int], centers_yx: NDArray[np.float64], diameters: NDArray[np.float64]
 ) -> NDArray[np.uint8]:

@@ -38,7 +38,8 @@ class Cost:
     n_training: int = 0
     """Forward and backward."""
     n_inference: int = 0
-    """Forward only: recalibration, tuning the threshold, measuring on held-out images, scoring the pool."""
+    """Forward only: doubting background, recalibration, tuning the threshold, measuring on held-out images,
+    scoring the pool."""
     n_saved_training: int = 0
     """Not passed, because another run does the same training."""
     n_saved_inference: int = 0
@@ -153,7 +154,8 @@ def _planned(run: Run, pool: _Images, config: ExperimentConfig, seen: set[tuple[
         key = _identity(run, iteration, pool.n_train, from_scratch)
         n_tuned = min(pool.n_tuned or count, MAX_IMAGES)
         n_networks = max(training.n_snapshots(count, from_scratch), 1)
-        n_after = n_networks * training.n_recalibrated(count) + n_tuned + pool.n_held_out
+        n_doubted = count if training.doubtful_background and config.start != "random" else 0
+        n_after = n_doubted + n_networks * training.n_recalibrated(count) + n_tuned + pool.n_held_out
         cost = _once(Cost(count * training.n_epochs(count, from_scratch), n_after), ("trained", *key), seen)
         if iteration == 0 and config.pretraining is not None:
             n_views = 2 * config.pretraining.steps * min(config.pretraining.batch_size, pool.n_train)

@@ -65,6 +65,9 @@ class TrainingConfig(CheckedModel):
     """Turn and mirror every image at random (the 8 symmetries of the square)."""
     distort: bool = False
     """Change size, sharpness, noise and contrast of every image at random, see `network.augment`."""
+    doubtful_background: Fraction = 0.0
+    """Background on which the model that trainings start from gives a particle at least this probability is
+    ignored, since labels may miss some; 0: none is. Without such a model it has no effect."""
     decay: Literal["none", "cosine"] = "none"
     """How the learning rate falls over a training."""
     averaging: Fraction = 0.0

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from cryoquery.data.array_file import read_rows
 from cryoquery.data.dataset import IGNORE, PARTICLE, Dataset, ImageRecord, MicrographKey
 from cryoquery.network.predict import Predictor
 from cryoquery.picking.metrics import ParticleMatches, PixelCounts, match_particles, mean_particle_scores
 from cryoquery.picking.peaks import DEFAULT_THRESHOLD, MIN_DISTANCE, Detections, find_particles
+
+MaskOf = Callable[[int], NDArray[np.uint8]]
+"""A row of a dataset → the mask (h, w) of the image: BACKGROUND, PARTICLE or IGNORE."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,10 @@ def evaluate(
 ) -> Evaluation:
     """Scores of a network on the images of ``split``, each of which passes it once.
 
-    Pixel scores (`PixelCounts.scores`) are pooled over the split at threshold 0.5. Particle scores
-    (`mean_particle_scores`) compare picks with labeled centers at most half a particle diameter
-    away, over whole micrographs: fields are put together again before they are picked, so that a
-    particle on the border of two fields is one particle. Also ``per_group`` and ``per_micrograph``.
+    Fields are put together again before anything is counted, so that no pixel counts twice, and a
+    particle in two fields is one particle. Pixel scores (`PixelCounts.scores`) are pooled over the split
+    at threshold 0.5. Particle scores (`mean_particle_scores`) compare picks with labeled centers at most
+    half a particle diameter away, over whole micrographs. Also ``per_group`` and ``per_micrograph``.
 
     What the masks say to IGNORE counts nowhere: neither its pixels, nor picks and labeled centers on them.
 
@@ -58,7 +60,7 @@ def evaluate(
     by_group: dict[str, tuple[PixelCounts, list[ParticleMatches]]] = {}
     records = []
     for predicted in predict_micrographs(predictor, dataset, dataset.rows(split), watch):
-        pixels = _count_pixels(predicted)
+        pixels = predicted.pixels
         usual = match_picks(dataset, predicted, DEFAULT_THRESHOLD)
         for row in wanted & predicted.logits.keys():
             kept[row] = _as_levels(predicted.logits[row])
@@ -138,10 +140,10 @@ class PredictedMicrograph:
     """(h, w) of the micrograph put together at the scale of the dataset; 0 where no field was asked for."""
     truth_yx: NDArray[np.float64]
     """(n, 2) labeled centers in these images, in pixels of ``probability``; none that is to be ignored."""
-    masks: Mapping[int, NDArray[np.uint8]]
-    """(h, w) of each image, by its row in the dataset."""
-    ignored: NDArray[np.bool_]
-    """(h, w) where nothing is known of the micrograph that is put together."""
+    mask: NDArray[np.uint8]
+    """(h, w) likewise put together; IGNORE where no field was asked for."""
+    pixels: PixelCounts
+    """Of all pixels that the mask says something of."""
 
     @property
     def diameter_px(self) -> float:
@@ -150,7 +152,7 @@ class PredictedMicrograph:
 
     def is_known(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of the points (n, 2), in pixels of ``probability``, lie where the labels say something."""
-        return ~_at(self.ignored, points_yx)
+        return np.asarray(_at(self.mask, points_yx) != IGNORE)
 
 
 def predict_micrographs(
@@ -158,50 +160,51 @@ def predict_micrographs(
     dataset: Dataset,
     rows: NDArray[np.int64],
     watch: Callable[[int], None] = lambda n_images: None,
+    mask_of: MaskOf | None = None,
 ) -> Iterator[PredictedMicrograph]:
-    """Predict image by image, and yield each micrograph when its last image is there."""
+    """Predict image by image, and yield each micrograph when its last image is there.
+
+    ``mask_of`` gives the masks, where they are not to be those of the dataset.
+    """
+    mask_of = dataset.masks.__getitem__ if mask_of is None else mask_of
     waiting: dict[int, NDArray[np.float32]] = {}
     key: Mapping[int, MicrographKey] = {int(row): dataset.records[row].key for row in rows}
     for batch in predictor.stream(dataset.images, rows):
         watch(len(batch.positions))
         for row, logits in zip(rows[batch.positions], batch.logits.cpu().numpy(), strict=True):
             if waiting and key[next(iter(waiting))] != key[int(row)]:
-                yield _put_together(dataset, waiting)
+                yield _put_together(dataset, waiting, mask_of)
                 waiting = {}
             waiting[int(row)] = logits
     if waiting:
-        yield _put_together(dataset, waiting)
+        yield _put_together(dataset, waiting, mask_of)
 
 
-def _put_together(dataset: Dataset, logits: Mapping[int, NDArray[np.float32]]) -> PredictedMicrograph:
+def _put_together(
+    dataset: Dataset, logits: Mapping[int, NDArray[np.float32]], mask_of: MaskOf
+) -> PredictedMicrograph:
     records = tuple(dataset.records[row] for row in logits)
-    height = max(r.top + r.content_height for r in records)
-    width = max(r.left + r.content_width for r in records)
-    probability = np.zeros((height, width), dtype=np.float32)
-    ignored = np.zeros((height, width), dtype=bool)
-    masks = dict(zip(logits, read_rows(dataset.masks, list(logits)), strict=True))
-    truth = []
-    for (row, values), record in zip(logits.items(), records, strict=True):
-        probability[record.place] = expit(values[record.content])
-        ignored[record.place] = masks[row][record.content] == IGNORE
-        truth.append(dataset.centers_in(row) + np.array([record.top, record.left]))
-    centers = np.concatenate(truth)
-    return PredictedMicrograph(records, logits, probability, centers[~_at(ignored, centers)], masks, ignored)
+    shape = max(r.top + r.content_height for r in records), max(r.left + r.content_width for r in records)
+    whole = np.full(shape, -np.inf, dtype=np.float32)
+    mask = np.full(shape, IGNORE, dtype=np.uint8)
+    own = [dataset.own_parts[row] for row in logits]
+    # Where two fields overlap both were asked for, or one: the one whose own part it is has the last word.
+    for parts in ([record.field for record in records], own):
+        for record, part, row in zip(records, parts, logits, strict=True):
+            inside = part.within(record.field)
+            whole[part.place] = logits[row][inside]
+            mask[part.place] = mask_of(row)[inside]
+    truth = dataset.centers_among(list(logits))
+    valid, pixels = mask != IGNORE, PixelCounts()
+    pixels.add(whole[valid], mask[valid] == PARTICLE)
+    known = truth[_at(mask, truth) != IGNORE]
+    return PredictedMicrograph(records, logits, expit(whole), known, mask, pixels)
 
 
-def _at(values: NDArray[np.bool_], points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _at(values: NDArray[np.uint8], points_yx: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The value (n,) of the pixel of ``values`` (h, w) that each point (n, 2) lies in."""
     y, x = np.clip(np.rint(points_yx).astype(np.int64), 0, np.array(values.shape) - 1).T
     return np.asarray(values[y, x])
-
-
-def _count_pixels(predicted: PredictedMicrograph) -> PixelCounts:
-    pixels = PixelCounts()
-    for row, values in predicted.logits.items():
-        mask = predicted.masks[row]
-        valid = mask != IGNORE
-        pixels.add(values[valid], mask[valid] == PARTICLE)
-    return pixels
 
 
 def match_picks(dataset: Dataset, predicted: PredictedMicrograph, threshold: float) -> ParticleMatches:

@@ -1,12 +1,13 @@
 """How to pick with a network: the scale it was trained at, the discs it draws, its score threshold.
 
-The threshold is never tuned on the split that is reported. Where a dataset has a validation split
-beside a reported test split it is tuned there, otherwise on the labeled training images.
+Calibration and threshold are never tuned on the split that is reported. Where a dataset has a validation
+split beside a reported test split it is done there, otherwise on the labeled training images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +19,14 @@ from cryoquery.data.dataset import LEVELS_PER_SIGMA, ZERO_LEVEL, Dataset, ImageR
 from cryoquery.data.preprocess import NORMALIZATION, evenly
 from cryoquery.data.source import MAX_DIAMETER_RATIO
 from cryoquery.network.predict import Predictor
-from cryoquery.picking.evaluate import known_picks, predict_micrographs
+from cryoquery.picking.calibration import Calibration, expected_f1
+from cryoquery.picking.evaluate import MaskOf, known_picks, predict_micrographs
 from cryoquery.picking.metrics import ranked_matches
 from cryoquery.picking.peaks import DEFAULT_THRESHOLD
 
 MAX_IMAGES = 128
 """Images that a threshold is tuned on at most, as whole micrographs evenly chosen."""
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.01), 2)
-AS_GOOD = 0.005
-"""Thresholds within so much of the best F1 are equally good; the middle of them is taken."""
 MIN_PARTICLES = 20
 """With fewer labeled particles nothing is tuned."""
 
@@ -51,10 +51,12 @@ class PickingRecipe(CheckedModel):
     """Whether the contrast of the training micrographs was inverted."""
     diameter_angstrom: float | None = None
     """Particle diameter in Å, where all training micrographs agree in it."""
+    calibration: Calibration = Calibration()
+    """What makes of a raw score the chance that the pick is a particle: the score that is given out."""
     threshold: float = Field(default=DEFAULT_THRESHOLD, ge=0, le=1)
     """Lowest score of a particle."""
     tuned_on: TunedOn = "nothing"
-    """What the threshold was tuned on: never the split that is reported."""
+    """What calibration and threshold were tuned on: never the split that is reported."""
     tuned_f1: float | None = None
     """Particle F1 there, macro over micrographs."""
     n_tuned_particles: int = 0
@@ -65,6 +67,11 @@ class PickingRecipe(CheckedModel):
     )
     """Quantization to 8 bits, see `data.dataset.encode`."""
 
+    @property
+    def raw_threshold(self) -> float:
+        """The threshold before calibration."""
+        return self.calibration.raw(self.threshold)
+
 
 def picking_recipe(
     predictor: Predictor,
@@ -72,6 +79,7 @@ def picking_recipe(
     labeled: NDArray[np.int64],
     splits: Sequence[str],
     watch: Callable[[int], None] = lambda n_images: None,
+    mask_of: MaskOf | None = None,
 ) -> PickingRecipe:
     """The recipe for a network trained on the images ``labeled`` of ``dataset``.
 
@@ -81,9 +89,10 @@ def picking_recipe(
         labeled: training images whose labels it has seen, and the only ones whose labels are read here.
         splits: the held-out splits, the reported one first.
         watch: called with the number of images of each batch.
+        mask_of: as in `predict_micrographs`.
     """
     on, rows = tuning_rows(dataset, labeled, splits)
-    threshold, f1, n_particles = tune_threshold(predictor, dataset, rows, watch)
+    tuned = tune(predictor, dataset, rows, watch, mask_of)
     config = dataset.recipe["config"]
     train = [record for record in dataset.records if record.split == "train"]
     sizes = np.array([record.diameter_px * record.scale for record in train])
@@ -95,10 +104,11 @@ def picking_recipe(
         disc_fraction=dataset.disc_fraction,
         invert=bool(dataset.recipe.get("origin", {}).get("options", {}).get("invert", False)),
         diameter_angstrom=_common_diameter(train),
-        threshold=threshold,
-        tuned_on=on if f1 is not None else "nothing",
-        tuned_f1=f1,
-        n_tuned_particles=n_particles,
+        calibration=tuned.calibration,
+        threshold=tuned.threshold,
+        tuned_on=on if tuned.f1 is not None else "nothing",
+        tuned_f1=tuned.f1,
+        n_tuned_particles=tuned.n_particles,
     )
 
 
@@ -111,43 +121,52 @@ def tuning_rows(
     return "labeled training images", np.sort(labeled)
 
 
-def tune_threshold(
+@dataclass(frozen=True)
+class Tuned:
+    """What labeled images say of the scores that a network gives."""
+
+    calibration: Calibration
+    threshold: float
+    """Lowest calibrated score of a pick."""
+    f1: float | None
+    """Particle F1 there, macro over micrographs; None: too few labeled particles, nothing was tuned."""
+    n_particles: int
+    """Labeled particles."""
+
+
+def tune(
     predictor: Predictor,
     dataset: Dataset,
     rows: NDArray[np.int64],
     watch: Callable[[int], None] = lambda n_images: None,
-) -> tuple[float, float | None, int]:
-    """The score threshold of the best particle F1 on the images ``rows``, macro over micrographs.
+    mask_of: MaskOf | None = None,
+) -> Tuned:
+    """Calibrate scores on the images ``rows``, and choose the threshold of the best F1 that they promise.
 
-    Returns:
-        threshold, its F1 (None: too few labeled particles to tune on, the default is given), and the
-        number of labeled particles.
+    Where labels miss a share of the particles, chances and threshold are lower by about this share.
+    ``mask_of`` as in `predict_micrographs`.
     """
-    chosen = _whole_micrographs(dataset, rows)
-    curves, n_particles = [], 0
-    for predicted in predict_micrographs(predictor, dataset, chosen, watch):
-        found = known_picks(dataset, predicted, 0.0)
-        n_truth = len(predicted.truth_yx)
+    found, n_particles = [], 0
+    for predicted in predict_micrographs(
+        predictor, dataset, _whole_micrographs(dataset, rows), watch, mask_of
+    ):
+        picks, n_truth = known_picks(dataset, predicted, 0.0), len(predicted.truth_yx)
+        radius = predicted.diameter_px / 2
+        hits = ranked_matches(picks.centers_yx, picks.scores, predicted.truth_yx, radius)
+        found.append((picks.scores, hits, n_truth))
         n_particles += n_truth
-        if n_truth or len(found.scores):
-            radius = predicted.diameter_px / 2
-            hits = ranked_matches(found.centers_yx, found.scores, predicted.truth_yx, radius)
-            curves.append(_f1_at(THRESHOLDS, found.scores, hits, n_truth))
     if n_particles < MIN_PARTICLES:
-        return DEFAULT_THRESHOLD, None, n_particles
-    mean = np.mean(curves, axis=0)
-    good = np.flatnonzero(mean >= mean.max() - AS_GOOD)
-    best = int(good[np.argmin(np.abs(THRESHOLDS[good] - THRESHOLDS[good].mean()))])
-    return float(THRESHOLDS[best]), float(mean[best]), n_particles
-
-
-def _f1_at(
-    thresholds: NDArray[np.float64], scores: NDArray[np.float64], hits: NDArray[np.bool_], n_truth: int
-) -> NDArray[np.float64]:
-    """F1 of one micrograph at each threshold; ``scores`` (n,) fall, ``hits`` (n,) are `ranked_matches`."""
-    n_picks = np.searchsorted(-scores, -thresholds, side="right")
-    n_matched = np.concatenate([[0], np.cumsum(hits)])[n_picks]
-    return np.asarray(2 * n_matched / np.maximum(n_picks + n_truth, 1))
+        return Tuned(Calibration(), DEFAULT_THRESHOLD, None, n_particles)
+    scores, hits = (np.concatenate([one[part] for one in found]) for part in (0, 1))
+    calibration = Calibration.fitted(scores, hits)
+    threshold = float(THRESHOLDS[np.argmax(expected_f1(calibration.of(scores), THRESHOLDS))])
+    lowest = calibration.raw(threshold)
+    f1s = [
+        2 * (hits & (scores >= lowest)).sum() / ((scores >= lowest).sum() + n_truth)
+        for scores, hits, n_truth in found
+        if n_truth or len(scores)
+    ]
+    return Tuned(calibration, threshold, float(np.mean(f1s)), n_particles)
 
 
 def _whole_micrographs(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:

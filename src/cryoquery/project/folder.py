@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoquery.data.dataset import Dataset, ImageRecord, open_dataset
+from cryoquery.data.fields import Field
 from cryoquery.errors import ProjectError
 from cryoquery.project.micrographs import MICROGRAPHS_FILE, MicrographRow, read_rows
 from cryoquery.project.settings import SETTINGS_FILE, ProjectConfig, read_settings
@@ -176,23 +177,27 @@ def open_project(path: Path | str) -> Project:
     if unknown:
         raise ProjectError(f"{path / MICROGRAPHS_FILE}: has no row of {min(unknown)}; put it back")
     whole = config.unit == "micrograph"
-    items = tuple(_item(number, record, whole) for number, record in enumerate(dataset.records))
+    items = tuple(
+        ItemInfo(
+            number,
+            record.micrograph,
+            None if whole else region_of(record, dataset.own_parts[number]),
+            record.split,
+            record.group,
+        )
+        for number, record in enumerate(dataset.records)
+    )
     return Project(path, config, micrographs, dataset, items)
 
 
-def _item(number: int, record: ImageRecord, whole: bool) -> ItemInfo:
-    region = None if whole else region_of(record)
-    return ItemInfo(number, record.micrograph, region, record.split, record.group)
+def region_of(record: ImageRecord, own: Field) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of an image's ``own`` part in whole pixels of its original micrograph.
 
-
-def region_of(record: ImageRecord) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of an image in whole pixels of its original micrograph.
-
-    Neighboring fields meet without a gap.
+    Neighboring fields meet without a gap, and do not overlap.
     """
-    top, left = round(record.top / record.scale), round(record.left / record.scale)
-    bottom = min(round((record.top + record.content_height) / record.scale), record.height_px)
-    right = min(round((record.left + record.content_width) / record.scale), record.width_px)
+    top, left = round(own.top / record.scale), round(own.left / record.scale)
+    bottom = min(round((own.top + own.height) / record.scale), record.height_px)
+    right = min(round((own.left + own.width) / record.scale), record.width_px)
     return top, left, bottom - top, right - left
 
 

@@ -133,4 +133,11 @@ def _label(said: Mapping[str, Any]) -> Label:
         return tuple(np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in said[kind])
 
     particles = np.array(said["particles"], dtype=np.float64).reshape(-1, 2)
-    return Label(int(said["seq"]), particles, polygons("ignore"), polygons("done"), said["model"])
+    return Label(
+        int(said["seq"]),
+        particles,
+        polygons("ignore"),
+        polygons("done"),
+        model=said["model"],
+        suggested=bool(said["suggested"]),
+    )

@@ -37,6 +37,7 @@ def export_picks(
     *,
     file_format: str | None = None,
     threshold: float | None = None,
+    average: bool = False,
     optics: Optics | None = None,
     star: MicrographStar | None = None,
     client: Client | None = None,
@@ -49,6 +50,7 @@ def export_picks(
         out: as `pick.files.pick_micrographs` takes it.
         file_format: where the suffix of ``out`` does not say.
         threshold: lowest score, 0 to 1; None: as tuned in training.
+        average: average over the eight orientations of each micrograph.
         optics: for RELION's table of optics groups, and so is ``star``.
         star: RELION's STAR file of the micrographs.
         client: who will read the picks, see `write_coordinates`.
@@ -68,6 +70,7 @@ def export_picks(
         diameter_angstrom=project.config.diameter_angstrom,
         pixel_size=sizes.pop() if len(sizes) == 1 else project.config.pixel_size,
         threshold=threshold,
+        average=average,
         invert=project.config.invert,
     )
     device = project.config.device

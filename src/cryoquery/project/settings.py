@@ -104,6 +104,7 @@ class ProjectConfig(CheckedModel):
         fine_tune=False,
         initial_epochs=20,
         distort=True,
+        doubtful_background=0.9,
         decay="cosine",
         averaging=0.98,
     )

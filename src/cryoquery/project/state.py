@@ -118,6 +118,8 @@ class Label:
     """(k, 2) polygons within which all is marked; none: everywhere is."""
     model: str | None = None
     """Whose suggestions there were when it was labeled, shown or not."""
+    suggested: bool = False
+    """Whether they were shown: what was not accepted was refused."""
 
     def is_counted(self) -> NDArray[np.bool_]:
         """(n,) whether a particle does not lie in a region to be ignored."""
@@ -136,11 +138,12 @@ class Label:
         return inside
 
     def said(self) -> dict[str, Any]:
-        """Everything but when it was said and what was suggested, as plain types."""
+        """Everything but when it was said and by whom it was suggested, as plain types."""
         return {
             "particles": self.particles_yx.tolist(),
             "ignore": [polygon.tolist() for polygon in self.ignore],
             "done": [polygon.tolist() for polygon in self.done],
+            "suggested": self.suggested,
         }
 
 
@@ -154,7 +157,6 @@ class ItemLabels(Label):
     empty: bool
     person: str
     active_seconds: float
-    suggested: bool
 
 
 def replay(events: Iterable[Event], geometry: Geometry) -> ProjectState:

@@ -35,13 +35,14 @@ from cryoquery.data.dataset import (
     MicrographKey,
     open_dataset,
 )
+from cryoquery.data.fields import Field
 from cryoquery.data.preprocess import draw_mask, scaled_shape
 from cryoquery.formats.placement import to_scaled
 from cryoquery.project.state import Label
 from cryoquery.storage.atomic import SupersededError, staged_directory
 from cryoquery.storage.provenance import digest
 
-DRAWING = 2
+DRAWING = 3
 """Raise it when masks are drawn otherwise from the same labels."""
 
 
@@ -73,7 +74,8 @@ def _write(folder: Path, images: Dataset, labels: Mapping[int, Label], fingerpri
     particles = _particles(images, labels)
     around: dict[MicrographKey, dict[int, LabeledImage]] = {}
     for item, label in labels.items():
-        around.setdefault(images.records[item].key, {})[item] = LabeledImage(images.records[item], label)
+        record = images.records[item]
+        around.setdefault(record.key, {})[item] = LabeledImage(record, images.own_parts[item], label)
     records = [
         dataclasses.replace(record, split=UNLABELED)
         if record.split != "train" and item not in labels
@@ -103,6 +105,8 @@ class LabeledImage(NamedTuple):
     """One image and what people say of it."""
 
     record: ImageRecord
+    own: Field
+    """The part of it that people are shown, see `Dataset.own_parts`."""
     label: Label
 
 
@@ -127,7 +131,7 @@ def draw_labels(
         particles_yx: (n, 2) all known centers of the micrograph, in its pixels.
         disc_fraction: diameter of discs in particle diameters.
     """
-    record, label = labeled[item]
+    record, _, label = labeled[item]
     shape = record.content_height, record.content_width
     origin = np.array([record.top, record.left])
     radius = record.diameter_px * record.scale * disc_fraction / 2
@@ -153,9 +157,8 @@ def _unknown(record: ImageRecord, labeled: Iterable[LabeledImage], pad: int) -> 
     whole = scaled_shape((record.height_px, record.width_px), record.scale)
     unknown = np.zeros(shape, dtype=bool)
     unknown[_window((0, 0), whole, corner, shape)] = True
-    for other, label in labeled:
-        place = (other.top, other.left), (other.content_height, other.content_width)
-        window = _window(*place, corner, shape)
+    for other, own, label in labeled:
+        window = _window((own.top, own.left), (own.height, own.width), corner, shape)
         known: NDArray[np.bool_] | bool = True
         if label.done:
             polygons = [to_scaled(it, other.scale) - corner for it in label.done]

@@ -72,7 +72,7 @@ def measure(
     found = {name: dict(known[name]) for name in held_out if name in known}
     name_of = {row: name for name, its in held_out.items() for row in its}
     for predicted in predict_micrographs(picker.predictor, dataset, np.array(rows, dtype=np.int64), watch):
-        matches = match_picks(dataset, predicted, picker.recipe.threshold)
+        matches = match_picks(dataset, predicted, picker.recipe.raw_threshold)
         found[name_of[next(iter(predicted.logits))]] = {
             "n_picks": matches.n_picks,
             "n_particles": matches.n_truth,

@@ -123,7 +123,7 @@ def _do(
     labeled = as_indices(_to_train_on(project, label_set)[0])
     name = run_name(config.strategy)
     run = Run(name, config.strategy, config.seed, (len(labeled),), folder, from_scratch=True)
-    oracle = HumanOracle(data, labeled)
+    oracle = HumanOracle(data, labeled, [i for i in label_set.labels if label_set.labels[i].suggested])
     oracle.ask(labeled)
     context.progress(IterationStarted(name, config.seed, number - 1, config.n_steps, len(labeled)))
     planned = plan_query(project, label_set, shortlist)
