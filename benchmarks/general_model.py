@@ -37,7 +37,7 @@ from cryoquery.data.preprocess import draw_mask, normalize
 from cryoquery.formats import read_coordinates, read_micrograph
 from cryoquery.network.checkpoint import SHIPPED, read_model, save_model
 from cryoquery.network.device import DeviceConfig
-from cryoquery.network.model import ModelConfig, initial_weights
+from cryoquery.network.model import AttentionUNet, ModelConfig, initial_weights
 from cryoquery.network.optimize import Training, TrainingConfig, TrainingStep
 from cryoquery.network.train import fit
 from cryoquery.picking.calibration import Calibration, expected_f1
@@ -133,10 +133,15 @@ def train(epochs: int, seed: int) -> None:
         "training": config.model_dump(mode="json"),
     }
     SHIPPED["general"].parent.mkdir(exist_ok=True)
-    for parameter in network.parameters():  # statistics stay as they are: some are beyond half precision
-        parameter.data = parameter.data.half()
-    save_model(SHIPPED["general"], network, MODEL, made_by, recipe.model_dump(mode="json"))
+    save_model(SHIPPED["general"], halved(network), MODEL, made_by, recipe.model_dump(mode="json"))
     print(f"{SHIPPED['general']}: {SHIPPED['general'].stat().st_size / 1e6:.1f} MB")
+
+
+def halved(network: AttentionUNet) -> AttentionUNet:
+    """Weights in half precision; statistics stay as they are, for some are beyond it."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.half()
+    return network
 
 
 def calibrate(path: Path) -> None:
@@ -156,7 +161,7 @@ def calibrate(path: Path) -> None:
     threshold = float(THRESHOLDS[np.argmax(expected_f1(chances, THRESHOLDS))])
     recipe = picker.recipe.model_copy(update={"calibration": calibration, "threshold": threshold})
     made_by = {**saved.made_by, "calibrated_on": f"{N_CALIBRATED} simulated fields"}
-    save_model(path, saved.build().half(), saved.model, made_by, recipe.model_dump(mode="json"))
+    save_model(path, halved(saved.build()), saved.model, made_by, recipe.model_dump(mode="json"))
     print(f"{path}: {calibration}, threshold {threshold:g}")
 
 
