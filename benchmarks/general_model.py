@@ -53,6 +53,8 @@ DRAWN, SIDE = 256, 128
 """Side in px of the fields that are drawn, and of those that are trained on."""
 PER_SHARD = 100
 DISC_FRACTION = 0.5
+THRESHOLD = 0.7
+"""Of raw scores; F1 on `SETS` changes by less than 0.01 from 0.5 to 0.75, or rises."""
 MODEL = ModelConfig(base_channels=16)
 EMPTY = ("no_ice", "crystalline_ice", "empty_ice")
 N_CALIBRATED, UNSEEN = 120, 777
@@ -123,7 +125,7 @@ def train(epochs: int, seed: int) -> None:
     network = fit(training, DeviceConfig().fabric(), watch, checkpoint=FOLDER / "checkpoint.pt")
     recipe = PickingRecipe(
         scale="particle", image_side=DRAWN, particle_px=PARTICLE_PX,
-        particle_px_range=(PARTICLE_PX, PARTICLE_PX), disc_fraction=DISC_FRACTION,
+        particle_px_range=(PARTICLE_PX, PARTICLE_PX), disc_fraction=DISC_FRACTION, threshold=THRESHOLD,
     )  # fmt: skip
     made_by = {
         "command": "make general-model",
