@@ -49,6 +49,26 @@ def simulate(
     )
 
 
+SplitBy = Annotated[Literal["micrograph", "group"], typer.Option(help="What stays together.")]
+NearDuplicates = Annotated[str | None, typer.Option(help="Regex: names with the same match share a split.")]
+TruthKind = Annotated[
+    Literal["auto", "coordinates", "masks"], typer.Option(help="What to take as the truth.")
+]
+GroupByDiameter = Annotated[
+    bool, typer.Option("--group-by-diameter", help="Tell mixed particles apart by their diameter.")
+]
+LabelScale = Annotated[
+    float, typer.Option(help="Micrograph pixels per pixel of the label files, before turning.")
+]
+ForceMisplaced = Annotated[
+    bool, typer.Option("--force", help="Go on though the labels lie beside the particles.")
+]
+ImportThreads = Annotated[
+    int | None,
+    typer.Option(help="Threads (default: one per core, up to 16). Results do not depend on it.", min=1),
+]
+
+
 def import_(
     sources: Annotated[list[Path], typer.Argument(help="Folders with micrographs and their labels.")],
     out: NewDataset,
@@ -58,40 +78,25 @@ def import_(
     disc_fraction: Annotated[float, typer.Option(help="Disc diameter in particle diameters.")] = 1.0,
     val_fraction: ValShare = None,
     test_fraction: TestShare = None,
-    split_by: Annotated[
-        Literal["micrograph", "group"], typer.Option(help="What stays together.")
-    ] = "micrograph",
-    near_duplicates: Annotated[
-        str | None, typer.Option(help="Regex: names with the same match share a split.")
-    ] = None,
+    split_by: SplitBy = "micrograph",
+    near_duplicates: NearDuplicates = None,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
-    labels: Annotated[
-        Literal["auto", "coordinates", "masks"], typer.Option(help="What to take as the truth.")
-    ] = "auto",
+    labels: TruthKind = "auto",
     pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
     group_pattern: Annotated[str | None, typer.Option(help="Regex: what matches is the group.")] = None,
-    group_by_diameter: Annotated[
-        bool, typer.Option("--group-by-diameter", help="Tell mixed particles apart by their diameter.")
-    ] = False,
+    group_by_diameter: GroupByDiameter = False,
     swap_xy: Annotated[bool, typer.Option("--swap-xy", help="Exchange x and y of the labels.")] = False,
     flip_y: Annotated[bool, typer.Option("--flip-y", help="Count label rows from the last.")] = False,
     flip_x: Annotated[bool, typer.Option("--flip-x", help="Count label columns from the last.")] = False,
-    scale: Annotated[
-        float, typer.Option(help="Micrograph pixels per pixel of the label files, before turning.")
-    ] = 1.0,
+    scale: LabelScale = 1.0,
     columns: Columns = None,
     origin: Origin = None,
     particle_class: ParticleClass = None,
     invert: Annotated[bool, typer.Option("--invert", help="Invert the contrast.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on though the labels lie beside the particles.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Threads (default: one per core, up to 16). Results do not depend on it.", min=1),
-    ] = None,
+    force: ForceMisplaced = False,
+    workers: ImportThreads = None,
 ) -> None:
     """Real micrographs and their labels become a dataset.
 

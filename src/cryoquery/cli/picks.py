@@ -49,19 +49,43 @@ For = Annotated[
 ]
 
 
+ModelName = Annotated[
+    str,
+    typer.Argument(help="A model.pt, or a project; or without labels: general (a network), log (a filter)."),
+]
+MicrographPaths = Annotated[
+    list[Path], typer.Argument(help="Micrographs, folders of them, or a STAR file that names them.")
+]
+PicksOut = Annotated[
+    Path, typer.Option("--out", "-o", help="FILE.star .box .cbox .csv .txt .cs .json, or a new folder.")
+]
+LowestScore = Annotated[
+    float | None, typer.Option(help="Lowest score, 0 to 1 (default: as tuned in training).")
+]
+AvoidContamination = Annotated[
+    bool,
+    typer.Option(
+        "--avoid-contamination/--anywhere", help="Ask for more on carbon, ice and aggregates, or not."
+    ),
+]
+Contrast = Annotated[
+    bool | None, typer.Option("--invert/--no-invert", help="Invert the contrast (default: as in training).")
+]
+FileFormat = Annotated[
+    str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
+]
+DiameterPlot = Annotated[
+    Path | None, typer.Option(help="FILE.png: how well diameters fit, and circles of their sizes.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads beside the network (default: one per core).")
+]
+
+
 def pick(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A model.pt, or a project; or without labels: general (a network), log (a filter)."
-        ),
-    ],
-    micrographs: Annotated[
-        list[Path], typer.Argument(help="Micrographs, folders of them, or a STAR file that names them.")
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="FILE.star .box .cbox .csv .txt .cs .json, or a new folder.")
-    ],
+    model: ModelName,
+    micrographs: MicrographPaths,
+    out: PicksOut,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
     diameter_angstrom: Annotated[float | None, typer.Option(help="Particle diameter, Å.")] = None,
     pixel_size: PixelSize = None,
@@ -70,42 +94,25 @@ def pick(
     cs: Cs = None,
     amplitude_contrast: AmplitudeContrast = None,
     client: For = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Lowest score, 0 to 1 (default: as tuned in training).")
-    ] = None,
+    threshold: LowestScore = None,
     min_distance: Annotated[str, typer.Option(help="Of two picks: 0.5d (diameters), 54px or 90A.")] = "0.5d",
     edge_margin: Annotated[str, typer.Option(help="Leave out picks so close to the edge.")] = "0d",
-    avoid_contamination: Annotated[
-        bool,
-        typer.Option(
-            "--avoid-contamination/--anywhere", help="Ask for more on carbon, ice and aggregates, or not."
-        ),
-    ] = True,
-    invert: Annotated[
-        bool | None,
-        typer.Option("--invert/--no-invert", help="Invert the contrast (default: as in training)."),
-    ] = None,
+    avoid_contamination: AvoidContamination = True,
+    invert: Contrast = None,
     average: Average = False,
-    file_format: Annotated[
-        str | None, typer.Option("--format", help="Of the files in a folder: star box cbox csv txt.")
-    ] = None,
+    file_format: FileFormat = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of the picks.")] = None,
-    diameter_plot: Annotated[
-        Path | None, typer.Option(help="FILE.png: how well diameters fit, and circles of their sizes.")
-    ] = None,
+    diameter_plot: DiameterPlot = None,
     histograms: Annotated[Path | None, typer.Option(help="Folder for histograms of the scores.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads beside the network (default: one per core).")
-    ] = None,
+    workers: Threads = None,
 ) -> None:
     """Pick particles with a trained model, or without one, and write them in any coordinate format.
 
     A micrograph that cannot be picked is reported, and the others are done; exit status 1 then.
     """
     given = dict(locals())
-    from cryoquery.formats import micrograph_files, read_optics_pixel_size
+    from cryoquery.formats import read_optics_pixel_size
     from cryoquery.formats.micrograph_star import read_micrograph_star
-    from cryoquery.formats.versions import one_version_each
     from cryoquery.picking.batch import check_target, pick_micrographs
     from cryoquery.picking.picker import PickOptions, open_picker
     from cryoquery.project.folder import is_project, open_project
@@ -114,12 +121,7 @@ def pick(
     if optics is not None:
         given["optics_pixel_size"] = read_optics_pixel_size(optics)
     options = PickOptions(**keys(PickOptions, given))
-    files: list[Path] = []
-    for path in micrographs:
-        found = micrograph_files(path) if path.exists() else [path]
-        kept, notes = one_version_each(found) if path.is_dir() else (found, [])
-        files += kept
-        complain([f"{path}: {note}" for note in notes], "note: ")
+    files = _micrographs_in(micrographs)
     stars = [path for path in (optics, *micrographs) if path and path.suffix.lower() == ".star"]
     said = stated_optics(voltage, cs, amplitude_contrast)
     check_target(out, files, file_format)
@@ -140,6 +142,20 @@ def pick(
     if outcome.failures:
         complain([f"{len(outcome.failures)} of {len(files)} could not be picked"])
         raise typer.Exit(1)
+
+
+def _micrographs_in(paths: list[Path]) -> list[Path]:
+    """The files, those in folders, and those that STAR files name; of a field in a folder one version."""
+    from cryoquery.formats import micrograph_files
+    from cryoquery.formats.versions import one_version_each
+
+    files: list[Path] = []
+    for path in paths:
+        found = micrograph_files(path) if path.exists() else [path]
+        kept, notes = one_version_each(found) if path.is_dir() else (found, [])
+        files += kept
+        complain([f"{path}: {note}" for note in notes], "note: ")
+    return files
 
 
 def evaluate(

@@ -34,47 +34,52 @@ MadeFolder = Annotated[Path, typer.Argument(help="Folder that 'cryoquery init' m
 ProjectFolder = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
 
+MicrographPatterns = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A pattern in quotes ('DIR/*.mrc'), a folder, a file, a STAR file; several times for more."
+    ),
+]
+DiameterAngstrom = Annotated[float | None, typer.Option(help="Particle diameter, Å (default: estimated).")]
+Unit = Annotated[
+    Literal["micrograph", "field"] | None,
+    typer.Option(help="What is labeled at a time (default: fields where micrographs hold many particles)."),
+]
+HeldOutShare = Annotated[
+    float | None,
+    typer.Option(help="Of micrographs that are only measured on (default: 0 for fields, else 0.25)."),
+]
+StartModel = Annotated[
+    str, typer.Option(help="Model to suggest and to train from: general, a model.pt, or random.")
+]
+ConditionsTable = Annotated[
+    Path | None, typer.Option(help="STAR or CSV with defocus, ice, groups, such as micrographs_ctf.star.")
+]
+GroupPattern = Annotated[
+    str | None, typer.Option(help="Regex: what it finds in a micrograph's name is its group.")
+]
+KnownLabels = Annotated[
+    list[Path] | None, typer.Option(help="File or folder of coordinates that are known already.")
+]
+OthersPicks = Annotated[
+    list[Path] | None, typer.Option(help="Picks of another program, to be suggested until the first step.")
+]
+
+
 def init(
     project: Annotated[Path, typer.Argument(help="Folder of the new project.")],
     rest: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
-    micrographs: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A pattern in quotes ('DIR/*.mrc'), a folder, a file, a STAR file; several times for more."
-        ),
-    ] = None,
+    micrographs: MicrographPatterns = None,
     pixel_size: Annotated[float | None, typer.Option(help="Å/px, where the files do not say.")] = None,
-    diameter_angstrom: Annotated[
-        float | None, typer.Option(help="Particle diameter, Å (default: estimated).")
-    ] = None,
+    diameter_angstrom: DiameterAngstrom = None,
     diameter_px: Annotated[float | None, typer.Option(help="Particle diameter, px of the files.")] = None,
-    unit: Annotated[
-        Literal["micrograph", "field"] | None,
-        typer.Option(
-            help="What is labeled at a time (default: fields where micrographs hold many particles)."
-        ),
-    ] = None,
-    held_out_share: Annotated[
-        float | None,
-        typer.Option(help="Of micrographs that are only measured on (default: 0 for fields, else 0.25)."),
-    ] = None,
-    start: Annotated[
-        str, typer.Option(help="Model to suggest and to train from: general, a model.pt, or random.")
-    ] = "general",
-    table: Annotated[
-        Path | None,
-        typer.Option(help="STAR or CSV with defocus, ice, groups, such as micrographs_ctf.star."),
-    ] = None,
-    group_pattern: Annotated[
-        str | None, typer.Option(help="Regex: what it finds in a micrograph's name is its group.")
-    ] = None,
-    labels: Annotated[
-        list[Path] | None, typer.Option(help="File or folder of coordinates that are known already.")
-    ] = None,
-    picks: Annotated[
-        list[Path] | None,
-        typer.Option(help="Picks of another program, to be suggested until the first step."),
-    ] = None,
+    unit: Unit = None,
+    held_out_share: HeldOutShare = None,
+    start: StartModel = "general",
+    table: ConditionsTable = None,
+    group_pattern: GroupPattern = None,
+    labels: KnownLabels = None,
+    picks: OthersPicks = None,
     initial: Annotated[int, typer.Option(min=1, help="Micrographs of the first query.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")] = 0,
     invert: Annotated[bool, typer.Option("--invert", help="Particles are bright as stored.")] = False,

@@ -79,9 +79,7 @@ def serve(
         DataError: the page's files are missing.
         PersonError: a name that cannot be used.
     """
-    names: list[str | None] = [checked_name(name) for name in people]
-    if len(set(names)) < len(names):
-        raise ProjectError(f"--people {','.join(people)}: each name once")
+    names = _checked_names(people)
     pages = load_pages()
     service = open_service(project)
     with _ended_by_signals(), stoppable(), contextlib.ExitStack() as stack:
@@ -100,20 +98,16 @@ def serve(
         with contextlib.suppress(OSError):
             write_bytes(last, f"{port}\n".encode())
 
-        hidden = service.project.path / LINKS_FILE
-        if hide_links:
+        hidden = service.project.path / LINKS_FILE if hide_links else None
+        if hidden:
             hidden.unlink(missing_ok=True)
             stack.callback(hidden.unlink, missing_ok=True)
 
         def show(person: str | None) -> None:
-            whose = f"  {person}" if person else ""
             # Always another path: a page that is open already, of whomever, is not told the secret behind #.
             path = f"{LINK_PATH}{secrets.token_hex(4)}"
-            line = f"  http://{ADDRESS}:{port}{path}#token={sessions.new_link(person)}{whose}"
-            if hide_links:
-                _append_privately(hidden, line)
-                line = f"  the link at the end of {hidden}, which only {_user()} can read{whose}"
-            say(line)
+            link = f"http://{ADDRESS}:{port}{path}#token={sessions.new_link(person)}"
+            _say_link(link, f"  {person}" if person else "", hidden, say)
 
         def opened(person: str | None) -> None:
             say(f"opened{f' by {person}' if person else ''}; for another browser:")
@@ -124,18 +118,37 @@ def serve(
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
         connections = Connections(min(MOST_STRANGERS, _allow_open_files() // 2))
-        learns = learning and service.project.config.executor == "local"
         app = create_app(
             service,
             sessions,
             pages,
             opened=opened,
             admitted=lambda scope: connections.know(scope["client"]),
-            learning=Learning(service.project.path) if learns else None,
+            learning=_learning(service.project) if learning else None,
         )
         with contextlib.suppress(KeyboardInterrupt):
             _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
+
+
+def _checked_names(people: Sequence[str]) -> list[str | None]:
+    names: list[str | None] = [checked_name(name) for name in people]
+    if len(set(names)) < len(names):
+        raise ProjectError(f"--people {','.join(people)}: each name once")
+    return names
+
+
+def _learning(project: Project) -> Learning | None:
+    return Learning(project.path) if project.config.executor == "local" else None
+
+
+def _say_link(link: str, whose: str, hidden: Path | None, say: Callable[[str], None]) -> None:
+    """A link on a line, or at the end of a file that only this user can read."""
+    line = f"  {link}{whose}"
+    if hidden:
+        _append_privately(hidden, line)
+        line = f"  the link at the end of {hidden}, which only {_user()} can read{whose}"
+    say(line)
 
 
 @contextlib.contextmanager

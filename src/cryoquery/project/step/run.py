@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,31 +145,10 @@ def _do(
     curve[-1] |= {"step": folder.name, "n_labeled_items": len(labeled)}
     status.phase("looks for particles on what is to be labeled next")
     found = suggestions(picker, project, [entry["item"] for entry in query], lambda done: status.alive())
-    metrics = {
-        # Without held-out labels no score is made up.
-        **{
-            name: None if isinstance(value, float) and not scores["per_micrograph"] else value
-            for name, value in scores.items()
-        },
-        **forecast(
-            project,
-            label_set,
-            curve,
-            query,
-            scores["per_micrograph"],
-            read_metrics(done[-1]) if done else {},
-        ),
+    metrics = _metrics(project, label_set, scores, curve, query, done) | {
         "step": number,
-        "strategy": config.strategy,
-        "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
-        "hours": label_set.seconds / 3600,
         "n_labeled_items": len(labeled),
-        "n_held_out_items": len(label_set.labels) - len(labeled),
-        "n_held_out_left_out": n_held_out_left_out(project, label_set),
         "dataset_fingerprint": data.fingerprint,
-        SETTINGS: settings_digest(config),
-        "curve": curve,
-        "agreement": curve[-1]["agreement"],
         "seconds": time.perf_counter() - started,
     }
     with staged_directory(folder) as staged:
@@ -182,6 +161,34 @@ def _do(
         if old != data.path:
             shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def _metrics(
+    project: Project,
+    label_set: LabelSet,
+    scores: Mapping[str, Any],
+    curve: list[dict[str, Any]],
+    query: list[dict[str, Any]],
+    done: Sequence[Path],
+) -> dict[str, Any]:
+    """What a step says of its model and of what is to come; without held-out labels no score is made up."""
+    by_micrograph = scores["per_micrograph"]
+    last = read_metrics(done[-1]) if done else {}
+    return {
+        **{
+            name: None if isinstance(value, float) and not by_micrograph else value
+            for name, value in scores.items()
+        },
+        **forecast(project, label_set, curve, query, by_micrograph, last),
+        "strategy": project.config.strategy,
+        "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
+        "hours": label_set.seconds / 3600,
+        "n_held_out_items": len(label_set.labels) - curve[-1]["n_labeled_items"],
+        "n_held_out_left_out": n_held_out_left_out(project, label_set),
+        SETTINGS: settings_digest(project.config),
+        "curve": curve,
+        "agreement": curve[-1]["agreement"],
+    }
 
 
 def _context(project: Project, data: Dataset, progress: Progress) -> Context:
