@@ -37,7 +37,7 @@ check: setup
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The model that comes with the package, from simulated micrographs: about an hour on two cores. May be interrupted.
+# The model that comes with the package, from simulated micrographs: about an hour and a half on two cores. May be interrupted.
 general-model: setup
 	$(BIN)/python benchmarks/general_model.py all
 
