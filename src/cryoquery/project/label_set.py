@@ -114,5 +114,5 @@ def _label(said: Mapping[str, Any]) -> Label:
         return tuple(np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in said[kind])
 
     particles = np.array(said["particles"], dtype=np.float64).reshape(-1, 2)
-    seen = bool(said["suggested"])
+    seen = bool(said.get("suggested", False))
     return Label(int(said["seq"]), particles, polygons("ignore"), polygons("done"), seen)
