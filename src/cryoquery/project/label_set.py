@@ -138,6 +138,6 @@ def _label(said: Mapping[str, Any]) -> Label:
         particles,
         polygons("ignore"),
         polygons("done"),
-        model=said["model"],
-        suggested=bool(said["suggested"]),
+        model=said.get("model"),
+        suggested=bool(said.get("suggested", False)),
     )
