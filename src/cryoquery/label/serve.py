@@ -77,9 +77,7 @@ def serve(
         DataError: the page's files are missing.
         PersonError: a name that cannot be used.
     """
-    names = [checked_name(name) for name in people]
-    if len(set(names)) < len(names):
-        raise ProjectError(f"--people {','.join(names)}: each name once")
+    names = _checked_names(people)
     pages = load_pages()
     service = open_service(project)
     with contextlib.ExitStack() as stack:
@@ -118,23 +116,29 @@ def serve(
             show(person)
 
         _introduce(service, f"{port}:{target}", say)
-        links: list[str | None] = [*names] or [None]
-        for person in links:
+        for person in names or (None,):
             show(person)
         say("Ctrl-C ends it; all that is shown as saved is kept.")
         connections = Connections(min(MOST_STRANGERS, _allow_open_files() // 2))
-        learns = learning and service.project.config.executor == "local"
         app = create_app(
-            service,
-            sessions,
-            pages,
-            opened=opened,
-            admitted=lambda scope: connections.know(scope["client"]),
-            learning=Learning(service.project.path) if learns else None,
-        )
+            service, sessions, pages,
+            opened=opened, admitted=lambda scope: connections.know(scope["client"]),
+            learning=_learning_of(service.project) if learning else None,
+        )  # fmt: skip
         with contextlib.suppress(KeyboardInterrupt):
             _server_of(app, connections).run(sockets=[listening])
     say("ended; run the same command again to go on")
+
+
+def _checked_names(people: Sequence[str]) -> list[str]:
+    names = [checked_name(name) for name in people]
+    if len(set(names)) < len(names):
+        raise ProjectError(f"--people {','.join(names)}: each name once")
+    return names
+
+
+def _learning_of(project: Project) -> Learning | None:
+    return Learning(project.path) if project.config.executor == "local" else None
 
 
 def _append_privately(file: Path, line: str) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,21 +100,16 @@ def do_step(
         StepUnderWayError: another step of the project is.
         DataError, ConfigError: as `step`.
     """
-    started = time.perf_counter()
     unit = f"{project.config.unit}s"
     threads = project.config.device.threads
     with exclusive_step(project.path, say, unit) as status, stoppable(), using_threads(threads):
-        return _do(project, label_set, status, progress, started, shortlist)
+        return _do(project, label_set, status, progress, shortlist)
 
 
 def _do(
-    project: Project,
-    label_set: LabelSet,
-    status: StepStatus,
-    progress: Progress,
-    started: float,
-    shortlist: int | None,
+    project: Project, label_set: LabelSet, status: StepStatus, progress: Progress, shortlist: int | None
 ) -> Path:
+    started = time.perf_counter()
     by_number = finished_steps(project.steps_path)
     done, number = list(by_number.values()), max(by_number, default=0) + 1
     folder, config = project.steps_path / f"step_{number}", project.config
@@ -145,20 +140,10 @@ def _do(
     curve[-1] |= {"step": folder.name, "n_labeled_items": len(labeled)}
     status.phase("looks for particles on what is to be labeled next")
     found = suggestions(picker, project, [entry["item"] for entry in query], lambda done: status.alive())
+    before = read_metrics(done[-1]) if done else {}
     metrics = {
-        # Without held-out labels no score is made up.
-        **{
-            name: None if isinstance(value, float) and not scores["per_micrograph"] else value
-            for name, value in scores.items()
-        },
-        **forecast(
-            project,
-            label_set,
-            curve,
-            query,
-            scores["per_micrograph"],
-            read_metrics(done[-1]) if done else {},
-        ),
+        **_known(scores),
+        **forecast(project, label_set, curve, query, scores["per_micrograph"], before),
         "step": number,
         "strategy": config.strategy,
         "n_labeled_particles": sum(len(label.particles_yx) for label in label_set.labels.values()),
@@ -182,6 +167,14 @@ def _do(
         if old != data.path:
             shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def _known(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Without held-out labels no score is made up."""
+    measured = bool(scores["per_micrograph"])
+    return {
+        name: None if isinstance(value, float) and not measured else value for name, value in scores.items()
+    }
 
 
 def _context(project: Project, data: Dataset, progress: Progress) -> Context:
