@@ -53,7 +53,7 @@ def test_an_experiment_from_the_command_line(
     assert run(monkeypatch, *command) == 0
     shown = capsys.readouterr().out
     assert "entropy_sampling seed 1 · iteration 1/2 · 2 labeled · F1" in shown
-    assert "100% done" in shown
+    assert "7 of 7 trainings" in shown
     assert (tmp_path / "e" / "comparison_results" / "learning_curves.png").is_file()
     assert run(monkeypatch, "status", tmp_path / "e") == 0
     assert "4 runs: 4 finished" in capsys.readouterr().out

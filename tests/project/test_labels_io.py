@@ -274,7 +274,8 @@ def test_classes_that_are_to_be_ignored_become_regions(tmp_path: Path, unit: str
     regions = np.concatenate([polygon for one in own.values() for polygon in one.ignore])
     lowest, highest = (-0.5, 59) if flip else (100, SHAPE[0] - 0.5)
     assert (regions[:, 0].min(), regions[:, 0].max()) == (lowest, highest)
-    assert (regions[:, 1].min(), regions[:, 1].max()) == (-0.5, 60)
+    left = min(item.region[1] if item.region else 0 for item in project.items) - 0.5
+    assert (regions[:, 1].min(), regions[:, 1].max()) == (left, 60)
     if unit == "micrograph":
         assert [polygon.shape for one in own.values() for polygon in one.ignore] == [(4, 2)]
     else:

@@ -223,8 +223,12 @@ def test_what_is_suggested_on_a_field_needs_no_micrograph(tmp_path: Path) -> Non
         together = np.concatenate([rows_of(found, item.number) for item in its])
         from_file = rows_of(expected, first)
         confident = from_file[from_file[:, 2] > 0.7]
-        # The narrow rest below and to the right is in no field.
-        inner = [r for r in confident if any(i.contains(r[0] + 10, r[1] + 10) for i in its)]
+        # The narrow rest on all sides is in no field.
+        inner = [
+            r
+            for r in confident
+            if all(any(i.contains(r[0] + by, r[1] + by) for i in its) for by in (-10, 10))
+        ]
         confident = np.array(inner)
         assert len(confident) > 3, name
         match = match_particles(confident[:, :2], together[:, :2], 2.0)

@@ -3,7 +3,7 @@
 Each micrograph is scaled as if each candidate were right, and a network says how much skill it expects of its
 own map (Brier skill, see `acquisition.image_scores.skill`). Where the stated diameter is too small the skill
 breaks down; where it is too large it falls slowly, since a particle is a blob from afar as well. So of the
-diameters that fit about equally well the smallest is taken.
+range of diameters that fit about equally well one of the smaller is taken.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ MAX_SIDE_PX = 320
 """Of a scaled micrograph so much is looked at, around its middle."""
 EQUAL, WORSE = 0.01, 0.03
 """Diameters whose skill lies within the one of the best are equally good; beyond the other none fits."""
+PART_OF_EQUAL = 0.25
+"""How far into the range of the equally good ones, on a logarithmic scale, the estimate lies."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _curve(pixels: NDArray[np.floating], picker: Picker, candidates: NDArray[np.
 
 
 def _read_off(candidates: NDArray[np.float64], curves: NDArray[np.float64]) -> DiameterEstimate:
-    """Where the mean curve, from the left, comes within `EQUAL` of its maximum, and where it leaves."""
+    """A quarter into the range in which the mean curve lies within `EQUAL` of its maximum."""
     curve, logs = curves.mean(axis=0), np.log(candidates)
 
     def reached(level: float) -> float:
@@ -126,12 +128,14 @@ def _read_off(candidates: NDArray[np.float64], curves: NDArray[np.float64]) -> D
         before = max(first - 1, 0)
         return float(np.exp(np.interp(level, curve[[before, first]], logs[[before, first]])))
 
-    best = reached(curve.max() - EQUAL)
-    last = top = int(curve.argmax())
-    while last + 1 < len(curve) and curve[last + 1] >= curve[top] - EQUAL:
+    level = curve.max() - EQUAL
+    last = int(curve.argmax())
+    while last + 1 < len(curve) and curve[last + 1] >= level:
         last += 1
-    interval = reached(curve.max() - WORSE), float(candidates[last])
-    return DiameterEstimate(candidates, curves, best, interval)
+    beyond = min(last + 1, len(curve) - 1)
+    left = float(np.exp(np.interp(-level, -curve[[last, beyond]], logs[[last, beyond]])))
+    best = reached(level) ** (1 - PART_OF_EQUAL) * left**PART_OF_EQUAL
+    return DiameterEstimate(candidates, curves, best, (reached(curve.max() - WORSE), left))
 
 
 def estimate_from_files(

@@ -159,13 +159,12 @@ def tune(
         return Tuned(Calibration(), DEFAULT_THRESHOLD, None, n_particles)
     scores, hits = (np.concatenate([one[part] for one in found]) for part in (0, 1))
     calibration = Calibration.fitted(scores, hits)
-    threshold = float(THRESHOLDS[np.argmax(expected_f1(calibration.of(scores), THRESHOLDS))])
+    expected = expected_f1(calibration.of(scores), THRESHOLDS)
+    equal = np.flatnonzero(expected >= expected.max() - 1e-9)  # where no pick lies between, the middle
+    threshold = float(THRESHOLDS[equal[len(equal) // 2]])
     lowest = calibration.raw(threshold)
-    f1s = [
-        2 * (hits & (scores >= lowest)).sum() / ((scores >= lowest).sum() + n_truth)
-        for scores, hits, n_truth in found
-        if n_truth or len(scores)
-    ]
+    kept = [(hits[scores >= lowest], n_truth) for scores, hits, n_truth in found]
+    f1s = [2 * hits.sum() / (len(hits) + n_truth) for hits, n_truth in kept if len(hits) or n_truth]
     return Tuned(calibration, threshold, float(np.mean(f1s)), n_particles)
 
 
