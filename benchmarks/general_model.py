@@ -28,10 +28,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from measuring import average_precision
 from numpy.typing import NDArray
 from PIL import Image
 
 from cryoquery.data.dataset import IGNORE, encode
+from cryoquery.data.fields import field_grid
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.data.preprocess import draw_mask, normalize
 from cryoquery.formats import read_coordinates, read_micrograph
@@ -98,7 +100,7 @@ def _draw_shard(seed: int, backgrounds: Sequence[NDArray[np.float32]], number: i
 
 
 def _quarters(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    return [image[y : y + SIDE, x : x + SIDE] for y in range(0, DRAWN, SIDE) for x in range(0, DRAWN, SIDE)]
+    return [image[field.place] for field in field_grid((DRAWN, DRAWN), SIDE)]
 
 
 def train(epochs: int, seed: int) -> None:
@@ -224,10 +226,10 @@ def _pick(
     )
     everything = picker.pick(pixels, options, None).picks
     hits = ranked_matches(everything.centers_yx, everything.scores, truth, labeled.radius_px)
-    found = np.cumsum(hits)
-    average_precision = float((found[hits] / (np.flatnonzero(hits) + 1)).sum() / len(truth))
     kept = everything.scores >= picker.recipe.threshold
-    return match_particles(everything.centers_yx[kept], truth, labeled.radius_px), average_precision
+    return match_particles(everything.centers_yx[kept], truth, labeled.radius_px), average_precision(
+        hits, len(truth)
+    )
 
 
 def show(out: Path, n_columns: int = 6, n_rows: int = 2) -> None:

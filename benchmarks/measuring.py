@@ -9,9 +9,15 @@ from statistics import median
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cryoquery.data.dataset import SPLITS, Dataset, ImageRecord, new_dataset, open_dataset
 from cryoquery.data.preprocess import draw_mask
+
+
+def average_precision(hits: NDArray[np.bool_], n_truth: int) -> float:
+    """Of picks by falling score: ``hits`` (n,) says which match one more of ``n_truth`` particles."""
+    return float((np.cumsum(hits)[hits] / (np.flatnonzero(hits) + 1)).sum() / n_truth)
 
 
 def seconds_of(task: Callable[[], object], device: torch.device) -> float:

@@ -28,12 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from measuring import average_precision
 from numpy.typing import NDArray
 
 from cryoquery.formats import Picks, read_coordinates, read_micrograph, write_micrograph
 from cryoquery.picking.diameter import estimate_from_files
 from cryoquery.picking.metrics import ranked_matches
-from cryoquery.picking.picker import AnyPicker, LogPicker, PickOptions, load_picker, pick_file
+from cryoquery.picking.picker import AnyPicker, LogPicker, PickOptions, load_picker, prepare_file
 
 TOPAZ_PARTICLE_PX = 16
 """About the diameter of a particle to which micrographs are reduced for Topaz's pretrained networks."""
@@ -120,9 +121,10 @@ def relion(program: str, data: DataSet) -> list[Found]:
 
 def _with_default(few: Picks | None, many: Picks | None) -> Found:
     """Of two runs: those of the generous one, and which of them score as those of the other."""
-    if many is None or few is None or many.scores is None or few.scores is None:
+    if many is None or many.scores is None:
         return Found(np.empty((0, 2)), np.empty(0), np.empty(0, dtype=bool))
-    return Found(many.centers_yx, many.scores, many.scores >= few.scores.min(initial=np.inf))
+    lowest = np.inf if few is None or few.scores is None else few.scores.min(initial=np.inf)
+    return Found(many.centers_yx, many.scores, many.scores >= lowest)
 
 
 def topaz(program: str, data: DataSet) -> list[Found]:
@@ -148,11 +150,13 @@ def topaz(program: str, data: DataSet) -> list[Found]:
 
 def ours(picker: AnyPicker, data: DataSet, diameter_px: float) -> list[Found]:
     """A picker of the package."""
-    found = []
+    options, found = PickOptions(diameter_px=diameter_px), []
+    everything = options.model_copy(update={"threshold": 0.0})
     for file in data.files:
-        many = pick_file(picker, file, PickOptions(diameter_px=diameter_px, threshold=0.0)).picks
+        prepared = prepare_file(picker, file, options)
+        predicted = picker.predict(prepared)
+        few, many = (picker.find(prepared, predicted, given).picks for given in (options, everything))
         assert many.scores is not None
-        few = pick_file(picker, file, PickOptions(diameter_px=diameter_px)).picks
         default = np.isin(many.centers_yx @ [1e6, 1.0], few.centers_yx @ [1e6, 1.0])
         found.append(Found(many.centers_yx, many.scores, default))
     return found
@@ -174,8 +178,7 @@ def scores(data: DataSet, found: list[Found]) -> dict[str, float]:
         kept = each.by_default
         alone = ranked_matches(each.centers_yx[kept], each.scores[kept], truth, data.radius_px)
         default.append(2 * alone.sum() / (kept.sum() + len(truth)))
-        at_hits = np.flatnonzero(hits[order])
-        precisions.append((matched[at_hits + 1] / (at_hits + 1)).sum() / len(truth))
+        precisions.append(average_precision(hits[order], len(truth)))
     curves = np.array(f1)
     rest = curves.sum(axis=0) - curves
     others = [curves[i, np.argmax(rest[i])] for i in range(len(curves))]

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from general_model import SETS, SHARED, LabeledSet
 from matplotlib.figure import Figure
+from measuring import average_precision
 from numpy.typing import NDArray
 
 from cryoquery.active.iteration import MODEL
@@ -138,9 +139,8 @@ def pick(
     everything = raw.find(prepared, predicted, options.model_copy(update={"threshold": 0.0})).picks
     assert everything.scores is not None
     hits = ranked_matches(everything.centers_yx, everything.scores, truth, labeled.radius_px)
-    found = np.cumsum(hits)
     into.matches.append(match_particles(picks.centers_yx, truth, labeled.radius_px))
-    into.average_precisions.append(float((found[hits] / (np.flatnonzero(hits) + 1)).sum() / len(truth)))
+    into.average_precisions.append(average_precision(hits, len(truth)))
     into.raw.append(everything.scores)
     into.scores.append(picker.recipe.calibration.of(everything.scores))
     into.hits.append(hits)

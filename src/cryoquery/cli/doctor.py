@@ -187,14 +187,15 @@ def _trained(levels: list[NDArray[np.uint8]], masks: list[NDArray[np.uint8]], de
     """Loss of the last epoch of a short training of `general` on quarters of the fields."""
     import numpy as np
 
+    from cryoquery.data.fields import field_grid
     from cryoquery.data.pool import LabeledImages, Pool
     from cryoquery.network.checkpoint import model_path, read_model
     from cryoquery.network.optimize import Training, TrainingConfig, TrainingStep
     from cryoquery.network.train import fit
 
     def quarters(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        corners = [(y, x) for y in range(0, SIDE, PART) for x in range(0, SIDE, PART)]
-        return np.stack([image[y : y + PART, x : x + PART] for image in images for y, x in corners])
+        parts = field_grid((SIDE, SIDE), PART)
+        return np.stack([image[part.place] for image in images for part in parts])
 
     images, truth = quarters(levels), quarters(masks)
     pool = Pool(images, np.full((len(images), 2), PART), ("",) * len(images), ("",) * len(images))
