@@ -130,8 +130,15 @@ class SlurmCluster:
         return self.run("sbatch", "--parsable", *files, *options, script=f"#!/bin/bash\n{script}\n")
 
     def job(self, job: str, name: str) -> str:
-        """One field of `scontrol show job`, such as JobState, Restarts, Reason or ExitCode."""
-        return _value(self.run("scontrol", "--oneliner", "show", "job", job), name)
+        """One field of `scontrol show job`, such as JobState, Restarts, Reason or ExitCode.
+
+        A node that has just come back may refuse its first job, which Slurm then holds until somebody
+        releases it: that is done here.
+        """
+        record = self.run("scontrol", "--oneliner", "show", "job", job)
+        if _value(record, "Reason") == "launch_failed_requeued_held":
+            self.run("scontrol", "release", job)
+        return _value(record, name)
 
     def state(self, job: str) -> str:
         """The job's state, such as PENDING, RUNNING, COMPLETING, COMPLETED, FAILED, TIMEOUT or CANCELLED."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import make_dataset
 from small_protocol import SAMPLING, SEEDS, iterations, small
+from tiers import take, thorough
 
 from cryoquery import compare, load_config, run_experiment
 from cryoquery.data.dataset import Dataset
@@ -24,67 +25,69 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_dataset(tmp_path_factory.mktemp("data") / "discs", {"train": 20, "val": 4})
 
 
+SOME_SEEDS = take(SEEDS[:2], SEEDS)
+COUNTS = take([2, 8, 20], list(range(2, 21, 2)))
+LAST = len(COUNTS) - 1
+
+
+def whole(dataset: Dataset, out: Path) -> dict:
+    """The small protocol, all strategies and both baselines; in the second tier all iterations and seeds."""
+    return small(dataset, out, seeds=list(SOME_SEEDS), schedule={"fractions": [n / 20 for n in COUNTS]})
+
+
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small protocol: 10 iterations, 6 strategies, 2 baselines, 3 seeds, a narrow model."""
-    return run_experiment(small(dataset, tmp_path_factory.mktemp("whole") / "experiment"))
+    return run_experiment(whole(dataset, tmp_path_factory.mktemp("whole") / "experiment"))
 
 
+def labeled_in(experiment: Path, run: str, seed: int) -> list[list[int]]:
+    """What was labeled in each iteration of a run."""
+    folders = (experiment / run / f"seed_{seed}" / f"iteration_{i}" for i in range(len(COUNTS)))
+    return [json.loads((folder / "labeled_indices.json").read_text()) for folder in folders]
+
+
+@thorough
 def test_the_small_protocol_leaves_the_tree_of_the_design(undisturbed: Path) -> None:
     expected = {"config.toml", "environment.json", "full_supervision", "progressive_supervised"}
     assert {path.name for path in undisturbed.iterdir()} >= expected | {
         f"{name}_sampling" for name in SAMPLING
     }
     found = iterations(undisturbed)
-    for seed in SEEDS:
+    for seed in SOME_SEEDS:
         for run in [f"{name}_sampling" for name in SAMPLING] + ["progressive_supervised"]:
-            counts = [
-                len(
-                    json.loads(
-                        (found[f"{run}/seed_{seed}/iteration_{i}"] / "labeled_indices.json").read_text()
-                    )
-                )
-                for i in range(10)
-            ]
-            assert counts == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
-        full = json.loads(
-            (found[f"full_supervision/seed_{seed}/iteration_0"] / "labeled_indices.json").read_text()
-        )
-        assert full == list(range(20))
-    assert len(found) == 3 * (7 * 10 + 1)
+            assert [len(labeled) for labeled in labeled_in(undisturbed, run, seed)] == COUNTS
+        full = found[f"full_supervision/seed_{seed}/iteration_0"] / "labeled_indices.json"
+        assert json.loads(full.read_text()) == list(range(20))
+    assert len(found) == len(SOME_SEEDS) * (7 * len(COUNTS) + 1)
     environment = json.loads((undisturbed / "environment.json").read_text())
     assert {"dataset_fingerprint", "device", "precision", "packages"} <= set(environment)
 
 
+@thorough
 def test_labels_never_leave_and_seeds_differ(undisturbed: Path) -> None:
-    found = iterations(undisturbed)
     firsts = set()
-    for seed in SEEDS:
+    for seed in SOME_SEEDS:
         sets = {}
         for name in (*SAMPLING, "progressive_supervised"):
             run = name if name.startswith("prog") else f"{name}_sampling"
-            labeled = [
-                set(
-                    json.loads(
-                        (found[f"{run}/seed_{seed}/iteration_{i}"] / "labeled_indices.json").read_text()
-                    )
-                )
-                for i in range(10)
-            ]
+            labeled = [set(indices) for indices in labeled_in(undisturbed, run, seed)]
             assert all(before < after for before, after in zip(labeled, labeled[1:], strict=False))
             sets[name] = labeled
         assert len({tuple(sorted(labeled[0])) for labeled in sets.values()}) == 1
         assert sets["uncertainty"] == sets["margin"]
         assert sets["random"] != sets["progressive_supervised"]
         firsts.add(tuple(sorted(sets["random"][0])))
-    assert len(firsts) == 3
+    assert len(firsts) == len(SOME_SEEDS)
 
 
 def test_progressive_ends_where_full_supervision_is(undisturbed: Path) -> None:
     """Both train from scratch on everything: one training, done once."""
     last, full = (
         json.loads((undisturbed / name / "metrics.json").read_text())
-        for name in ("progressive_supervised/seed_42/iteration_9", "full_supervision/seed_42/iteration_0")
+        for name in (
+            f"progressive_supervised/seed_42/iteration_{LAST}",
+            "full_supervision/seed_42/iteration_0",
+        )
     )
     assert last["training_key"] == full["training_key"]
     assert last["reused"]
@@ -92,7 +95,7 @@ def test_progressive_ends_where_full_supervision_is(undisturbed: Path) -> None:
 
 def test_running_again_changes_nothing(undisturbed: Path, dataset: Dataset) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("iteration_*/*")}
-    run_experiment(small(dataset, undisturbed))
+    run_experiment(whole(dataset, undisturbed))
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("iteration_*/*")} == before
 
 
@@ -273,8 +276,9 @@ def test_the_protocol_verbatim() -> None:
 def test_compare_tells_what_is_unfinished(undisturbed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(undisturbed, copy)
-    shutil.rmtree(copy / "entropy_sampling" / "seed_43" / "iteration_9")
+    shutil.rmtree(copy / "entropy_sampling" / "seed_43" / f"iteration_{LAST}")
     compare(copy)
     efficiency = json.loads((copy / "comparison_results" / "efficiency_analysis.json").read_text())
-    assert efficiency["unfinished"] == ["Entropy Sampling, seed 43: 9 of 10 iterations"]
-    assert set(efficiency["runs"]["entropy_sampling"]["by_seed"]) == {"42", "44"}
+    assert efficiency["unfinished"] == [f"Entropy Sampling, seed 43: {LAST} of {LAST + 1} iterations"]
+    others = {str(seed) for seed in SOME_SEEDS if seed != 43}
+    assert set(efficiency["runs"]["entropy_sampling"]["by_seed"]) == others

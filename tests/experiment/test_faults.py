@@ -37,9 +37,9 @@ from cryoquery.storage.leases import Owner
 MEAN_GAP = 40
 """Operations between two faults. Much less than a training makes, and nothing would ever be finished."""
 SHORT = {
-    "strategies": take(["uncertainty", "margin", "hybrid"], list(SAMPLING)),
-    "seeds": [42, 43],
-    "schedule": {"fractions": [0.25, 0.5, 0.75, 1.0]},
+    "strategies": take(["uncertainty", "hybrid"], list(SAMPLING)),
+    "seeds": take([42], [42, 43]),
+    "schedule": {"fractions": take([0.25, 0.5, 1.0], [0.25, 0.5, 0.75, 1.0])},
 }
 TINY: dict[str, Any] = {
     "strategies": ["entropy"],
@@ -111,12 +111,12 @@ def leftovers(experiment: Path) -> list[str]:
 @pytest.mark.timeout(900)
 def test_killed_at_many_moments_it_ends_the_same(undisturbed: Path, dataset: Dataset, tmp_path: Path) -> None:
     """SIGKILL before, in the middle of and after any operation that changes a file, and in trainings."""
-    n = take(25, 100)
+    n = take(8, 100)
     faults = [{"kind": KILL, "at": gap} for gap in gaps(n, seed=0)]
     *killed, last = attempts(tmp_path, small(dataset, tmp_path / "e", **SHORT), [*faults, {}])
     assert [attempt["status"] for attempt in killed] == [-9] * n, "it was over before it was disturbed"
     kinds = {attempt["hit"].split()[0] for attempt in killed}
-    assert kinds >= {"open", "write", "fsync", "os.rename", "os.mkdir"}
+    assert kinds >= take({"write", "fsync"}, {"open", "write", "fsync", "os.rename", "os.mkdir"})
     assert (last["status"], last["said"]) == (0, "")
     same_results(undisturbed, tmp_path / "e")
     assert not leftovers(tmp_path / "e")
@@ -139,7 +139,7 @@ def test_failing_disks_end_in_one_line_and_the_rest_comes_out_the_same(
     """Writes that fail once or from then on, halfway through; beats of leases always fail."""
     faults = [
         {"kind": (ENOSPC, EIO)[i % 2], "at": gap, "lasting": i % 4 >= 2}
-        for i, gap in enumerate(gaps(take(12, 40), seed=1))
+        for i, gap in enumerate(gaps(take(4, 40), seed=1))
     ]
     *failed, last = attempts(tmp_path, small(dataset, tmp_path / "e", **SHORT), [*faults, {}])
     for attempt in failed:

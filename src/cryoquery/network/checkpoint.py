@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,19 @@ def read_model(path: Path) -> SavedModel:
 
 def _fits(saved: SavedModel) -> bool:
     """Whether weights are there in the sizes that the configuration asks for; no memory is taken for more."""
-    with torch.device("meta"):
-        expected = saved.model.build().state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in saved.weights.items()}
+    shapes = {name: tensor.shape for name, tensor in saved.weights.items()}
     whole = all(
         tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
         for tensor in saved.weights.values()
     )
-    return whole and shapes == {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    return whole and shapes == _shapes(saved.model)
+
+
+@lru_cache
+def _shapes(model: ModelConfig) -> dict[str, torch.Size]:
+    """The shape of every weight."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in model.build().state_dict().items()}
 
 
 def _single(tensor: Tensor) -> Tensor:
