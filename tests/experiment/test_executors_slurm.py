@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from four_runs import four_runs, results
 from slurm_cluster import SlurmCluster, wait_until
+from tiers import second_tier
 
 from cryoquery import slurm as slurm_module
 from cryoquery.cli.status import experiment_states
@@ -88,6 +89,7 @@ def test_jobs_give_the_bits_of_the_local_executor(
     assert json.loads((tmp_path / "jobs" / FOLDER / "jobs.json").read_text()) == jobs
 
 
+@second_tier
 def test_a_signal_in_the_middle_puts_the_run_into_the_queue_again(
     slurm: SlurmCluster, few_discs: Dataset, long_alone: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_signal_in_the_middle_puts_the_run_into_the_queue_again(
     assert results(out) == results(long_alone)
 
 
+@second_tier
 def test_a_lost_node_costs_nothing_but_time(
     slurm: SlurmCluster, few_discs: Dataset, long_alone: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +120,7 @@ def test_a_lost_node_costs_nothing_but_time(
     assert results(out) == results(long_alone)
 
 
+@second_tier
 def test_a_canceled_job_does_not_come_back_by_itself(
     slurm: SlurmCluster, few_discs: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +135,7 @@ def test_a_canceled_job_does_not_come_back_by_itself(
     assert slurm.job(job, "Restarts") == "0"
 
 
+@second_tier
 def test_a_run_that_fails_is_not_tried_forever(
     slurm: SlurmCluster, few_discs: Dataset, tmp_path: Path
 ) -> None:

@@ -215,9 +215,10 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("in_store", [True, False])
+@thorough
+@pytest.mark.parametrize("in_store", take([False], [True, False]))
 @pytest.mark.parametrize("name", ["model.pt", "examples.npz"])
-@pytest.mark.parametrize("harm", [cut, flip, Path.unlink])
+@pytest.mark.parametrize("harm", take([cut, flip], [cut, flip, Path.unlink]))
 def test_a_damaged_parent_is_never_built_upon(
     dataset: Dataset, whole: Path, begun: Path, harm: Callable[[Path], None], name: str, in_store: bool
 ) -> None:
@@ -233,7 +234,8 @@ def test_a_damaged_parent_is_never_built_upon(
     same_results(whole, begun)
 
 
-@pytest.mark.parametrize("harm", [cut, flip, Path.unlink])
+@thorough
+@pytest.mark.parametrize("harm", take([flip], [cut, flip, Path.unlink]))
 @pytest.mark.parametrize("name", ["model.pt", "examples.npz", "scores.json", "entry.json"])
 def test_a_damaged_store_is_made_again(
     dataset: Dataset, whole: Path, begun: Path, harm: Callable[[Path], None], name: str
@@ -244,7 +246,10 @@ def test_a_damaged_store_is_made_again(
     same_results(whole, begun)
 
 
-@pytest.mark.parametrize("content", ["cut", "[]", "{}", "null", "[1]", '[{"index": "a"}]'])
+@thorough
+@pytest.mark.parametrize(
+    "content", take(["cut", '[{"index": "a"}]'], ["cut", "[]", "{}", "null", "[1]", '[{"index": "a"}]'])
+)
 @pytest.mark.parametrize("name", JSON_FILES)
 def test_damaged_records_are_named_with_the_way_out(
     dataset: Dataset, whole: Path, begun: Path, name: str, content: str

@@ -51,9 +51,7 @@ def test_the_plan_is_what_is_done(tmp_path: Path, fine_tune: bool, doubt: float)
     make_dataset(tmp_path / "data", {"train": 10, "val": 2, "test": 1})
     small, start = ModelConfig(base_channels=2), "random"
     if doubt:
-        torch.manual_seed(
-            0
-        )  # two strategies that choose the same by chance share a training: not in the plan
+        torch.manual_seed(0)  # strategies that choose the same by chance share a training, unplanned
         start = str(tmp_path / "start.pt")
         save_model(Path(start), small.build(), small, {})
     config = ExperimentConfig(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import submitit
 from slurm_cluster import N_CPUS, SlurmCluster, SlurmError, slurm_cluster, wait_until
+from tiers import second_tier
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, second_tier]
 
 SAY_SIGNALS = """
 say() { echo "$1 $2"; }

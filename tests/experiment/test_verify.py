@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import make_dataset
+from tiers import take, thorough
 
 from cryoquery import cli, run_experiment
 from cryoquery.data.dataset import Dataset
@@ -20,7 +21,7 @@ from cryoquery.experiment.verify import verify
 from cryoquery.storage import provenance
 
 SMALL = {
-    "strategies": ["entropy", "hybrid", "random", "stratified_random"],
+    "strategies": ["entropy", "hybrid", "stratified_random"],
     "baselines": ["full_supervision"],
     "seeds": [1, 2],
     "schedule": {"counts": [2, 4, 7]},
@@ -164,7 +165,7 @@ def in_query(rank: int, key: str, value: Any) -> Callable[[Path], Path]:
 
 
 FIRST, SECOND, LAST = (f"entropy_sampling/seed_1/iteration_{i}" for i in range(3))
-DRAWN = "random_sampling/seed_2/iteration_0"
+DRAWN = "stratified_random_sampling/seed_2/iteration_0"
 ASKED_AT_THE_END = [{"index": 0, "score": 1.0, "rank": 0, "reason": ""}]
 
 TAMPERING: dict[str, tuple[str, Callable[[Path], Path]]] = {
@@ -221,9 +222,10 @@ def test_the_file_that_was_tampered_with_is_named(
     assert all("\n" not in str(problem) for problem in found.problems)
 
 
-ODD: tuple[Any, ...] = (None, "x", [None], {"a": []}, 2**80, float("nan"))
+ODD: tuple[Any, ...] = take((None, {"a": []}), (None, "x", [None], {"a": []}, 2**80, float("nan")))
 
 
+@thorough
 @pytest.mark.parametrize(
     "pattern",
     ["environment.json", f"{SECOND}/metrics.json", f"{SECOND}/query.json", ".cache/*/*/entry.json"],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from strangers import stranger
+from tiers import second_tier, take, thorough
 
 from cryoquery.errors import ProjectError
 from cryoquery.formats import read_coordinates, write_micrograph
@@ -408,7 +409,8 @@ def _calibrate(person: Person, ratio: float, n_least: int = 9) -> NDArray[np.flo
     return np.array([np.polyfit(dots[:, axis], where[:, axis], 1) for axis in (0, 1)])
 
 
-@pytest.mark.parametrize("ratio", [1.0, 2.0])
+@thorough
+@pytest.mark.parametrize("ratio", take([2.0], [1.0, 2.0]))
 def test_centers_are_where_the_picture_shows_them(
     tmp_path: Path, person: Callable[..., Person], ratio: float
 ) -> None:
@@ -683,6 +685,7 @@ def test_outside_of_a_field_nothing_is_added(tmp_path: Path, person: Callable[..
         np.testing.assert_allclose(anna.particles(), [(200, 599.4)], atol=TOLERANCE_PX)
 
 
+@second_tier
 def test_two_thousand_circles(tmp_path: Path, person: Callable[..., Person]) -> None:
     shape = (2160, 4096)
     project = make_project(tmp_path / "p", 1, shape=shape, repeat_share=0.0)

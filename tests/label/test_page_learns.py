@@ -30,7 +30,7 @@ from test_page import (
 from test_page import (
     pytestmark as browser,
 )
-from tiers import take, thorough
+from tiers import second_tier, take, thorough
 
 from cryoquery.label.learning import Learning
 from cryoquery.network.checkpoint import load_weights
@@ -212,6 +212,7 @@ def submit_field(anna: Person) -> float:
     return time.monotonic()
 
 
+@second_tier
 @pytest.mark.realdata
 @browser[0]
 @browser[1]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import make_dataset
 from lightning_fabric import Fabric
+from tiers import second_tier
 
 from cryoquery.active.oracles import SimulatedOracle
 from cryoquery.data.dataset import Dataset, open_dataset
@@ -100,6 +101,7 @@ def test_the_loss_is_that_of_the_whole_batch(forked_devices: None) -> None:
     assert together == pytest.approx(alone, rel=1e-5)
 
 
+@second_tier
 def test_two_processes_learn_as_well_as_one(forked_devices: None, dataset: Dataset) -> None:
     scores, steps = [], []
     for n in (1, 2):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from label_project import make_project
+from tiers import take, thorough
 
 from cryoquery.errors import CryoqueryError
 from cryoquery.project import backups
@@ -18,9 +19,10 @@ def command(name: str) -> Command:
     return Command(name, "ana", "drafted", "17", {"text": "ä" * 50})
 
 
+@thorough
 def test_copies_that_are_made_while_it_is_written_are_whole(tmp_path: Path) -> None:
     project = open_project(make_project(tmp_path / "p", 1))
-    stop = threading.Event()
+    stop, n = threading.Event(), take(3, 10)
 
     def write() -> None:
         with EventLog.open(project.events_path, write=True) as log:
@@ -31,14 +33,14 @@ def test_copies_that_are_made_while_it_is_written_are_whole(tmp_path: Path) -> N
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        counts = [back_up(project, tmp_path / f"copy_{i}.sqlite") for i in range(10)]
+        counts = [back_up(project, tmp_path / f"copy_{i}.sqlite") for i in range(n)]
     finally:
         stop.set()
         writer.join()
     for i, n_events in enumerate(counts):
         with EventLog.open(tmp_path / f"copy_{i}.sqlite", write=False) as log:
             assert [event.seq for event in log.read()] == list(range(1, n_events + 1))
-    with EventLog.open(tmp_path / "copy_9.sqlite", write=True) as log:
+    with EventLog.open(tmp_path / f"copy_{n - 1}.sqlite", write=True) as log:
         log.append([command("more")])
     assert not list(tmp_path.glob("*.partial"))
     with pytest.raises(CryoqueryError, match="exists already"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from label_project import logged_in, served
 from real_truth import Truth, f1_on_the_rest, inside, truth_of
+from tiers import second_tier
 
 from cryoquery.cli.status import project_status
 from cryoquery.formats import read_coordinates
@@ -69,6 +70,7 @@ def wait_for_queue(client: httpx.Client, number: int) -> dict[str, Any]:
     return dict(queue)
 
 
+@second_tier
 @pytest.mark.realdata
 @pytest.mark.timeout(900)
 def test_three_iterations_with_a_person_on_real_micrographs(real_data: Path, tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cryoquery.cli.picks import Columns, Origin, ParticleClass
 from cryoquery.cli.terminal import counting, keys, make_console
+
+if TYPE_CHECKING:
+    from cryoquery.data.dataset import Dataset
+    from cryoquery.data.inspection import Inspection
 
 NewDataset = Annotated[Path, typer.Argument(help="Folder of the new dataset.")]
 FieldSide = Annotated[int | None, typer.Option(help="Cut fields of so many px instead.")]
@@ -106,7 +111,6 @@ def import_(
     given = dict(locals())
     from cryoquery.cli.console import print_inspection
     from cryoquery.data.build import BuildConfig, build_dataset
-    from cryoquery.data.inspection import inspect_dataset
     from cryoquery.data.layouts import SourceOptions, read_sources, refuse_misplaced
     from cryoquery.storage.atomic import check_new
 
@@ -120,7 +124,7 @@ def import_(
         dataset = build_dataset(
             source.micrographs, out, config, notes=source.notes, origin=source.origin, progress=progress
         )
-    print_inspection(dataset, inspect_dataset(dataset), make_console())
+    print_inspection(dataset, _inspected(dataset), make_console())
 
 
 def inspect(
@@ -133,10 +137,20 @@ def inspect(
     from cryoquery.cli.console import print_inspection, say
     from cryoquery.data.contact_sheet import contact_sheet
     from cryoquery.data.dataset import open_dataset
-    from cryoquery.data.inspection import inspect_dataset
 
     opened, console = open_dataset(dataset), make_console()
-    print_inspection(opened, inspect_dataset(opened), console)
+    print_inspection(opened, _inspected(opened), console)
     target = sheet or dataset / "contact_sheet.png"
     contact_sheet(opened, target)
     say(console, f"contact sheet: {target}")
+
+
+def _inspected(dataset: Dataset) -> Inspection:
+    """What is seen of a dataset, and which of its diameters `general` doubts."""
+    from cryoquery.data.inspection import inspect_dataset
+    from cryoquery.picking.diameter import diameter_warnings
+    from cryoquery.picking.picker import load_picker
+
+    found = inspect_dataset(dataset)
+    doubts = diameter_warnings(dataset, load_picker("general"))
+    return replace(found, warnings=(*found.warnings, *doubts))

@@ -80,7 +80,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
 
     Pixels of at most 20 micrographs per group are looked at, evenly chosen; masks are all read.
     """
-    by_group = _micrographs_by_group(dataset)
+    by_group = micrographs_by_group(dataset)
     orientations: dict[str, Verdict] = {}
     warnings: list[str] = []
     for group, micrographs in by_group.items():
@@ -94,7 +94,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
     return Inspection(_count(dataset), tuple(warnings), tuple(dataset.notes), orientations)
 
 
-def _micrographs_by_group(dataset: Dataset) -> dict[str, dict[str, list[int]]]:
+def micrographs_by_group(dataset: Dataset) -> dict[str, dict[str, list[int]]]:
     """Rows of the images of each micrograph of each group, both sorted."""
     found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, record in enumerate(dataset.records):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cryoquery.data.contact_sheet import RANGE, draw_circles, png
-from cryoquery.data.dataset import encode
+from cryoquery.data.dataset import Dataset, encode
+from cryoquery.data.inspection import micrographs_by_group, stitch
 from cryoquery.data.preprocess import evenly, normalize, remove_hot_pixels, rescale
 from cryoquery.errors import DataError
 from cryoquery.formats import read_micrograph
@@ -35,6 +36,8 @@ MAX_SIDE_PX = 320
 """Of a scaled micrograph so much is looked at, around its middle."""
 EQUAL, WORSE = 0.01, 0.03
 """Diameters whose skill lies within the one of the best are equally good; beyond the other none fits."""
+MIN_SKILL = 0.75
+"""A network that expects less than this at its best knows too little to contradict a person."""
 PART_OF_EQUAL = 0.25
 """How far into the range of the equally good ones, on a logarithmic scale, the estimate lies."""
 
@@ -61,10 +64,20 @@ class DiameterEstimate:
         low, high = self.interval_px
         return f"{self.best_px:.3g} px ({low:.3g} to {high:.3g} px)"
 
+    def enlarged(self, factor: float) -> DiameterEstimate:
+        """The same in pixels of which ``factor`` times as many make up a length."""
+        low, high = self.interval_px
+        return replace(
+            self,
+            candidates_px=self.candidates_px * factor,
+            best_px=self.best_px * factor,
+            interval_px=(low * factor, high * factor),
+        )
+
     def warning(self, stated_px: float) -> str:
         """One line where another diameter than ``stated_px`` fits far better, otherwise empty."""
         low, high = self.interval_px
-        if low / math.sqrt(STEP) <= stated_px <= high * math.sqrt(STEP):
+        if self.curve.max() < MIN_SKILL or low / math.sqrt(STEP) <= stated_px <= high * math.sqrt(STEP):
             return ""
         return f"a particle diameter of {stated_px:.3g} px is stated, {self} fits far better"
 
@@ -148,6 +161,27 @@ def estimate_from_files(
     """
     pixels = [read_micrograph(path).pixels for path in evenly(paths, MAX_MICROGRAPHS)]
     return estimate_diameter(pixels, picker, invert=picker.recipe.invert if invert is None else invert)
+
+
+def diameter_warnings(dataset: Dataset, picker: Picker) -> list[str]:
+    """A line for each group whose particles look far smaller or larger than its labels state.
+
+    Candidates reach from half to twice what is stated; a few micrographs of each group are looked at.
+    """
+    warnings = []
+    for group, micrographs in micrographs_by_group(dataset).items():
+        few = evenly(list(micrographs.values()), MAX_MICROGRAPHS)
+        looked_at = [stitch(dataset, rows) for rows in few]
+        stated = float(np.median([one.diameter_px for one in looked_at]))
+        scale = dataset.records[few[0][0]].scale
+        candidates = np.geomspace(stated / 2, 2 * stated, round(math.log(4) / math.log(STEP)) + 1)
+        try:
+            estimate = estimate_diameter([one.image for one in looked_at], picker, candidates.tolist())
+        except DataError:  # a constant image, which is told elsewhere
+            continue
+        if warning := estimate.enlarged(1 / scale).warning(stated / scale):
+            warnings.append(f"group {group}: {warning}")
+    return warnings
 
 
 def draw_estimate(estimate: DiameterEstimate, pixels: NDArray[np.floating], picker: Picker) -> bytes:

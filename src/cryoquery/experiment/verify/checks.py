@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,7 +116,7 @@ class Checks:
     def shaped(self, file: Path, content: object, shape: Any, of: str = "") -> Any:
         """The part ``of`` a file where it has a ``shape``, a type that pydantic knows; None where not."""
         try:
-            sound = TypeAdapter(shape).validate_python(content, strict=True)
+            sound = _adapter(shape).validate_python(content, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in (of, *first["loc"]) if part != "") or "it"
@@ -136,6 +137,11 @@ class Checks:
         """The outcome of all checks."""
         skipped = (what if n == 1 else f"{what} ({n} times)" for what, n in self._skipped.items())
         return Verification(self.n_checks, tuple(self._problems), tuple(self._unfinished), tuple(skipped))
+
+
+@cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
 
 
 def _short(value: object) -> str:
