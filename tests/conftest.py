@@ -32,16 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 LONGEST = (
     "experiment/test_faults.py",
-    "experiment/test_executors_slurm.py",
     "label/test_page.py",
-    "project/test_step_by_person.py",
-    "experiment/test_verify.py",
-    "experiment/test_experiment.py",
-    "experiment/test_executors.py",
-    "benchmarks/test_comparisons.py",
-    "network/test_distributed.py",
-    "project/test_step.py",
     "report/test_report.py",
+    "label/test_page_learns.py",
+    "experiment/test_verify.py",
+    "experiment/test_executors_slurm.py",
+    "project/test_step_by_person.py",
+    "experiment/test_executors.py",
+    "experiment/test_experiment.py",
+    "project/test_step.py",
     "experiment/test_slurm_cluster.py",
 )
 """Files to begin with, so that no process is left alone with one of them in the end."""

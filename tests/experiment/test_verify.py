@@ -279,7 +279,7 @@ def test_without_its_store_the_rest_is_checked(copy: Path) -> None:
     assert found.holds
     assert any("the cache, since it is not at" in what for what in found.not_checked)
     assert any("queries of entropy" in what for what in found.not_checked)
-    file = of_another_strategy(copy / "random_sampling/seed_1/iteration_0/query.json")
+    file = of_another_strategy(copy / "stratified_random_sampling/seed_1/iteration_0/query.json")
     assert {problem.file for problem in verify(copy).problems} == {file}, "a draw needs no cache"
 
 

@@ -180,7 +180,8 @@ def test_mistakes_are_refused_in_one_line(tmp_path: Path) -> None:
 
     def refusal(micrographs: list[Path | str], **options: object) -> str:
         with pytest.raises(CryoqueryError) as caught:
-            init_project(tmp_path / "p", micrographs, InitOptions(**options))  # type: ignore[arg-type]
+            given = InitOptions(unit="micrograph", start="random", **options)  # type: ignore[arg-type]
+            init_project(tmp_path / "p", micrographs, given)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 

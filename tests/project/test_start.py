@@ -52,11 +52,11 @@ def test_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_diameter_is_estimated_or_doubted(tmp_path: Path) -> None:
-    write_micrographs(tmp_path / "data", 3)
-    made = init_project(tmp_path / "p", [tmp_path / "data"], InitOptions(initial_items=2))
+    write_micrographs(tmp_path / "data", 2)
+    made = init_project(tmp_path / "p", [tmp_path / "data"], InitOptions(initial_items=1))
     assert any("no diameter is stated; estimated: " in note for note in made.notes)
     assert made.project.config.diameter_px == pytest.approx(DIAMETER_PX, rel=0.4)
-    wrong = InitOptions(initial_items=2, diameter_px=3 * DIAMETER_PX)
+    wrong = InitOptions(initial_items=1, diameter_px=3 * DIAMETER_PX)
     notes = init_project(tmp_path / "q", [tmp_path / "data"], wrong).notes
     assert any("60 px is stated" in note and "fits far better" in note for note in notes)
 
