@@ -98,3 +98,9 @@ def test_tables_of_any_dialect(tmp_path: Path, text: str, encoding: str) -> None
     path = tmp_path / "ctf.csv"
     path.write_bytes(text.encode(encoding))
     assert {name: row.defocus_um for name, row in read_conditions(path).rows.items()} == {"a": 1.2, "b": 1.5}
+
+
+@pytest.mark.parametrize("value", ["inf", "-Infinity", "deep"])
+def test_what_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(DataError, match=rf"ice='{value}' in row 1: not a number"):
+        read_conditions(table(tmp_path, "micrograph,ice", f"a.mrc,{value}"))

@@ -190,6 +190,8 @@ def _numbers(path: Path, columns: Mapping[str, Sequence[str]], name: str | None)
         try:
             value = float(text) if text else math.nan
         except ValueError:
-            raise DataError(f"{path}: {name}={text!r} in row {i + 1}: not a number") from None
-        values.append(value if math.isfinite(value) else None)
+            value = math.inf
+        if math.isinf(value):
+            raise DataError(f"{path}: {name}={text!r} in row {i + 1}: not a number")
+        values.append(None if math.isnan(value) else value)
     return values
