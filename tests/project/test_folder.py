@@ -179,8 +179,8 @@ def test_mistakes_are_refused_in_one_line(tmp_path: Path) -> None:
     paths = write_micrographs(data, 2, pixel_size=None)
 
     def refusal(micrographs: list[Path | str], **options: object) -> str:
+        given = InitOptions(unit="micrograph", start="random", **options)  # type: ignore[arg-type]
         with pytest.raises(CryoqueryError) as caught:
-            given = InitOptions(unit="micrograph", start="random", **options)  # type: ignore[arg-type]
             init_project(tmp_path / "p", micrographs, given)
         assert "\n" not in str(caught.value)
         return str(caught.value)
