@@ -36,6 +36,15 @@ class Run:
     folder: Path
     from_scratch: bool = False
     """Train every iteration from fresh weights instead of those of the one before."""
+    n_steps: tuple[int, ...] | None = None
+    """Optimizer steps of each iteration, rounded up to whole epochs; None: those of the configured epochs."""
+
+    def training(self, config: TrainingConfig, iteration: int) -> TrainingConfig:
+        """How an iteration trains: as configured, but for the number of epochs where steps are given."""
+        if self.n_steps is None:
+            return config
+        epochs = {"initial_epochs": 1, "epochs": 1, "min_steps": self.n_steps[iteration]}
+        return config.model_copy(update=epochs)
 
 
 @dataclass(frozen=True)

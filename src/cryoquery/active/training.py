@@ -47,7 +47,7 @@ def train_and_evaluate(
         snapshots: list[Weights] = []
         context.progress(PhaseStarted("training"))
         masks = training_masks(context, oracle, labeled)
-        network = _fit(run, context, masks, labeled, start, context.cache.checkpoint(key), snapshots)
+        network = _fit(run, context, masks, history, start, context.cache.checkpoint(key), snapshots)
         if context.training.snapshots:
             save_snapshots(folder / SNAPSHOTS, snapshots)
         context.progress(PhaseStarted("evaluation"))
@@ -67,12 +67,13 @@ def _fit(
     run: Run,
     context: Context,
     masks: TrainingMasks,
-    labeled: NDArray[np.int64],
+    history: Sequence[NDArray[np.int64]],
     start: Weights | None,
     checkpoint: Path,
     snapshots: list[Weights],
 ) -> AttentionUNet:
-    """A network fitted to ``labeled``, going on from ``start``, or from scratch where that is None."""
+    """A network fitted to the last of ``history``, going on from ``start``; None: from scratch."""
+    labeled = history[-1]
 
     def watch(step: TrainingStep) -> None:
         context.trained(step.n_images)
@@ -83,7 +84,7 @@ def _fit(
         start=first_weights(context, run.seed) if start is None else start,
         model=context.model,
         labeled=LabeledImages(context.pool, labeled, masks.read),
-        config=context.training,
+        config=run.training(context.training, len(history) - 1),
         from_scratch=start is None,
         seed=run.seed,
     )

@@ -73,6 +73,8 @@ def key_from(run: Run, shared: Mapping[str, Any], sets: Sequence[NDArray[np.int6
         "parent": key_from(run, shared, sets[:-1]) if continues else None,
         "seed": run.seed,
     }
+    if run.n_steps is not None:
+        everything["n_steps"] = run.n_steps[len(sets) - 1]
     return digest(everything)
 
 

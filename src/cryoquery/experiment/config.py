@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from cryoquery.slurm import SlurmConfig
 from cryoquery.storage.atomic import sha256
 
 FULL_SUPERVISION = "full_supervision"
+EQUAL_STEPS = "full_supervision_equal_steps"
 PROGRESSIVE = "progressive_supervised"
 
 
@@ -36,6 +37,9 @@ class Schedule(CheckedModel):
 
     counts: tuple[int, ...] | None = None
     fractions: tuple[float, ...] | None = None
+    steps: Literal["by_epochs", "equal"] = "by_epochs"
+    """Optimizer steps of an iteration: as many as its epochs make, which are more with more labels; or in
+    every iteration equally many, those of all iterations evenly shared out."""
 
     @model_validator(mode="after")
     def _check(self) -> Schedule:
@@ -87,10 +91,11 @@ class RecordedConfig(CheckedModel):
     expressions: dict[str, str] = Field(default_factory=dict)
     """Strategies by the names that this experiment gives them, each an expression of the grammar."""
     strategies: tuple[str, ...] = ("uncertainty", "entropy", "margin", "diversity", "hybrid", "random")
-    baselines: tuple[Literal["full_supervision", "progressive_supervised"], ...] = (
-        "full_supervision",
-        "progressive_supervised",
-    )
+    baselines: tuple[
+        Literal["full_supervision", "progressive_supervised", "full_supervision_equal_steps"], ...
+    ] = ("full_supervision", "progressive_supervised")
+    """Controls: all labels from the beginning; random subsets, each from scratch; and all labels with as many
+    optimizer steps as a strategy takes in all of its iterations."""
     seeds: tuple[int, ...] = (42, 43, 44)
     image_size: int | None = Field(default=None, ge=16, multiple_of=16)
     """Height and width the images must have; lets the plan be estimated before the data are there."""
@@ -255,18 +260,35 @@ def plan_runs(config: RecordedConfig, n_train: int) -> list[Run]:
         ConfigError: the schedule does not fit the number of images.
     """
     counts = config.schedule.resolve(n_train)
+    total = total_steps(config, counts)
+    even = total // len(counts)
+    shared = (*(len(counts) - 1) * (even,), total - (len(counts) - 1) * even)
+    n_steps = shared if config.schedule.steps == "equal" else None
+    baselines: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]] = {
+        FULL_SUPERVISION: ((n_train,), None),
+        EQUAL_STEPS: ((n_train,), (total,)),
+        PROGRESSIVE: (counts, n_steps),
+    }
     runs = []
     for seed in config.seeds:
-        plans: list[tuple[str, str, tuple[int, ...], bool]] = [
-            (run_name(name), config.strategy(name), counts, False) for name in config.strategies
-        ]
-        if FULL_SUPERVISION in config.baselines:
-            plans.append((FULL_SUPERVISION, "random", (n_train,), True))
-        if PROGRESSIVE in config.baselines:
-            plans.append((PROGRESSIVE, "random", counts, True))
-        for name, strategy, run_counts, from_scratch in plans:
-            runs.append(Run(name, strategy, seed, run_counts, run_folder(config, name, seed), from_scratch))
+        for name in config.strategies:
+            folder = run_folder(config, run_name(name), seed)
+            strategy = config.strategy(name)
+            runs.append(Run(run_name(name), strategy, seed, counts, folder, n_steps=n_steps))
+        for name, (run_counts, run_steps) in baselines.items():
+            if name in config.baselines:
+                folder = run_folder(config, name, seed)
+                runs.append(Run(name, "random", seed, run_counts, folder, True, run_steps))
     return runs
+
+
+def total_steps(config: RecordedConfig, counts: Sequence[int]) -> int:
+    """Optimizer steps that a strategy takes in all iterations."""
+    training = config.training
+    return sum(
+        training.n_steps(count) * training.n_epochs(count, i == 0 or not training.fine_tune)
+        for i, count in enumerate(counts)
+    )
 
 
 def run_folder(config: RecordedConfig, name: str, seed: int) -> Path:

@@ -148,8 +148,9 @@ class _Images:
 
 
 def _planned(run: Run, pool: _Images, config: ExperimentConfig, seen: set[tuple[object, ...]]) -> PlannedRun:
-    costs, training = [], config.training
+    costs = []
     for iteration, count in enumerate(run.counts):
+        training = run.training(config.training, iteration)
         from_scratch = iteration == 0 or run.from_scratch or not training.fine_tune
         key = _identity(run, iteration, pool.n_train, from_scratch)
         n_tuned = min(pool.n_tuned or count, MAX_IMAGES)
@@ -206,10 +207,11 @@ def _once(cost: Cost, key: tuple[object, ...], seen: set[tuple[object, ...]]) ->
 
 def _identity(run: Run, iteration: int, n_train: int, from_scratch: bool) -> tuple[object, ...]:
     """Equal for trainings that are equal by construction."""
+    n_steps = run.n_steps and run.n_steps[iteration]
     if from_scratch and run.counts[iteration] == n_train:
-        return (run.seed, "everything")
+        return (run.seed, "everything", n_steps)
     if iteration == 0:
-        return (run.seed, "initial set")
+        return (run.seed, "initial set", n_steps)
     return (run.seed, SAME_RANKING.get(run.name, run.name), iteration)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cryoquery.experiment.config import plan_runs
 from cryoquery.report.runs import Results
 
 
@@ -13,7 +14,8 @@ def computing(results: Results) -> dict[str, Any]:
     A training counts as made here unless every iteration with its key was reused: those came from a
     cache that the experiment shares with others.
     """
-    training = results.config.training
+    training, n_train = results.config.training, results.environment["n_train_images"]
+    runs = {(run.name, run.seed): run for run in plan_runs(results.config, n_train)}
     passes: dict[str, int] = {}
     made: dict[str, bool] = {}
     n_iterations = n_all = 0
@@ -22,9 +24,10 @@ def computing(results: Results) -> dict[str, Any]:
             key, count = metrics.get("training_key"), metrics["n_labeled_images"]
             if key is None:
                 continue
-            from_scratch = number == 0 or not curve.run.endswith("_sampling") or not training.fine_tune
+            run = runs[curve.run, curve.seed]
+            from_scratch = number == 0 or run.from_scratch or not training.fine_tune
             n_iterations += 1
-            passes[key] = count * training.n_epochs(count, from_scratch)
+            passes[key] = count * run.training(training, number).n_epochs(count, from_scratch)
             own = results.config.cache is None or not metrics.get("reused", False)
             made[key] = made.get(key, False) or own
             n_all += passes[key]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE
+from cryoquery.experiment.config import EQUAL_STEPS, FULL_SUPERVISION, PROGRESSIVE
 from cryoquery.report.runs import RANDOM, STRATIFIED, LearningCurve, Results, label, short_label
 from cryoquery.report.selection import Overlap, PoolFacts, Selection
 
@@ -33,6 +33,8 @@ STYLES: Mapping[str, tuple[str, Any, str]] = {
     STRATIFIED: ("#6E6E6E", (0, (3, 1, 1, 1)), "v"),
     PROGRESSIVE: ("#E69F00", "--", "*"),
 }
+WHOLE = {FULL_SUPERVISION: "-", EQUAL_STEPS: (0, (4, 3))}
+"""Runs with all labels from the beginning are lines from left to right."""
 OTHER_STYLE = ("#8B4A8B", "-", "h")
 GROUP_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 MAX_GROUPS = len(GROUP_COLORS)
@@ -112,7 +114,7 @@ def _grid_of_curves(
         for column, axis in enumerate(columns):
             panel = axes[row, column]
             for run in results.runs():
-                if run != FULL_SUPERVISION:
+                if run not in WHOLE:
                     _draw_mean(panel, results, run, axis, metric)
             _draw_full_supervision(panel, results, metric)
             _tidy(panel)
@@ -157,19 +159,20 @@ def _draw_mean(panel: Axes, results: Results, run: str, axis: Axis, metric: str)
 
 
 def _draw_full_supervision(panel: Axes, results: Results, metric: str) -> None:
-    values = [metrics[metric] for metrics in results.full_supervision().values()]
-    if not values:
-        return
-    mean = float(np.mean(values))
-    panel.axhline(mean, color="0.35", linewidth=1.1, label=f"{label(FULL_SUPERVISION)} (all labels)")
-    if len(values) > 1:
-        spread = float(np.std(values, ddof=1))
-        panel.axhspan(mean - spread, mean + spread, color="0.5", alpha=0.15, linewidth=0)
+    for run, line in WHOLE.items():
+        values = [metrics[metric] for metrics in results.at_end(run).values()]
+        if not values:
+            continue
+        mean, named = float(np.mean(values)), f"{label(run)} (all labels)"
+        panel.axhline(mean, color="0.35", linewidth=1.1, linestyle=line, label=named)
+        if len(values) > 1:
+            spread = float(np.std(values, ddof=1))
+            panel.axhspan(mean - spread, mean + spread, color="0.5", alpha=0.15, linewidth=0)
 
 
 def every_seed(results: Results) -> Figure:
     """A panel for each run: every seed's own line, their mean, and the mean of random sampling."""
-    runs = [run for run in results.runs() if run != FULL_SUPERVISION]
+    runs = [run for run in results.runs() if run not in WHOLE]
     figure, axes = _panels(len(runs), 4, 2.5, 0.5, sharex=True, sharey=True)
     n_columns = axes.shape[1]
     for at, (panel, run) in enumerate(zip(axes.flat, runs, strict=False)):

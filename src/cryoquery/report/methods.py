@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cryoquery.data.dataset import Dataset
-from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE
+from cryoquery.experiment.config import EQUAL_STEPS, FULL_SUPERVISION, PROGRESSIVE
 from cryoquery.report.efficiency import TOLERATED_LOSS, Measurements
 from cryoquery.report.findings import Comparison
 from cryoquery.report.runs import RANDOM, STRATIFIED, Results, label
@@ -28,6 +28,7 @@ DESCRIPTIONS = {
     STRATIFIED: "stratified random sampling (equal shares per group)",
     PROGRESSIVE: "progressive supervision (trained from scratch on random subsets of the same sizes)",
     FULL_SUPERVISION: "full supervision",
+    EQUAL_STEPS: "full supervision with as many optimizer steps as a strategy takes in all iterations",
 }
 NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -48,7 +49,8 @@ def _framework(results: Results, dataset: Dataset | None) -> str:
     n_train = results.environment["n_train_images"]
     counts = results.config.schedule.resolve(n_train)
     strategies = [DESCRIPTIONS.get(run, run.replace("_", " ")) for run in results.judged()]
-    others = [r for r in (RANDOM, STRATIFIED, PROGRESSIVE, FULL_SUPERVISION) if r in results.runs()]
+    controls = (RANDOM, STRATIFIED, PROGRESSIVE, FULL_SUPERVISION, EQUAL_STEPS)
+    others = [run for run in controls if run in results.runs()]
     channels = results.config.model.base_channels
     network = f"Attention U-Net ({n_parameters(results):,} parameters, {channels} base channels)"
     text = f"**Active Learning Framework**: Starting with {100 * counts[0] / n_train:.3g}% labeled data "
@@ -101,6 +103,8 @@ def _training(results: Results) -> str:
     training = results.config.training
     tuned = "" if training.fine_tune else ", every iteration from scratch"
     floor = f", and at least {training.min_steps} optimizer steps" if training.min_steps else ""
+    if results.config.schedule.steps == "equal":
+        floor += "; the optimizer steps of all iterations were shared out evenly among them"
     return (
         f"**Training**: All methods used identical hyperparameters: batch size {training.batch_size}, Adam "
         f"(β1={training.betas[0]:g}, β2={training.betas[1]:g}), learning rate "

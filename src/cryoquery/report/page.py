@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from cryoquery.experiment.config import FULL_SUPERVISION
 from cryoquery.report import computing, figures, gallery
 from cryoquery.report.analysis import TESTED
 from cryoquery.report.answer import size_and_date
@@ -79,7 +78,7 @@ def page(findings: Comparison) -> str:
 
 
 def _has_curves(results: Results) -> bool:
-    return any(run != FULL_SUPERVISION for run in results.runs())
+    return any(run not in figures.WHOLE for run in results.runs())
 
 
 def _main_curve(findings: Comparison) -> Drawing | None:

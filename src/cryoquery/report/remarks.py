@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cryoquery.experiment.config import EQUAL_STEPS, total_steps
 from cryoquery.report.findings import Comparison
-from cryoquery.report.runs import RANDOM, STRATIFIED, label, mean_and_std, short_label
+from cryoquery.report.runs import RANDOM, STRATIFIED, Results, label, mean_and_std, short_label
 from cryoquery.report.words import listed, mean_std, plural
 
 
@@ -111,6 +112,7 @@ def limit_sentences(findings: Comparison) -> list[str]:
         )
     if RANDOM not in results.runs():
         said.append("Random sampling was not run: there is nothing to hold the strategies against.")
+    said += _about_steps(results)
     said.append(
         "A strategy is compared at equal numbers of images; where its images are more crowded, it had more "
         "particles labeled. The curves over particles and time show what that is worth."
@@ -138,3 +140,33 @@ def _about_micrographs(limits: Mapping[str, Any]) -> list[str]:
         f"{plural(groups, 'group')}; the intervals over micrographs say what other micrographs of the same "
         "groups would give. Nothing is said of other proteins, microscopes or label makers."
     ]
+
+
+def _about_steps(results: Results) -> list[str]:
+    """Where optimizer steps differ, F1 may, too."""
+    config = results.config
+    counts = config.schedule.resolve(results.environment["n_train_images"])
+    n_all, n_train = total_steps(config, counts), results.environment["n_train_images"]
+    n_full = config.training.n_steps(n_train) * config.training.n_epochs(n_train, from_scratch=True)
+    full, equal = results.full_supervision(), results.at_end(EQUAL_STEPS)
+    said = []
+    if full and results.judged() and counts[-1] == n_train:
+        text = (
+            f"With all labels a strategy has taken {n_all:,} optimizer steps in all its iterations, and full "
+            f"supervision {n_full:,}: a difference between them may come from training alone. "
+        )
+        if shared := sorted(full.keys() & equal.keys()):
+            gain = sum(equal[seed]["f1"] - full[seed]["f1"] for seed in shared) / len(shared)
+            text += (
+                f"With as many steps as a strategy, full supervision reaches an F1 {abs(gain):.3f} "
+                f"{'higher' if gain >= 0 else 'lower'} ({plural(len(shared), 'seed')})."
+            )
+        else:
+            text += f"The baseline {EQUAL_STEPS} would tell."
+        said.append(text)
+    if config.schedule.steps == "by_epochs" and len(counts) > 1 and results.judged():
+        said.append(
+            "More labels make more optimizer steps per epoch: some of what a curve gains is longer training. "
+            'steps = "equal" under [schedule] shares the steps out evenly.'
+        )
+    return said

@@ -17,7 +17,7 @@ from cryoquery.active.iteration import is_finished
 from cryoquery.active.run import Run
 from cryoquery.data.dataset import MicrographKey
 from cryoquery.errors import DataError, ExperimentError
-from cryoquery.experiment.config import FULL_SUPERVISION, PROGRESSIVE, RecordedConfig
+from cryoquery.experiment.config import EQUAL_STEPS, FULL_SUPERVISION, PROGRESSIVE, RecordedConfig
 from cryoquery.experiment.folder import planned_runs, read_config, read_environment
 from cryoquery.storage.atomic import read_json
 
@@ -28,7 +28,7 @@ OPPONENTS = (RANDOM, STRATIFIED)
 COUNTS = ("pixel_tp", "pixel_fp", "pixel_fn")
 """What `metrics.json` counts on each held-out micrograph."""
 
-_ORDER = [f"{name}_sampling" for name in STRATEGIES] + [PROGRESSIVE, FULL_SUPERVISION]
+_ORDER = [f"{name}_sampling" for name in STRATEGIES] + [PROGRESSIVE, FULL_SUPERVISION, EQUAL_STEPS]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,11 @@ class Results:
 
     def full_supervision(self) -> Mapping[int, Mapping[str, Any]]:
         """Metrics of full supervision by seed."""
-        return {curve.seed: curve.iterations[-1] for curve in self.of(FULL_SUPERVISION)}
+        return self.at_end(FULL_SUPERVISION)
+
+    def at_end(self, run: str) -> Mapping[int, Mapping[str, Any]]:
+        """Metrics of the last iteration of a run by seed."""
+        return {curve.seed: curve.iterations[-1] for curve in self.of(run)}
 
     @cached_property
     def identical(self) -> list[list[str]]:
@@ -257,7 +261,11 @@ def _check_made_alike(curve: LearningCurve, config: RecordedConfig, environment:
 
 def label(run: str) -> str:
     """The name of a run as people write it."""
-    special = {PROGRESSIVE: "Progressive Supervised", FULL_SUPERVISION: "Full Supervision"}
+    special = {
+        PROGRESSIVE: "Progressive Supervised",
+        FULL_SUPERVISION: "Full Supervision",
+        EQUAL_STEPS: "Full Supervision, Equal Steps",
+    }
     return special.get(run, run.replace("_", " ").title())
 
 

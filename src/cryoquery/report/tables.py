@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cryoquery.experiment.config import FULL_SUPERVISION
+from cryoquery.experiment.config import EQUAL_STEPS, FULL_SUPERVISION
 from cryoquery.report.efficiency import HALF, score_at
 from cryoquery.report.runs import NEEDED, RANDOM, Results, label, mean_and_std
 
@@ -82,9 +82,10 @@ def _summary(by_seed: Mapping[int, float | None]) -> dict[str, Any] | None:
 def table_rows(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The protocol's rows as text, one cell per entry of `COLUMNS`; full supervision first."""
     rows = []
-    for name in sorted(table["runs"], key=lambda name: name != FULL_SUPERVISION):
+    whole = (FULL_SUPERVISION, EQUAL_STEPS)
+    for name in sorted(table["runs"], key=lambda name: whole.index(name) if name in whole else len(whole)):
         row = table["runs"][name]
-        full = name == FULL_SUPERVISION
+        full = name in whole
         numbers = row["at_end" if full else "at_50_percent"]
         if numbers["f1"] is None:
             continue
