@@ -81,6 +81,9 @@ def _holds(page: Any, expression: str) -> bool:
 class Person:
     """Somebody at a browser."""
 
+    tolerance_px = TOLERANCE_PX
+    """How far from a place that is meant a click may come down, px of the micrograph."""
+
     def __init__(self, context: Any, link: str, name: str) -> None:
         self.context = context
         self.page = context.new_page()
@@ -265,22 +268,26 @@ def test_the_page_asks_nothing_of_other_sites() -> None:
 
 def test_a_person_labels_two_micrographs(tmp_path: Path, person: Callable[..., Person]) -> None:
     with labeled_project(tmp_path) as server:
-        anna = person(server.link)
-        f1 = "F1 of picks: too early to say"
-        anna.wait_until(f"document.getElementById('f1').textContent === '{f1}'")
-        first = _label_with_the_mouse(anna, server)
-        second = _label_with_keys(anna, server)
-        assert anna.ask("c.labeling.task === null")
-        labels = exported(anna, tmp_path / "labels.star")
-        assert {name: len(points) for name, points in labels.items()} == {
-            "m0000": len(first),
-            "m0001": len(second),
-        }
-        np.testing.assert_allclose(labels["m0000"], first, atol=TOLERANCE_PX)
-        np.testing.assert_allclose(labels["m0001"], second, atol=TOLERANCE_PX)
-        kinds = [event.kind for event in events(server) if event.person == "anna"]
-        assert kinds.count("submitted") == 2
-        assert sum(event.body.get("active_seconds", 0) for event in events(server)) > 1
+        label_two_micrographs(person(server.link), server, tmp_path)
+
+
+def label_two_micrographs(anna: Person, server: Served, folder: Path) -> None:
+    """Label both with mouse and keys, and find all of it in the log and in an export."""
+    f1 = "F1 of picks: too early to say"
+    anna.wait_until(f"document.getElementById('f1').textContent === '{f1}'")
+    first = _label_with_the_mouse(anna, server)
+    second = _label_with_keys(anna, server)
+    assert anna.ask("c.labeling.task === null")
+    labels = exported(anna, folder / "labels.star")
+    assert {name: len(points) for name, points in labels.items()} == {
+        "m0000": len(first),
+        "m0001": len(second),
+    }
+    np.testing.assert_allclose(labels["m0000"], first, atol=anna.tolerance_px)
+    np.testing.assert_allclose(labels["m0001"], second, atol=anna.tolerance_px)
+    kinds = [event.kind for event in events(server) if event.person == "anna"]
+    assert kinds.count("submitted") == 2
+    assert sum(event.body.get("active_seconds", 0) for event in events(server)) > 1
 
 
 def _label_with_the_mouse(anna: Person, server: Served) -> NDArray[np.float64]:
@@ -298,7 +305,7 @@ def _label_with_the_mouse(anna: Person, server: Served) -> NDArray[np.float64]:
     anna.drag([added[1], (510.5, 640.0)], key="Control")
     anna.click(*added[2], button="right")
     meant = [accepted, correction, added[0], (510.5, 640.0), *added[3:]]
-    np.testing.assert_allclose(anna.particles(), _sorted(meant), atol=TOLERANCE_PX)
+    np.testing.assert_allclose(anna.particles(), _sorted(meant), atol=anna.tolerance_px)
 
     anna.press("l")
     anna.drag([(670, 80), (670, 190), (750, 190), (750, 80), (672, 78)])
@@ -310,11 +317,11 @@ def _label_with_the_mouse(anna: Person, server: Served) -> NDArray[np.float64]:
         anna.click(*corner)
     anna.page.mouse.dblclick(*anna.screen(250.0, 820.0))
     anna.wait_until_saved()
-    np.testing.assert_allclose(recorded(server, "0"), _sorted(meant), atol=TOLERANCE_PX)
+    np.testing.assert_allclose(recorded(server, "0"), _sorted(meant), atol=anna.tolerance_px)
     (region,) = last_document(server, "0").regions.values()
     assert region.kind == "ignore"
     corners = [(20, 800), (20, 1000), (300, 1000), (250, 820)]
-    np.testing.assert_allclose(region.polygon, corners, atol=TOLERANCE_PX)
+    np.testing.assert_allclose(region.polygon, corners, atol=anna.tolerance_px)
     assert list(last_document(server, "0").rejected) == ["s2"]
 
     before = anna.particles()
@@ -330,7 +337,7 @@ def _label_with_the_mouse(anna: Person, server: Served) -> NDArray[np.float64]:
     anna.press("Control+y")
     anna.wait_until("c.labeling.regions.length === 1")
     anna.wait_until_saved()
-    np.testing.assert_allclose(recorded(server, "0"), _sorted(meant), atol=TOLERANCE_PX)
+    np.testing.assert_allclose(recorded(server, "0"), _sorted(meant), atol=anna.tolerance_px)
 
     anna.press("Control+Enter")
     summary = anna.page.inner_text("#summary")
@@ -350,7 +357,7 @@ def _label_with_keys(anna: Person, server: Served) -> NDArray[np.float64]:
     anna.press("Enter", "r")
     anna.press("a")  # all but the rejected one
     meant = [place for i, place in enumerate(order) if i != 1]
-    np.testing.assert_allclose(anna.particles(), _sorted(meant), atol=TOLERANCE_PX)
+    np.testing.assert_allclose(anna.particles(), _sorted(meant), atol=anna.tolerance_px)
     scale = anna.ask("c.stage.view.scale")
     at = order[2]  # `R` has gone on to it
     anna.press(*["ArrowDown"] * 15, *["Shift+ArrowRight"] * 4, "Enter")
@@ -358,12 +365,12 @@ def _label_with_keys(anna: Person, server: Served) -> NDArray[np.float64]:
     anna.press(*["ArrowRight"] * 10, "Enter", "Delete", *["ArrowLeft"] * 9)
     anna.press("ArrowLeft", "m", "ArrowDown", "Enter")  # carry the added one
     meant.append(at + np.array([12, 0]) / scale)
-    np.testing.assert_allclose(anna.particles(), _sorted(meant), atol=TOLERANCE_PX)
+    np.testing.assert_allclose(anna.particles(), _sorted(meant), atol=anna.tolerance_px)
     anna.press("Control+z", "Control+Shift+z")
     anna.wait_until_saved()
-    np.testing.assert_allclose(recorded(server, "1"), _sorted(meant), atol=TOLERANCE_PX)
+    np.testing.assert_allclose(recorded(server, "1"), _sorted(meant), atol=anna.tolerance_px)
     anna.press("?")
-    assert anna.page.locator("#help").is_visible()
+    assert anna.page.is_visible("#help")
     anna.press("Escape", "Control+Enter", "Enter")
     anna.wait_until(
         "c.labeling.task === null && c.outbox.pending() === 0 && c.flow.nothing.startsWith('Nothing')"
