@@ -30,7 +30,7 @@ def test_expressions_are_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def trial_every_row_is_read(name: str) -> None:
+def test_every_row_is_read(name: str) -> None:
     assert isinstance(STRATEGIES[name].strategy, Strategy)
 
 

@@ -222,7 +222,7 @@ def candidates(seed: int = 0, n: int = 40, ties: bool = False) -> Candidates:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("n", [0, 1, 10, 34])
-def trial_every_strategy_keeps_its_contract(name: str, n: int) -> None:
+def test_every_strategy_keeps_its_contract(name: str, n: int) -> None:
     choices = select(name, candidates(), n)
     again = select(name, candidates(), n)
     assert choices == again, "the same arguments give the same query"
@@ -336,7 +336,7 @@ def test_the_network_sees_only_the_shortlist_and_what_is_labeled(monkeypatch: py
     assert chosen <= shortlist
 
 
-def trial_every_candidate_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_candidate_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selections, "SHORTLIST", 8)
     some = candidates(n=60)
     chosen = {choice.index for _ in range(300) for choice in select("diversity", some, 2)}

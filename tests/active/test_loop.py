@@ -56,7 +56,7 @@ def weights_equal(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def trial_every_iteration_has_its_files(context: Context, tmp_path: Path) -> None:
+def test_every_iteration_has_its_files(context: Context, tmp_path: Path) -> None:
     run = run_of(tmp_path)
     iterations = active_learning(run, context, SimulatedOracle(context.dataset))
     assert [len(i.labeled) for i in iterations] == list(COUNTS)

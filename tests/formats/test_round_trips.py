@@ -50,7 +50,7 @@ def through(folder: Path, picks: Picks, *formats: str) -> Picks:
 @pytest.mark.parametrize("pair", list(itertools.product(COORDINATE_FORMATS, repeat=2)), ids="-".join)
 @settings(max_examples=5, deadline=None)
 @given(picks=some_picks())
-def trial_every_pair_of_formats(pair: tuple[str, str], picks: Picks) -> None:
+def test_every_pair_of_formats(pair: tuple[str, str], picks: Picks) -> None:
     with tempfile.TemporaryDirectory() as folder:
         again = through(Path(folder), picks, *pair, pair[0])
     assert np.abs(again.centers_yx - picks.centers_yx).max() <= TOLERANCE_PX

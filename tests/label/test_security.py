@@ -210,7 +210,7 @@ def test_the_page_itself_may_ask(anna: httpx.Client) -> None:
     ("path", "status"),
     [("/", None), ("/api/session", 200), ("/api/queue", 200), ("/nothing", 404), ("/api/tasks/999999", 404)],
 )
-def trial_every_answer_says_what_a_browser_may_do_with_it(
+def test_every_answer_says_what_a_browser_may_do_with_it(
     anna: httpx.Client, path: str, status: int | None
 ) -> None:
     answer = anna.get(path)

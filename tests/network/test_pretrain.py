@@ -142,7 +142,7 @@ def test_views_lie_within_the_content(tmp_path: Path) -> None:
             assert (view.levels == 200).all()
 
 
-def trial_every_image_is_seen_before_any_comes_again(dataset: Dataset) -> None:
+def test_every_image_is_seen_before_any_comes_again(dataset: Dataset) -> None:
     what = Pretraining(Pool.of(dataset), MODEL, PretrainingConfig(steps=6, batch_size=4), 0)
     seen = [indices for _, indices in what.batches(0)]
     assert sorted(np.concatenate(seen[:3])) == list(range(12)) == sorted(np.concatenate(seen[3:]))

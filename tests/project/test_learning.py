@@ -65,7 +65,7 @@ def test_of_fields_nothing_is_held_out(fields: Project) -> None:
 
 
 @pytest.mark.parametrize("n_labeled", [2, 3, 4])
-def trial_every_third_item_is_drawn_at_random_and_tries_the_model(fields: Project, n_labeled: int) -> None:
+def test_every_third_item_is_drawn_at_random_and_tries_the_model(fields: Project, n_labeled: int) -> None:
     label_set = labels_of(range(n_labeled))
     entries = entries_of(fields, label_set)
     assert len({entry["item"] for entry in entries} - set(range(n_labeled))) == 6

@@ -185,7 +185,7 @@ def test_the_table_for_latex(compared: Path) -> None:
     assert not re.search(r"(?<!\\)[%#_]", body), "what LaTeX takes for commands is written out"
 
 
-def trial_every_seed_stands_in_the_table(compared: Path) -> None:
+def test_every_seed_stands_in_the_table(compared: Path) -> None:
     table = json.loads((compared / "performance_table.json").read_text())
     entropy = table["runs"]["entropy_sampling"]
     assert entropy["at_50_percent"]["f1"]["by_seed"] == {"1": 0.8, "2": 0.7}

@@ -308,7 +308,7 @@ def test_config_takes_names_and_tables_and_round_trips() -> None:
 
 @pytest.mark.parametrize("shape", ["shell", "barrel", "rod", "lobes", "blob"])
 @pytest.mark.parametrize("mass", [6.0, 300.0])
-def trial_every_shape_renders(shape: Shape, mass: float) -> None:
+def test_every_shape_renders(shape: Shape, mass: float) -> None:
     protein = Protein(name="p", shape=shape, length_angstrom=110, mass_kda=mass, coverage=0.1)
     source = simulate_micrographs(small(proteins=(protein,), n_micrographs=1))[0]
     assert np.isfinite(source.read()).all()

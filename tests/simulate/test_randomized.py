@@ -20,7 +20,7 @@ def test_assemblies_fill_a_ball_of_radius_one() -> None:
         assert np.abs(beads.mean(axis=0)).max() < 0.2
 
 
-def trial_every_symmetry_can_be_made() -> None:
+def test_every_symmetry_can_be_made() -> None:
     from scipy.spatial.transform import Rotation
 
     orders = {name: len(Rotation.create_group(name)) for name in SYMMETRIES}

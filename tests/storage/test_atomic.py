@@ -21,7 +21,7 @@ with write_file(Path(sys.argv[1])) as stream:
 """
 
 
-def trial_everything_in_a_folder_is_on_the_disk_before_it_appears(
+def test_everything_in_a_folder_is_on_the_disk_before_it_appears(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = set()
