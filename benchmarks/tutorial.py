@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,8 @@ class Person:
             " && c.stage.picture.level >= Math.max(...c.stage.picture.loading)"
         )
 
-    def label(self, before_submitting: Callable[[], None] = lambda: None) -> None:
-        """Label what is open, and submit it."""
+    def label(self, picture: Path | None) -> None:
+        """Label what is open, and submit it; ``picture``: of the page before it is submitted."""
         item = self.ask("c.labeling.task.item")
         points = self._truth[self.ask("c.labeling.task.micrograph")]
         shown = np.array(self.ask("c.labeling.undecided.map(({ y, x }) => [y, x])")).reshape(-1, 2)
@@ -110,7 +110,8 @@ class Person:
         print(f"{len(points)} particles: {len(shown)} suggested, {len(missed)} added")
         self._page.keyboard.press("Control+Enter")
         self._page.wait_for_selector("#submit-ok")
-        before_submitting()
+        if picture is not None:
+            self._page.screenshot(path=picture)
         self._page.click("#submit-ok")
         self.wait_until(f"!c.labeling.task || c.labeling.task.item !== {item}")
 
@@ -162,7 +163,7 @@ def main() -> None:
         lena = Person(page, link, truth)
         page.screenshot(path=shots[0])
         for n in range(1, given.micrographs + 1):
-            lena.label(lambda n=n: page.screenshot(path=shots[1]) if n == 1 else None)
+            lena.label(shots[1] if n == 1 else None)
             if n >= 2:
                 lena.wait_until(f"c.labeling.task && c.labeling.task.model === 'step_{n - 1}'")
                 lena.wait_for_task()

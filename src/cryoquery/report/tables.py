@@ -160,6 +160,10 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "−": "$-$",
     MARK: r"$^{\dagger}$",
 } | {character: f"\\{character}" for character in "%&_#${}"}
 
@@ -171,7 +175,7 @@ def latex_table(table: Mapping[str, Any]) -> str:
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
-        "  \\centering",
+        "  \\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
         f"  \\caption{{Active learning performance at 50\\% labeled data. {notes}}}",
         "  \\label{tab:active-learning}",
         f"  \\begin{{tabular}}{{l{'r' * (len(COLUMNS) - 1)}}}",
