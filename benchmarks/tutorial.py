@@ -124,17 +124,20 @@ class Person:
         self._page.mouse.click(*place, button=button)
 
 
-def strip(pictures: list[Path], out: Path, width: int = 640) -> None:
+def strip(pictures: list[Path], width: int = 640) -> Image.Image:
     """Pictures beside each other, two in a row."""
-    images = [Image.open(path).convert("RGB") for path in pictures]
+    images = [Image.open(path) for path in pictures]
     height = round(width * images[0].height / images[0].width)
     whole = Image.new("RGB", (2 * width + 8, -(-len(images) // 2) * (height + 8) - 8), "white")
     for i, image in enumerate(images):
-        whole.paste(
-            image.resize((width, height), Image.Resampling.LANCZOS),
-            (i % 2 * (width + 8), i // 2 * (height + 8)),
-        )
-    whole.save(out, optimize=True)
+        small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        whole.paste(small, (i % 2 * (width + 8), i // 2 * (height + 8)))
+    return whole
+
+
+def keep(picture: Image.Image, out: Path) -> None:
+    """Write it with few colors: most of it is noise in shades of gray."""
+    picture.convert("RGB").quantize(96).save(out, optimize=True)
 
 
 def main() -> None:
@@ -156,7 +159,9 @@ def main() -> None:
     truth = {
         Path(name).stem: known.rows(known.micrographs == name).centers_yx for name in set(known.micrographs)
     }
-    shots = [pictures / f"tutorial_{name}.png" for name in ("first", "submit", "learned", "later")]
+    shots = [Path.cwd() / f"tutorial_{name}.png" for name in ("first", "submit", "learned", "later")]
+    taken = [0, 1]
+    """After how many micrographs there is a picture."""
     with served("proteasome") as link, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
@@ -168,7 +173,9 @@ def main() -> None:
                 lena.wait_until(f"c.labeling.task && c.labeling.task.model === 'step_{n - 1}'")
                 lena.wait_for_task()
                 page.wait_for_timeout(300)
-                page.screenshot(path=shots[2] if n == 2 else shots[3])
+                if lena.ask("c.labeling.undecided.length") and len(taken) < 4:
+                    page.screenshot(path=shots[len(taken)])
+                    taken.append(n)
         until = time.monotonic() + PATIENCE_S
         while len(finished_steps(Path("proteasome/steps"))) < given.micrographs - 1:
             assert time.monotonic() < until, "no model of the last labels"
@@ -178,7 +185,10 @@ def main() -> None:
     say("cryoquery", "status", "proteasome")
     say("cryoquery", "export", "proteasome", "picks.star", "--picks")
     say("cryoquery", "evaluate", "picks.star", "truth.star", "--out", "scores")
-    strip(shots, pictures / "tutorial_strip.png")
+    taken_shots = [shot for shot in shots if shot.exists()]
+    for shot in taken_shots[:3]:
+        keep(Image.open(shot), pictures / shot.name)
+    keep(strip(taken_shots), pictures / "tutorial_strip.png")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 const LEAST_CUT = 4; // characters that are worth an ellipsis
 const KEPT = 3; // of the common beginning
-const LONGEST = 17;
+const LONGEST = 14; // beside its rank in the list
 
 /** `names` → a Map from each to what is shown of it. */
 export function shortNames(names) {

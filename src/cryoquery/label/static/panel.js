@@ -87,13 +87,18 @@ export function showLabeling(labeling, tool) {
   write("facts", `${size.join(" = ")} · ${width} × ${height} px`.replace("= ⌀ ", "= "));
 }
 
+function suggestedBy(model) {
+  if (model === "picks_0") return "the model that training starts from";
+  return model.startsWith("picks_") ? "picks of another program" : "the newest model";
+}
+
 function showSuggestions(labeling) {
   const any = labeling.suggestions.length > 0;
   byId("suggestion-section").hidden = !any;
   byId("unsuggested").hidden = any || !labeling.task.model;
   if (!any) return;
   const { undecided, rejected, threshold, editable } = labeling;
-  write("suggestion-title", labeling.task.model.startsWith("picks_") ? "Suggested by picks of another program" : "Suggested by the model");
+  write("suggestion-title", `Suggested by ${suggestedBy(labeling.task.model)}`);
   write("n-suggestions", undecided.length);
   write("n-rejected", rejected.length ? `${rejected.length} rejected` : "");
   byId("threshold").value = threshold;
