@@ -137,7 +137,8 @@ def strip(pictures: list[Path], width: int = 640) -> Image.Image:
 
 def keep(picture: Image.Image, out: Path) -> None:
     """Write it with few colors: most of it is noise in shades of gray."""
-    picture.convert("RGB").quantize(96).save(out, optimize=True)
+    few = picture.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(out, optimize=True)
 
 
 def main() -> None:
