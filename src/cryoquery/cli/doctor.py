@@ -63,6 +63,7 @@ def _facts() -> Iterator[tuple[str, str]]:
     import torch
 
     from cryoquery import __version__
+    from cryoquery.network import capability
     from cryoquery.network.device import DeviceConfig, describe
     from cryoquery.storage.provenance import source_commit
 
@@ -70,10 +71,10 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "cryoquery", __version__ + (f", commit {commit}" if commit else "")
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     yield "torch", torch.__version__
-    for i in range(torch.cuda.device_count()):
+    for i in range(capability.n_gpus()):
         gpu = torch.cuda.get_device_properties(i)
         yield f"GPU {i}", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
-    if not torch.cuda.is_available():
+    if not capability.n_gpus():
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs only"
         yield "GPU", f"none that torch can use (it was built for {built})"
     fabric = DeviceConfig().fabric()

@@ -21,6 +21,7 @@ from cryoquery.data.dataset import ZERO_LEVEL, Dataset, open_dataset
 from cryoquery.data.pool import LabeledImages, Pool
 from cryoquery.errors import DataError
 from cryoquery.experiment.config import ExperimentConfig, check_dataset, plan_runs, reported_splits
+from cryoquery.network import capability
 from cryoquery.network.model import initial_weights
 from cryoquery.network.optimize import Training
 from cryoquery.network.predict import Predictor
@@ -290,6 +291,5 @@ def _seconds(predictor: Predictor, levels: np.ndarray) -> float:
     started = time.perf_counter()
     for _ in predictor.stream(levels, np.arange(len(levels))):
         pass
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    capability.finish(predictor.fabric.device)
     return time.perf_counter() - started

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from cryoquery.config import CheckedModel
 from cryoquery.errors import ConfigError
+from cryoquery.network import capability
 from cryoquery.network.model import AttentionUNet
 
 if TYPE_CHECKING:
@@ -38,26 +39,32 @@ class DeviceConfig(CheckedModel):
     compile: bool = False
     """Train through `torch.compile`, which takes a minute to begin with and needs a C++ compiler."""
 
+    def chosen(self) -> tuple[str, Literal["32-true", "bf16-mixed"]]:
+        """Accelerator and precision on this machine, neither of them ``auto``.
+
+        Raises:
+            ConfigError: there is no such device.
+        """
+        n_gpus, accelerator = capability.n_gpus(), self.accelerator
+        if accelerator == "auto":
+            accelerator = "cuda" if n_gpus else "cpu"
+        if accelerator == "cuda" and not n_gpus:
+            raise ConfigError("device.accelerator='cuda': no GPU that torch can use; take 'cpu' or 'auto'")
+        if accelerator == "cuda" and self.n_devices > n_gpus:
+            raise ConfigError(f"device.n_devices={self.n_devices}: this machine has {n_gpus} GPU(s)")
+        if self.precision != "auto":
+            return accelerator, self.precision
+        return accelerator, "bf16-mixed" if capability.has_fast_bfloat16(accelerator) else "32-true"
+
     def fabric(self) -> Fabric:
         """The Lightning Fabric that places networks and data on one device.
 
         Raises:
             ConfigError: there is no such device.
         """
-        accelerator = self.accelerator
-        if accelerator == "auto":
-            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        if accelerator == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device.accelerator='cuda': no GPU that torch can use; take 'cpu' or 'auto'")
-        if accelerator == "cuda" and self.n_devices > torch.cuda.device_count():
-            raise ConfigError(
-                f"device.n_devices={self.n_devices}: this machine has {torch.cuda.device_count()} GPU(s)"
-            )
+        accelerator, precision = self.chosen()
         torch.backends.cudnn.deterministic = self.deterministic
         torch.backends.cudnn.benchmark = not self.deterministic
-        precision = self.precision
-        if precision == "auto":
-            precision = "bf16-mixed" if _has_fast_bfloat16(accelerator) else "32-true"
         from lightning_fabric import Fabric  # a second and a half: only where something is computed
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -89,16 +96,6 @@ def place(network: AttentionUNet, fabric: Fabric) -> AttentionUNet:
     narrow = fabric.device.type == "cpu" and low_precision and network.base_channels < NARROW
     layout = torch.contiguous_format if narrow else torch.channels_last
     return network.to(fabric.device).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
-
-
-def _has_fast_bfloat16(accelerator: str) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32 on this machine."""
-    if accelerator == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if accelerator == "cpu":
-        capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))
-    return False
 
 
 def describe(fabric: Fabric) -> str:

@@ -23,6 +23,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from cryoquery.errors import CryoqueryError
+from cryoquery.network import capability
 from cryoquery.network.checkpoint import Weights
 from cryoquery.network.optimize import OnStep, Training, TrainingStep, optimize
 
@@ -88,8 +89,7 @@ def launch(work: Callable[[Fabric], Result], n_processes: int, fabric: Fabric) -
 
     # Fabric would use the port of an earlier training again, which another process may have by now.
     os.environ.pop("MASTER_PORT", None)
-    if fabric.device.type == "cuda":
-        torch.cuda.empty_cache()
+    capability.release(fabric.device)
     together = Fabric(
         accelerator=fabric.device.type,
         devices=n_processes,

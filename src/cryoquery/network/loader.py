@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoquery.data.pool import LabeledImages
+from cryoquery.network import capability
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -50,13 +51,10 @@ class BatchLoader:
         self._labeled = labeled
         self._device = fabric.device
         self._resident: tuple[Tensor, Tensor] | None = None
-        if resident and self._device.type == "cuda":
-            height, width = labeled.pool.image_shape
-            free, _ = torch.cuda.mem_get_info(self._device)
-            # What torch holds without using it is free for this, too.
-            free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-            if 2 * len(labeled) * height * width <= RESIDENT_SHARE * free:
-                self._resident = self._upload()
+        height, width = labeled.pool.image_shape
+        needed = 2 * len(labeled) * height * width
+        if resident and needed <= RESIDENT_SHARE * capability.free_bytes(self._device):
+            self._resident = self._upload()
 
     def __call__(self, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and masks, each (k, 1, h, w) of 8 bits on the device, batch by batch.
@@ -117,7 +115,9 @@ def ahead(load: Callable[[Item], Loaded], items: Iterable[Item]) -> Iterator[Loa
 def to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     """8-bit images (k, h, w) as (k, 1, h, w) on a device; the copy to a GPU goes on in the background."""
     tensor = torch.from_numpy(images)[:, None]
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    if capability.copies_in_background(device):
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
 
 
 def apply_symmetries(images: Tensor, symmetries: Tensor) -> Tensor:

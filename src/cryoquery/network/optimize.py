@@ -24,6 +24,7 @@ from cryoquery.config import CheckedModel
 from cryoquery.data.dataset import IGNORE, PARTICLE
 from cryoquery.data.pool import LabeledImages
 from cryoquery.errors import CryoqueryError
+from cryoquery.network import capability
 from cryoquery.network.augment import distort
 from cryoquery.network.checkpoint import Weights, load_checkpoint, save
 from cryoquery.network.device import place
@@ -207,7 +208,7 @@ def optimize(
     network = training.model.build()
     network.load_state_dict(training.start)
     place(network, fabric)
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
+    if fabric.world_size > 1 and capability.shares_statistics(fabric.device):
         network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     rate, betas = training.learning_rate, training.config.betas
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)

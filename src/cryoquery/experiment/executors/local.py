@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cryoquery.active.progress import Progress, RunStates
 from cryoquery.active.run import Run
@@ -30,6 +29,7 @@ from cryoquery.experiment.config import ExperimentConfig
 from cryoquery.experiment.folder import n_threads
 from cryoquery.experiment.run import RunOutcome, is_run_finished
 from cryoquery.experiment.run_log import states
+from cryoquery.network import capability
 from cryoquery.signals import stoppable
 
 MAX_ATTEMPTS = 3
@@ -170,7 +170,7 @@ def n_workers(config: ExperimentConfig, dataset: Dataset, runs: Sequence[Run]) -
     n_runs = sum(not is_run_finished(run) for run in runs)
     wanted = config.workers
     if _on_gpu(config):
-        n_places = torch.cuda.device_count() // config.device.n_devices
+        n_places = capability.n_gpus() // config.device.n_devices
         if wanted is not None and wanted > n_places:
             raise ExperimentError(f"workers={wanted}: the GPUs of this machine allow {n_places}; take fewer")
     else:
@@ -180,7 +180,7 @@ def n_workers(config: ExperimentConfig, dataset: Dataset, runs: Sequence[Run]) -
 
 
 def _on_gpu(config: ExperimentConfig) -> bool:
-    return config.device.accelerator != "cpu" and torch.cuda.is_available()
+    return config.device.accelerator != "cpu" and capability.n_gpus() > 0
 
 
 def _gpus_of_each(config: ExperimentConfig, n: int) -> list[str | None]:
@@ -188,7 +188,7 @@ def _gpus_of_each(config: ExperimentConfig, n: int) -> list[str | None]:
     if not _on_gpu(config):
         return [None] * n
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = listed.split(",") if listed else [str(i) for i in range(torch.cuda.device_count())]
+    gpus = listed.split(",") if listed else [str(i) for i in range(capability.n_gpus())]
     each = config.device.n_devices
     return [",".join(gpus[i * each : (i + 1) * each]) for i in range(n)]
 
