@@ -282,7 +282,7 @@ def packed_counts(runs: list[int]) -> str:
 @pytest.mark.parametrize("name", ["keep", "selected", "is_particle", "status"])
 def test_columns_that_say_what_was_kept_are_classes(tmp_path: Path, text: str, name: str) -> None:
     table = put(tmp_path / "a.csv", text.format(name))
-    with pytest.raises(DataError, match="several classes, .*say with --class"):
+    with pytest.raises(DataError, match=r"several classes, .*say with --class"):
         read_coordinates(table)
     numbered = put(tmp_path / "b.csv", f"x,y,{name}\n1,2,1\n3,4,0\n")
     assert f"numbers of column {name} not looked at" in read_coordinates(numbered).notes[0]

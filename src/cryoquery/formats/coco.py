@@ -177,8 +177,8 @@ def _outline(path: Path, i: int, annotation: Mapping[str, Any]) -> NDArray[np.fl
         x, y, width, height = around
         return np.array([[x, y], [x + width, y + height]])
     raise DataError(
-        f"{path}: annotation {i}: no box, and its outline is neither of polygons nor a mask (RLE) that can be "
-        "read; add bbox"
+        f"{path}: annotation {i}: no box, and its outline is neither of polygons nor a mask (RLE) that can "
+        "be read; add bbox"
     )
 
 
