@@ -11,8 +11,8 @@ from pathlib import Path
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import NO_VALUE, number
 
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
+_DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+")
+_THOUSANDS = re.compile(r"^[+-]?[1-9]\d{0,2}[,.]\d{3}")
 LARGE = 100
 """From here on numbers of a table are large enough for others in it to have marks of thousands."""
 MANY_MARKED = 2
