@@ -251,6 +251,44 @@ def test_outlines_without_boxes_are_the_boxes_around_them(tmp_path: Path) -> Non
         assert "1 outlines without boxes" in picks.notes[0]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_masks_without_boxes_are_the_boxes_around_them(tmp_path: Path, packed: bool) -> None:
+    for rows, columns in ((slice(10, 20), slice(30, 45)), (slice(0, 50), slice(7, 9)), (slice(0, 3), [0])):
+        mask = np.zeros((50, 60), dtype=int)
+        mask[rows, columns] = 1
+        edges = np.flatnonzero(np.diff(mask.T.ravel(), prepend=0))
+        runs = np.diff([0, *edges, mask.size]).tolist()
+        size = [50, 60]
+        marks = [{"segmentation": {"size": size, "counts": packed_counts(runs) if packed else runs}}]
+        picks = read_coordinates(put(tmp_path / "a.json", coco(marks)))
+        ys, xs = np.nonzero(mask)
+        assert picks.centers_yx.tolist() == [[(ys.min() + ys.max() + 1) / 2, (xs.min() + xs.max() + 1) / 2]]
+        assert "1 outlines without boxes" in picks.notes[0]
+
+
+def packed_counts(runs: list[int]) -> str:
+    """Run lengths as pycocotools packs them (`rleToString` of its C code)."""
+    text = ""
+    for i, run in enumerate(runs):
+        value, more = run - (runs[i - 2] if i > 2 else 0), True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+    return text
+
+
+@pytest.mark.parametrize("text", ["x,y,{}\n1,2,True\n3,4,False\n", "x,y,{}\n1,2,yes\n3,4,no\n"])
+@pytest.mark.parametrize("name", ["keep", "selected", "is_particle", "status"])
+def test_columns_that_say_what_was_kept_are_classes(tmp_path: Path, text: str, name: str) -> None:
+    table = put(tmp_path / "a.csv", text.format(name))
+    with pytest.raises(DataError, match=r"several classes, .*say with --class"):
+        read_coordinates(table)
+    numbered = put(tmp_path / "b.csv", f"x,y,{name}\n1,2,1\n3,4,0\n")
+    assert f"numbers of column {name} not looked at" in read_coordinates(numbered).notes[0]
+    assert read_coordinates(numbered, reading=Reading.of(classes="1")).centers_yx.tolist() == [[2, 1]]
+
+
 def test_boxes_beside_their_image_are_noted(tmp_path: Path) -> None:
     image = {"id": 0, "file_name": "a.png", "width": 400, "height": 300}
     corners = put(tmp_path / "a.json", coco([{"bbox": [100, 200, 136, 236]}], images=[image]))
@@ -279,11 +317,11 @@ def test_points_and_mirrored_boxes_of_coco(tmp_path: Path) -> None:
         (coco([{"image_id": 9, "bbox": [1, 2, 3, 4]}]), "image 9, which is not in its list"),
         (
             coco([{"segmentation": [[1, 2, 3, 4]]}]),
-            "annotation 0: no box, and its outline is not of polygons",
+            "annotation 0: no box, and its outline is neither of polygons nor",
         ),
         (
             coco([{"segmentation": {"size": [9, 9], "counts": "a"}}]),
-            "not of polygons .a mask, RLE.; add bbox",
+            "nor a mask .RLE. that can be read; add bbox",
         ),
         (coco([{"keypoints": [1, 2, 2, 3, 4, 2]}]), "annotation 0: neither a box .bbox., nor one point, nor"),
         (coco([], categories=[{"id": 1, "name": "ice"}, {"id": 1, "name": "virus"}]), "both the category 1"),

@@ -17,6 +17,7 @@ from cryoquery.formats.classes import Chosen, choose_particles
 from cryoquery.formats.columns import number, object_column
 from cryoquery.formats.picks import Picks, Region
 from cryoquery.formats.reading import AS_RECOGNIZED, Reading
+from cryoquery.formats.rle import box_of_mask
 
 CROWDS = ("iscrowd", "ignore")
 """Keys of an annotation that is no single particle, and no background either."""
@@ -157,8 +158,10 @@ def _has_box(annotation: Mapping[str, Any]) -> bool:
 def _outline(path: Path, i: int, annotation: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """(k, 2) vertices (x, y) of the polygons of an annotation, one after the other; None: it has none.
 
+    Of a mask two corners of the box around it, where the annotation has none.
+
     Raises:
-        DataError: a vertex is not two numbers, or the outline is needed and not of polygons.
+        DataError: a vertex is not two numbers, or the outline is needed and neither of polygons nor a mask.
     """
     found = annotation.get("segmentation")
     if not found or (not isinstance(found, list) and _has_box(annotation)):
@@ -170,8 +173,12 @@ def _outline(path: Path, i: int, annotation: Mapping[str, Any]) -> NDArray[np.fl
             return numbers.reshape(-1, 2)
     if _has_box(annotation):
         return None
+    if isinstance(found, dict) and (around := box_of_mask(found)) is not None:
+        x, y, width, height = around
+        return np.array([[x, y], [x + width, y + height]])
     raise DataError(
-        f"{path}: annotation {i}: no box, and its outline is not of polygons (a mask, RLE); add bbox"
+        f"{path}: annotation {i}: no box, and its outline is neither of polygons nor a mask (RLE) that can "
+        "be read; add bbox"
     )
 
 

@@ -158,9 +158,9 @@ def _read_loop(path: Path, lines: Sequence[str], at: int) -> tuple[dict[str, Seq
             labels.append(line.split()[0][1:])
             if len(labels) > MAX_LABELS:
                 raise _too_many(path)
-        elif line and not line.startswith("#"):
+        elif line and line[0] != "#":
             tokens = _tokens(line)
-            if _ends_loop(line, len(tokens), len(labels), after_blank):
+            if line[0] in "_dl" and _ends_loop(line, len(tokens), len(labels), after_blank):
                 break
             if len(tokens) > len(labels):
                 raise DataError(
@@ -176,9 +176,9 @@ def _read_loop(path: Path, lines: Sequence[str], at: int) -> tuple[dict[str, Seq
         after_blank = not line
         at += 1
     columns: dict[str, Sequence[str]] = {}
-    missing = [""] * (len(labels) - len(rows[0])) if rows else []
-    full = zip(*([*row, *missing] for row in rows), strict=True) if rows else ((),) * len(labels)
-    for label, values in zip(labels, full, strict=False):
+    found = list(zip(*rows, strict=True))
+    missing = [("",) * len(rows)] * (len(labels) - len(found))
+    for label, values in zip(labels, [*found, *missing], strict=False):
         if columns.setdefault(label, values) != values:
             raise DataError(f"{path}: label _{label} is there twice, with different values; keep one column")
     return columns, at

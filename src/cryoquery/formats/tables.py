@@ -87,6 +87,7 @@ NAMES = {
     "class": (
         *("class", "classname", "category", "categoryname", "label", "labelname", "labels", "classes"),
         *("type", "kind", "object", "species", "tag", "classid", "categoryid"),
+        *("isparticle", "keep", "kept", "selected", "accepted", "good", "isgood", "valid", "status"),
     ),
 }
 """And for the rest."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryoquery.errors import DataError
 from cryoquery.formats.columns import NO_VALUE, number
 
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}")
+_DECIMAL_COMMA = re.compile(r"^[+-]?\d*,\d+")
+_THOUSANDS = re.compile(r"^[+-]?[1-9]\d{0,2}[,.]\d{3}")
 LARGE = 100
 """From here on numbers of a table are large enough for others in it to have marks of thousands."""
 MANY_MARKED = 2
@@ -67,8 +67,8 @@ def first_line(text: str) -> str:
 def split_line(line: str) -> list[str]:
     """The values of a line, without the quotes around them."""
     try:
-        return _split([line], delimiter_of(line))[0][1]
-    except (csv.Error, IndexError):
+        return next(_split([line], delimiter_of(line)))[1]
+    except (csv.Error, StopIteration):
         return []
 
 
@@ -98,31 +98,36 @@ def read_text_table(path: Path, text: str, *, named: bool | None = None) -> Text
     delimiter = " "
     if start < len(lines):
         delimiter = (_between_numbers if named is False else delimiter_of)(lines[start])
+    rows, ends = [], []
     try:
-        split = _split(lines[start:], delimiter)
+        for n, own in _split(lines[start:], delimiter):
+            if not (joined := "".join(own)):
+                continue
+            if "\n" in joined:
+                where = f"line {start + n}: a quote that begins before it"
+                raise DataError(f"{path}: {where} is not closed; correct it")
+            rows.append(own)
+            ends.append(start + n)
     except csv.Error as error:
         raise DataError(f"{path}: cannot be read as a table ({error}); correct its quotes") from None
-    found = [(start + n, values) for n, values in split if any(values)]
-    for n, own in found:
-        if any("\n" in value for value in own):
-            raise DataError(f"{path}: line {n}: a quote that begins before it is not closed; correct it")
-    if not found:
+    if not rows:
         return TextTable(path, (), [], [], delimiter)
-    has_names = not all(map(is_number, found[0][1])) if named is None else named
-    names = tuple(_trimmed(found[0][1], 1)) if has_names else ()
-    rows = found[1:] if has_names else found
-    width = len(names or found[0][1])
+    has_names = not all(map(is_number, rows[0])) if named is None else named
+    names = tuple(_trimmed(rows[0], 1)) if has_names else ()
+    width, first = len(names or rows[0]), ends[0]
     if width > MAX_COLUMNS:
         raise DataError(f"{path}: more than {MAX_COLUMNS} columns; damaged, copy it again")
-    values = [_trimmed(own, width) for _, own in rows]
+    if has_names:
+        del rows[0], ends[0]
+    values = [own if len(own) <= width else _trimmed(own, width) for own in rows]
     if has_names and values and all(len(own) == width + 1 for own in values):
-        quoted = all(lines[n - 1].lstrip().startswith('"') for n, _ in rows)
+        quoted = all(lines[n - 1].lstrip().startswith('"') for n in ends)
         if quoted or (delimiter != "," and _count_up([own[0] for own in values])):
             values = [own[1:] for own in values]
-    for (n, _), own in zip(rows, values, strict=True):
+    for n, own in zip(ends, values, strict=True):
         if len(own) != width:
-            raise DataError(_ragged(path, n, len(own), found[0][0], width, has_names))
-    return TextTable(path, names, values, [n for n, _ in rows], delimiter)
+            raise DataError(_ragged(path, n, len(own), first, width, has_names))
+    return TextTable(path, names, values, ends, delimiter)
 
 
 def decimal_points(table: TextTable, columns: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -157,13 +162,14 @@ def _ambiguous(path: Path, text: str) -> str:
     )
 
 
-def _split(lines: Sequence[str], delimiter: str) -> list[tuple[int, list[str]]]:
+def _split(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """(number of the line, values) of each row; values without blanks at their ends."""
     plain = (" ".join(line.split()) for line in lines) if delimiter == " " else lines
-    reader = csv.reader(
-        (f"{line}\n" for line in plain), delimiter=delimiter, skipinitialspace=True, strict=True
-    )
-    return [(reader.line_num, [one.strip(" \t\r\f\v") for one in values]) for values in reader if values]
+    ended = map("{}\n".format, plain)
+    reader = csv.reader(ended, delimiter=delimiter, skipinitialspace=True, strict=True)
+    for values in reader:
+        if values:
+            yield reader.line_num, [one.strip(" \t\r\f\v") for one in values]
 
 
 def _trimmed(values: list[str], width: int) -> list[str]:

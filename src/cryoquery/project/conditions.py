@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryoquery.errors import DataError
 from cryoquery.formats import match_micrographs, micrograph_stem, read_optics_pixel_size
+from cryoquery.formats.columns import numbers
 from cryoquery.formats.matching import nearest
 from cryoquery.formats.recognize import decode
 from cryoquery.formats.star import read_tables
@@ -182,16 +183,12 @@ def _defocus(path: Path, columns: Mapping[str, Sequence[str]]) -> list[float | N
 
 
 def _numbers(path: Path, columns: Mapping[str, Sequence[str]], name: str | None) -> list[float | None] | None:
-    """A column of numbers; empty places and NaN are None."""
+    """A column of numbers; those that are not there are None.
+
+    Raises:
+        DataError: a value is no finite number.
+    """
     if name is None:
         return None
-    values: list[float | None] = []
-    for i, text in enumerate(columns[name]):
-        try:
-            value = float(text) if text else math.nan
-        except ValueError:
-            value = math.inf
-        if math.isinf(value):
-            raise DataError(f"{path}: {name}={text!r} in row {i + 1}: not a number")
-        values.append(None if math.isnan(value) else value)
-    return values
+    found = numbers(path, name, columns[name], lambda i: f"row {i + 1}", missing=True)
+    return [None if math.isnan(value) else value for value in found.tolist()]
