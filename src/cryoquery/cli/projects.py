@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -117,8 +118,9 @@ def init(
     options = InitOptions(
         **keys(InitOptions, given), initial_items=initial, placement=placed, reading=reading
     )
+    stages = partial(counting, unit="")  # of micrographs, and later of what is labeled at a time
     new = init_project(project, micrographs, options, table=table, labels=labels or [], picks=picks or [],
-                       report=counting)  # fmt: skip
+                       report=stages)  # fmt: skip
     complain(new.notes, "note: ")
     complain(new.failures, "left out: ")
     n = len(new.project.micrographs)

@@ -47,7 +47,7 @@ def counting(what: str, unit: str = "micrographs") -> Iterator[Callable[[int, in
     def show(done: int, total: int) -> None:
         bar.update(task, completed=done, total=total, visible=True)
         if not console.is_terminal and (done == total or done % max(1, total // 10) == 0):
-            console.print(f"{what}: {done}/{total} {unit}")
+            console.print(f"{what}: {done}/{total} {unit}".rstrip())
 
     with bar:
         yield show
