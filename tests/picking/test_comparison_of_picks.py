@@ -273,8 +273,11 @@ def test_picks_of_another_micrograph_are_not_scored(tmp_path: Path) -> None:
     for name in "ab":
         write_coordinates(tmp_path / f"{name}.star", Picks.of([[1, 2]], micrograph=f"{name}.mrc"))
         write_coordinates(tmp_path / f"{name}.box", Picks.of([[1, 2]], diameters_px=8))
+        write_coordinates(tmp_path / f"{name}.txt", Picks.of([[1, 2]], micrograph=f"{name}.mrc"))
     with pytest.raises(DataError, match=r"picks of micrograph 'a\.mrc', and .*b\.star is of 'b\.mrc'"):
         read_comparison(PickFile(tmp_path / "a.star"), tmp_path / "b.star")
+    with pytest.raises(DataError, match=r"a\.txt: picks of micrograph 'a', and .*b\.txt is of 'b'"):
+        read_comparison(PickFile(tmp_path / "a.txt"), tmp_path / "b.txt")
     for mine, truth in (("a.box", "b.box"), ("a.star", "b.box"), ("a.box", "b.star")):
         notes = read_comparison(PickFile(tmp_path / mine), tmp_path / truth).notes
         assert any("compared with" in note for note in notes)

@@ -33,6 +33,8 @@ from cryoquery.picking.comparison.scores import Agreement, compare_picks
 HALF_A_DIAMETER = Length(0.5, "d")
 BOX_FORMATS = ("box", "cbox")
 """Formats that hold the size of a box in place of the particle's diameter."""
+ALWAYS_NAMED = ("coco", "cs", "txt")
+"""Formats that cannot be without the name of the micrograph."""
 N_SHOWN = 5
 
 
@@ -319,11 +321,16 @@ def _pair_files(picked: _Side, known: _Side) -> tuple[dict[str, str], list[str]]
     (name,), (own,) = picked.by_name, known.by_name
     if micrograph_key(name) == micrograph_key(own):
         return {name: own}, []
-    if name != micrograph_key(picked.path) and own != micrograph_key(known.path):
+    if _states(picked, name) and _states(known, own):
         raise DataError(
             f"{picked.path}: picks of micrograph {name!r}, and {known.path} is of {own!r}; check the names"
         )
     return {name: own}, [f"{picked.path} ({name}) compared with {known.path} ({own}), whatever their names"]
+
+
+def _states(side: _Side, name: str) -> bool:
+    """Whether a file itself says which micrograph it is of, and is not only called like it."""
+    return side.everything.file_format in ALWAYS_NAMED or name != micrograph_key(side.path)
 
 
 def _place(picks: Picks, file: PickFile, shape: tuple[int, int] | None, name: str) -> Picks:
