@@ -146,6 +146,7 @@ def test_no_two_micrographs_of_a_simulated_pool_show_the_same_place_but_near_dup
         assert bool(views) == (name == "sim_redundant")
 
 
+@second_tier
 def test_one_group_has_ten_times_the_images_of_each_other(
     pools: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +200,7 @@ def test_over_doublings_every_step_of_a_geometric_schedule_counts_the_same(acqui
 
 
 # Processes that are started afresh print warnings of torch about what a CPU does not have.
+@second_tier
 @pytest.mark.filterwarnings("ignore")
 def test_strategies_are_compared_with_each_other_and_with_the_ceiling(
     acquisition: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]

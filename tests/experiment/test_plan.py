@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_dataset
+from tiers import take, thorough
 
 from cryoquery import load_config, run_experiment
 from cryoquery.active.progress import Event, ImagesPassed, duration
@@ -46,7 +47,10 @@ class Counting:
             self.n_predicted += event.n_images * (not event.trained)
 
 
-@pytest.mark.parametrize(("fine_tune", "doubt"), [(True, 0.0), (False, 0.0), (False, 0.9)])
+@thorough
+@pytest.mark.parametrize(
+    ("fine_tune", "doubt"), take([(True, 0.0), (False, 0.9)], [(True, 0.0), (False, 0.0), (False, 0.9)])
+)
 def test_the_plan_is_what_is_done(tmp_path: Path, fine_tune: bool, doubt: float) -> None:
     make_dataset(tmp_path / "data", {"train": 10, "val": 2, "test": 1})
     small, start = ModelConfig(base_channels=2), "random"

@@ -67,6 +67,7 @@ def order_and_weights(fabric: Fabric, path: Path) -> tuple[list[list[int]], list
     return order, [torch.equal(row, weights) for row in fabric.all_gather(weights)]
 
 
+@second_tier
 def test_ranks_end_with_equal_weights_and_read_the_order_of_one_process(dataset: Dataset) -> None:
     order, equal = launch(partial(order_and_weights, path=dataset.path), 2, FABRIC)
     assert equal == [True, True]

@@ -14,6 +14,7 @@ import tomli_w
 from conftest import make_dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cryoquery import compare, run_experiment
@@ -91,6 +92,12 @@ CURVES = {
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without figures: to draw them is most of the work."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, picture, **__: picture.write(b"<svg></svg>"))
+
+
+@pytest.fixture
 def experiment(tmp_path: Path) -> Path:
     return fake_experiment(tmp_path / "e", CURVES)
 
@@ -143,6 +150,7 @@ def test_the_table_has_the_form_of_the_protocol(compared: Path) -> None:
     assert lines[6].startswith("| Random Sampling (50%) | 70.0 ± 0.0% |")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_are_paired_by_number_not_by_order(experiment: Path, tmp_path: Path) -> None:
     """Exchanging the folders of the two seeds everywhere exchanges their numbers and nothing else."""
     before = json.loads((compare(experiment) / "efficiency_analysis.json").read_text())
@@ -196,6 +204,7 @@ def test_every_seed_stands_in_the_table(compared: Path) -> None:
     assert entropy["by_iteration"][1]["f1"]["mean"] == pytest.approx(0.65)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_cost_of_a_label_can_be_stated(experiment: Path) -> None:
     out = compare(experiment, LabelCost(seconds_per_image=600, seconds_per_particle=0))
     numbers = json.loads((out / "efficiency_analysis.json").read_text())
@@ -248,6 +257,7 @@ def test_metrics_that_are_in_the_wrong_place_or_damaged(
         compare(experiment)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "runs",
     [
@@ -267,6 +277,7 @@ def test_odd_experiments_are_compared(tmp_path: Path, runs: tuple[str, ...]) -> 
     assert "undecided" in (compare(folder) / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_that_nobody_shares(experiment: Path) -> None:
     shutil.rmtree(experiment / "entropy_sampling" / "seed_2")
     shutil.rmtree(experiment / "random_sampling" / "seed_1")
@@ -276,6 +287,7 @@ def test_seeds_that_nobody_shares(experiment: Path) -> None:
     assert "No test was made" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_are_only_names(real_experiment: Path, tmp_path: Path) -> None:
     """A group may be called anything: it is neither HTML nor a formula."""
     copy, data = tmp_path / "experiment", tmp_path / "discs"
@@ -290,6 +302,7 @@ def test_names_are_only_names(real_experiment: Path, tmp_path: Path) -> None:
     assert all(source.startswith("data:image/") for source in page.fetched)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unfinished_runs_are_left_out_and_listed(experiment: Path) -> None:
     shutil.rmtree(experiment / "entropy_sampling" / "seed_2" / "iteration_4")
     out = compare(experiment)
@@ -437,6 +450,7 @@ def test_methods_have_the_numbers_of_this_experiment(real_comparison: Path) -> N
     assert "XX" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_dataset_that_is_gone_costs_only_the_pictures(real_experiment: Path, tmp_path: Path) -> None:
     copy = tmp_path / "experiment"
     shutil.copytree(real_experiment, copy)
@@ -447,6 +461,7 @@ def test_a_dataset_that_is_gone_costs_only_the_pictures(real_experiment: Path, t
     assert "/no/such/folder: no such dataset folder" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_predictions_that_were_not_kept(real_experiment: Path, tmp_path: Path) -> None:
     copy = tmp_path / "experiment"
     shutil.copytree(real_experiment, copy)
@@ -455,6 +470,7 @@ def test_predictions_that_were_not_kept(real_experiment: Path, tmp_path: Path) -
     assert "No predictions were kept with these runs" in (compare(copy) / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_saved_is_counted_from_keys(tmp_path: Path) -> None:
     """Uncertainty and margin share everything, all share iteration 0, progressive ends in full training."""
     make_dataset(tmp_path / "d", {"train": 10, "val": 2})
