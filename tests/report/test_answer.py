@@ -38,6 +38,13 @@ def test_three_numbers_and_those_who_tie() -> None:
     assert enough["text"].endswith("by Entropy Sampling and Hybrid Sampling, the first; Random Sampling 100")
 
 
+def test_random_sampling_is_no_strategy_that_wins() -> None:
+    found = measured(2, random=np.maximum(RISING, 0.895), entropy=RISING)
+    _, half, enough = three_numbers(found, efficiency_of_runs(found))
+    assert half["text"].endswith("by Entropy Sampling, the best of the strategies; Random Sampling 0.895")
+    assert enough["text"].endswith("by Entropy Sampling, the first of the strategies; Random Sampling 10")
+
+
 def test_nobody_needs_a_number_that_nobody_measured() -> None:
     found = measured(1, random=RISING - 0.1)
     numbers = three_numbers(found, efficiency_of_runs(found))

@@ -42,23 +42,31 @@ def three_numbers(measurements: Measurements, runs: Mapping[str, Any]) -> list[d
         if run["over_seeds"]["f1_at_50"]
     }
     if half:
-        best, value = _ahead(half, max)
-        beside = f"; {label(RANDOM)} {half[RANDOM]:.3f}" if RANDOM in half else ""
-        text = f"F1 at {100 * HALF:.0f} % of the labels by {best}, the best{beside}"
+        best, value = _ahead(_strategies(half), max)
+        chance = half.get(RANDOM)
+        among = "the best" if chance is None or chance <= value else "the best of the strategies"
+        beside = "" if chance is None else f"; {label(RANDOM)} {chance:.3f}"
+        text = f"F1 at {100 * HALF:.0f} % of the labels by {best}, {among}{beside}"
         said.append({"number": f"{value:.3f}", "text": text})
     if full and sampled:
         reached = {name: _images_needed(run) for name, run in sampled.items()}
-        known = {name: n for name, n in reached.items() if n is not None}
+        known = {name: n for name, n in _strategies(reached).items() if n is not None}
         goal = f"to come within {TOLERATED_LOSS} of full supervision"
         if known:
             first, n = _ahead(known, min, digits=0)
             chance = reached.get(RANDOM)
+            among = "the first" if chance is None or chance >= n else "the first of the strategies"
             needed = f"{chance:.0f}" if chance else "did not"
             beside = f"; {label(RANDOM)} {needed}" if RANDOM in reached else ""
-            said.append({"number": f"{n:.0f}", "text": f"images {goal} by {first}, the first{beside}"})
+            said.append({"number": f"{n:.0f}", "text": f"images {goal} by {first}, {among}{beside}"})
         else:
             said.append({"number": "none", "text": f"of the strategies labeled enough {goal}"})
     return said
+
+
+def _strategies(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those of strategies, which random sampling is held against; its own where there are no others."""
+    return {name: value for name, value in values.items() if name != RANDOM} or values
 
 
 def _ahead(values: Mapping[str, float], best: Callable[[Any], float], digits: int = 3) -> tuple[str, float]:
@@ -116,9 +124,9 @@ def _seeds(n: int) -> str:
 
 def size_and_date(results: Results, n_held_out: int) -> str:
     """How much data, which seeds, and when it was run, in a line."""
-    seeds = results.seeds_of_any()
+    seeds, n_train = results.seeds_of_any(), results.environment["n_train_images"]
     parts = [
-        f"{plural(results.environment['n_train_images'], 'image')} to label from",
+        f"{results.config.dataset.name}: {plural(n_train, 'image')} to label from",
         f"measured on {plural(n_held_out, 'micrograph')} ({results.split})" if n_held_out else results.split,
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
     ]
