@@ -31,8 +31,8 @@ def test_all_images_of_the_protocol_in_fewer_steps(tmp_path: Path) -> None:
         CONFIGS / "protocol_small_images.toml",
         dataset=str(dataset.path),
         out=str(tmp_path / "e"),
-        strategies=["entropy", "diversity", "random"],
-        schedule={"counts": [517, 2586, 5172]},
+        strategies=["diversity", "random"],
+        schedule={"counts": [517, 5172]},
         baselines=["full_supervision"],
         seeds=[42],
         training={"initial_epochs": 1, "epochs": 1, "batch_size": 128},
@@ -40,6 +40,6 @@ def test_all_images_of_the_protocol_in_fewer_steps(tmp_path: Path) -> None:
     )
     compare(run_experiment(config))
     assert verify(config.out).holds
-    for name in ("entropy_sampling", "diversity_sampling", "random_sampling"):
-        last = config.out / name / "iteration_2" / "metrics.json"
+    for name in ("diversity_sampling", "random_sampling"):
+        last = config.out / name / "iteration_1" / "metrics.json"
         assert json.loads(last.read_text())["n_labeled_images"] == 5172
