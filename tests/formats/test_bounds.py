@@ -20,7 +20,7 @@ from cryoquery.formats import read_coordinates, read_image
 from cryoquery.formats.lengths import parse_length
 from cryoquery.formats.star import read_tables, table_text
 
-N_BYTES, SECONDS = take((30_000, 1.0), (1_000_000, 2.5))
+N_BYTES, SECONDS = take((30_000, 1.0), (1_000_000, 6.0))
 """What goes by the square of the length takes three seconds at the smaller one, the rest hundredths."""
 STAR = "data_\n\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n"
 PARTS = ("\n", " ", "\t\n", "\r\n", "'", '"a ', ";\n", "_a\n", "data_", "#", ",", "{")
