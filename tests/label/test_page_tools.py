@@ -131,6 +131,29 @@ def test_keys_walk_and_nothing_is_chosen_beforehand(
         assert short == ["Fal…14_33_35_0", "Fal…15_07_41_0", "Fal…15_14_01_0"]
 
 
+GOES_ON = """async () => {
+  const { Ahead } = await import(new URL('ahead.js', document.querySelector('script[src]').src));
+  const wait = () => new Promise((resolve) => setTimeout(resolve, 50));
+  const waiting = ["a", "b", "c", "d"];
+  const ask = async (besides) => ({ task: waiting.find((task) => !besides.includes(task)) ?? null });
+  const ahead = new Ahead(ask, wait);
+  const filled = ahead.fill("a"); // finds b, and prepares it
+  await Promise.resolve().then(() => {}).then(() => {});
+  waiting.shift(); // a is submitted
+  const { task } = ahead.take();
+  ahead.drop((other) => other !== task);
+  ahead.fill(task);
+  await filled;
+  return [task, ahead.kept.map((one) => one.task)];
+}"""
+
+
+def test_what_is_open_never_comes_next(tmp_path: Path, person: Callable[..., Person]) -> None:  # noqa: F811
+    """Also where the person goes on while what comes next is still being read."""
+    with served(make_project(tmp_path / "p", 2)) as server:
+        assert person(server.link).page.evaluate(GOES_ON) == ["b", ["c", "d"]]
+
+
 def test_pictures_come_ahead_and_in_tiles(tmp_path: Path, person: Callable[..., Person]) -> None:  # noqa: F811
     project = make_project(tmp_path / "p", 2, shape=(1200, 2300), repeat_share=0.0)
     with served(project) as server:

@@ -8,6 +8,7 @@ export class Ahead {
   constructor(ask, prepare) {
     Object.assign(this, { ask, prepare });
     this.kept = [];
+    this.open = null;
     this.filling = null;
   }
 
@@ -18,7 +19,8 @@ export class Ahead {
 
   /** Read what is missing, beside the task `open`. */
   fill(open) {
-    this.filling ??= this.#fill(open)
+    this.open = open;
+    this.filling ??= this.#fill()
       .catch(() => {}) // it is asked for again when it is needed
       .finally(() => {
         this.filling = null;
@@ -26,11 +28,12 @@ export class Ahead {
     return this.filling;
   }
 
-  async #fill(open) {
+  async #fill() {
     while (this.kept.length < N_AHEAD) {
-      const { kept } = this;
+      const { kept, open } = this;
       const answer = await this.ask([open, ...kept.map(({ task }) => task)]);
-      if (answer.task === null || kept !== this.kept) return;
+      if (answer.task === null) return;
+      if (kept !== this.kept || open !== this.open) continue; // the person has gone on meanwhile
       kept.push(answer);
       await this.prepare(answer); // one after the other: the server has more to do for the open one
     }
